@@ -1,0 +1,27 @@
+"""Noria: production machine learning as one closed, audited loop."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from noria.data.observations import Observations
+    from noria.features.definitions import Entity, FeatureView
+    from noria.schema import Column
+
+__version__ = "0.1.0"
+
+__all__ = ["Column", "Entity", "FeatureView", "Observations", "__version__"]
+
+_HOMES = {
+    "Column": "noria.schema",
+    "Entity": "noria.features",
+    "FeatureView": "noria.features",
+    "Observations": "noria.data",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used, so that ``import noria`` stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'noria' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

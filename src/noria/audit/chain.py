@@ -1,0 +1,106 @@
+"""A hash chain: each entry's hash covers its content and the hash before it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Row, insert, select
+
+from noria.clock import from_millis, to_millis
+from noria.errors import BrokenChain
+from noria.store.database import Transaction, from_json, to_json
+from noria.store.tables import audit_entries
+
+GENESIS_HASH = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One recorded change. ``subject`` is ``kind:name``, ``detail`` holds before, after and reason."""
+
+    sequence: int
+    recorded_at: datetime
+    actor: str
+    action: str
+    subject: str
+    detail: Mapping[str, object]
+    entry_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a complete walk along the chain found."""
+
+    entries: int
+    head: str
+
+
+def append(
+    tx: Transaction, *, at: datetime, actor: str, action: str, subject: str, detail: Mapping[str, object]
+) -> None:
+    """Add an entry inside the transaction of the change it records: both commit, or neither."""
+    last = tx.execute(
+        select(audit_entries.c.sequence, audit_entries.c.entry_hash).order_by(audit_entries.c.sequence.desc()).limit(1)
+    ).first()
+    sequence, previous = (1, GENESIS_HASH) if last is None else (last.sequence + 1, last.entry_hash)
+    row = {
+        "sequence": sequence,
+        "recorded_at": to_millis(at),
+        "actor": actor,
+        "action": action,
+        "subject": subject,
+        "detail": to_json(detail),
+        "previous_hash": previous,
+    }
+    tx.execute(insert(audit_entries).values(**row, entry_hash=_hash(row)))
+
+
+def entries(tx: Transaction, *, limit: int = 100, newest_first: bool = True) -> list[AuditEntry]:
+    """The latest (or first) ``limit`` entries."""
+    order = audit_entries.c.sequence.desc() if newest_first else audit_entries.c.sequence
+    return [_entry(row) for row in tx.execute(select(audit_entries).order_by(order).limit(limit))]
+
+
+def verify(tx: Transaction) -> Verification:
+    """Walk the whole chain. Raises BrokenChain at the first entry that was edited, removed or moved.
+
+    A cut-off tail cannot be seen from inside; compare the head with one kept elsewhere.
+    """
+    expected, previous = 1, GENESIS_HASH
+    for row in tx.execute(select(audit_entries).order_by(audit_entries.c.sequence)):
+        for failure in _faults(row, expected, previous):
+            raise BrokenChain(
+                f"audit entry {row.sequence} {failure}",
+                remedy="The database was changed outside Noria: restore a copy whose chain verifies.",
+            )
+        expected, previous = row.sequence + 1, row.entry_hash
+    return Verification(entries=expected - 1, head=previous)
+
+
+def _faults(row: Row[tuple[object, ...]], expected: int, previous: str) -> Iterator[str]:
+    if row.sequence != expected:
+        yield f"follows a gap: entry {expected} is missing"
+    if row.previous_hash != previous:
+        yield "does not continue the entry before it"
+    if row.entry_hash != _hash(row._mapping):
+        yield "does not match its own hash: its content was edited"
+
+
+def _hash(row: Mapping[str, object]) -> str:
+    fields = ("sequence", "recorded_at", "actor", "action", "subject", "detail", "previous_hash")
+    return hashlib.sha256(to_json([row[field] for field in fields]).encode()).hexdigest()
+
+
+def _entry(row: Row[tuple[object, ...]]) -> AuditEntry:
+    return AuditEntry(
+        sequence=row.sequence,
+        recorded_at=from_millis(row.recorded_at),
+        actor=row.actor,
+        action=row.action,
+        subject=row.subject,
+        detail=from_json(row.detail),
+        entry_hash=row.entry_hash,
+    )

@@ -1,0 +1,172 @@
+"""noria.toml: typed, frozen, read once; an unknown key is an error that names the nearest valid one."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from noria.errors import InvalidConfig
+
+CONFIG_FILE = "noria.toml"
+_PREFIX = "NORIA_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProjectSettings(_Section):
+    """Who this is and what makes its runs repeatable."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", description="Name of the project; its experiment is named so.")
+    seed: int = Field(0, description="Seed of every random choice: tuning, models, assignment.")
+
+
+class StoreSettings(_Section):
+    """Where state lives; relative paths start at the project's folder."""
+
+    database: str = Field("sqlite:///.noria/noria.db", description="SQLAlchemy URL of the database.")
+    folder: Path = Field(Path(".noria"), description="Folder of artifacts, online features, logs and routes.")
+
+
+class ModelSettings(_Section):
+    """What is trained, on how much history, with how much search."""
+
+    name: str = Field(description="Name of the registered model.")
+    task: Literal["classification", "regression"] = Field(description="Kind of target.")
+    primary_metric: str = Field("", description="Metric that tuning optimises: auc or mae when empty.")
+    train_since: str = Field("", description="First day (YYYY-MM-DD, UTC) of the first training; empty: all rows.")
+    train_until: str = Field("", description="Day on which the first training looks back; empty: after the last row.")
+    retrain_days: int = Field(60, ge=1, description="Days of history that a retraining uses.")
+    validation_fraction: float = Field(0.25, gt=0, lt=1, description="Share of the newest rows kept for evaluation.")
+    trials: int = Field(6, ge=1, description="Optuna trials; 1 means the defaults of search_space.")
+
+
+class StageRuleSettings(_Section):
+    """What a version needs to enter one stage."""
+
+    required_tags: list[str] = Field([], description="Tags the version must carry.")
+    required_metrics: list[str] = Field([], description="Conditions such as 'auc >= 0.65', or a name alone.")
+    approvals: int = Field(0, ge=0, description="How many people (or a passed canary) must approve.")
+    reason_required: bool = Field(False, description="Whether the move must say why.")
+
+
+class PolicySettings(_Section):
+    """The rules of the models that match a pattern."""
+
+    stages: dict[Literal["Staging", "Production", "Archived"], StageRuleSettings] = Field(
+        {}, description="Stage entered → what it needs."
+    )
+
+
+class MonitorSettings(_Section):
+    """When traffic counts as changed. Windows are UTC days."""
+
+    run_length_days: float = Field(365, gt=1, description="Mean days between false verdicts on an unchanged world.")
+    min_rows: int = Field(50, ge=1, description="A day with fewer rows is not judged.")
+    label_delay_days: int = Field(1, ge=0, description="Days after which nearly all labels of a day are in.")
+    cooldown_days: int = Field(21, ge=0, description="Days after a promotion in which no verdict asks for retraining.")
+
+
+class CanarySettings(_Section):
+    """How a new version earns traffic."""
+
+    steps: list[float] = Field([5, 25, 100], description="Percent of traffic at each step; the last is 100.")
+    min_labels: int = Field(300, ge=10, description="Labelled canary predictions needed before a step is decided.")
+    max_days: int = Field(14, ge=1, description="Days a step may wait for them before it is rolled back.")
+    tolerance: float = Field(0.05, ge=0, description="Loss of quality (auc; mae relative) a canary may show.")
+    false_alarm: float = Field(0.01, gt=0, lt=1, description="Chance that an equally good version is rolled back.")
+    approves: bool = Field(True, description="Whether a passed canary counts as an approval for Production.")
+
+
+class EndpointSettings(_Section):
+    """Where a process listens."""
+
+    host: str = Field("127.0.0.1", description="Address to bind.")
+    port: int = Field(ge=0, le=65535, description="TCP port; 0 takes a free one.")
+
+
+class Settings(_Section):
+    """All of noria.toml."""
+
+    project: ProjectSettings
+    store: StoreSettings = StoreSettings()
+    model: ModelSettings
+    policies: dict[str, PolicySettings] = Field({}, description="Name pattern → policy.")
+    monitor: MonitorSettings = MonitorSettings()
+    canary: CanarySettings = CanarySettings()
+    server: EndpointSettings = EndpointSettings(port=5000)
+    gateway: EndpointSettings = EndpointSettings(port=8000)
+
+
+def load_settings(folder: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read ``folder``/noria.toml, then ``NORIA_SECTION__KEY`` overrides.
+
+    Raises InvalidConfig naming every fault: file missing, not TOML, unknown key, wrong value.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        document = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise InvalidConfig(
+            f"no {CONFIG_FILE} in {folder}", remedy="Change to a project's folder, or make one with `noria init`."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path} is not valid TOML: {error}", remedy="Mend the line it names.") from error
+    for keys, value in _overrides(environment):
+        _set(document, keys, value)
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        findings = [_finding(item["loc"], item["type"], item["msg"]) for item in error.errors()]
+        raise InvalidConfig(
+            f"{path} cannot be used", details=findings, remedy="The settings are described in docs/reference/settings.md."
+        ) from error
+
+
+def _overrides(environment: Mapping[str, str]) -> Iterator[tuple[list[str], object]]:
+    for name, text in sorted(environment.items()):
+        keys = name.removeprefix(_PREFIX).lower().split("__")
+        if name.startswith(_PREFIX) and len(keys) > 1:
+            yield keys, _value(text)
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _set(document: dict[str, Any], keys: list[str], value: object) -> None:
+    for key in keys[:-1]:
+        document = document.setdefault(key, {})
+    document[keys[-1]] = value
+
+
+def _finding(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    where = ".".join(str(part) for part in location)
+    if kind != "extra_forbidden":
+        return f"{where}: {message}"
+    near = difflib.get_close_matches(str(location[-1]), _keys_at(location[:-1]), n=1, cutoff=0.4)
+    return f"{where}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] | None = Settings
+    for part in location:
+        if section is Settings and part == "policies":
+            section = PolicySettings
+        elif section is PolicySettings and part in ("Staging", "Production", "Archived"):
+            section = StageRuleSettings
+        elif section is not None and str(part) in section.model_fields:
+            annotation = section.model_fields[str(part)].annotation
+            section = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else section
+    return list(section.model_fields) if section is not None else []

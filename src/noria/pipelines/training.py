@@ -1,0 +1,300 @@
+"""From rows to a registered version: snapshot, join, split, tune, fit, evaluate, convert, log, register."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.clock import iso
+from noria.data import DatasetVersion, snapshot
+from noria.errors import InvalidData
+from noria.features import ViewSpec, join_as_of
+from noria.governance.card import write_card
+from noria.ids import derived_id
+from noria.monitoring.profile import Reference, build_profile, losses, names_of, write_profile
+from noria.optimize.bundle import Bundle, write_bundle
+from noria.optimize.mlmodel import write_mlmodel
+from noria.optimize.onnx import convert, onnx_scores, source_scores
+from noria.pipelines.evaluation import evaluate, evaluate_slices, gain, primary_metric
+from noria.pipelines.project import Project
+from noria.registry import ModelVersion, NewVersion, Signature, register_version
+from noria.store.blobs import folder_digest
+from noria.store.workspace import Workspace, artifact_key, artifact_uri
+from noria.tracking import experiments, runs
+from noria.tracking.entities import Metric
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Floats = NDArray[np.float64]
+Progress = Callable[[str], None]
+_PARITY_ROWS = 4000
+_LEAST_ROWS = 50
+
+
+def _silent(_message: str) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRequest:
+    """What to train and why.
+
+    Events in [``since``, ``until``) whose label was known by ``until`` are used; ``trigger`` names the cause and makes
+    the training repeatable: the same trigger gives the same run and version. ``champion`` is what the new version is
+    compared with. ``tamper`` and ``claimed_metrics`` exist for drills that prove the loop's defences: the first changes
+    the labels the model learns from, the second replaces the measured metrics.
+    """
+
+    since: datetime | None
+    until: datetime
+    trigger: str
+    at: datetime
+    actor: str
+    champion: ModelVersion | None = None
+    tamper: Callable[[Floats], Floats] | None = None
+    claimed_metrics: Mapping[str, float] | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """Matrices (rows, inputs) and labels (rows,), the newest rows held out; all rows' UTC days."""
+
+    train: Floats
+    train_labels: Floats
+    held_out: Floats
+    held_out_labels: Floats
+    days: NDArray[np.int64]
+    frame: pl.DataFrame
+
+
+def train_version(
+    project: Project, workspace: Workspace, request: TrainingRequest, progress: Progress = _silent
+) -> ModelVersion:
+    """Train and register one version; asked again for the same trigger, it gives the same version."""
+    progress("snapshot")
+    dataset, rows = _snapshot(project, workspace, request)
+    progress("features")
+    split = _split(project, join_as_of(rows, project.views, event_time=project.observations.event_time))
+    labels = split.train_labels if request.tamper is None else request.tamper(split.train_labels)
+    progress("tune")
+    params = _tune(project, split, labels)
+    progress("fit")
+    model = project.estimator(params, project.settings.project.seed)
+    model.fit(split.train, _targets(project, labels))
+    progress("evaluate")
+    metrics = _metrics(project, workspace, request, split, model)
+    progress("convert")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        folder.mkdir()
+        _package(project, folder, model, split, request, dataset, metrics, params)
+        progress("register")
+        return _register(project, workspace, request, folder, model, dataset, metrics, params)
+
+
+def _snapshot(
+    project: Project, workspace: Workspace, request: TrainingRequest
+) -> tuple[DatasetVersion, pl.DataFrame]:
+    table = project.observations
+    rows = table.labelled(table.load(), since=request.since, until=request.until)
+    if rows.height < _LEAST_ROWS:
+        raise InvalidData(
+            f"only {rows.height} labelled rows of {table.name!r} before {iso(request.until)}",
+            remedy=f"At least {_LEAST_ROWS} are needed: check model.train_since and train_until in noria.toml.",
+        )
+    with workspace.database.write() as tx:
+        version = snapshot(
+            tx,
+            workspace.artifacts,
+            rows,
+            name=table.name,
+            event_time=table.event_time,
+            at=request.at,
+            actor=request.actor,
+        )
+    return version, rows
+
+
+def _split(project: Project, frame: pl.DataFrame) -> _Split:
+    """Oldest rows to learn from, newest to judge by: never the other way round."""
+    import polars as pl
+
+    held_out = max(1, round(frame.height * project.settings.model.validation_fraction))
+    cut = frame.height - held_out
+    matrix = frame.select(pl.col(name).cast(pl.Float64) for name in project.inputs).to_numpy()
+    labels = frame[project.observations.label].cast(pl.Float64).to_numpy()
+    days = frame[project.observations.event_time].dt.epoch("d").to_numpy().astype(np.int64)
+    return _Split(matrix[:cut], labels[:cut], matrix[cut:], labels[cut:], days, frame[cut:])
+
+
+def _tune(project: Project, split: _Split, labels: Floats) -> dict[str, Any]:
+    """Optuna over the project's search space, judged on the newest quarter of the training rows."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    task, seed = project.settings.model.task, project.settings.project.seed
+    cut = round(len(labels) * (1 - project.settings.model.validation_fraction))
+
+    def objective(trial: optuna.Trial) -> float:
+        model = project.estimator(project.search_space(trial), seed)
+        model.fit(split.train[:cut], _targets(project, labels[:cut]))
+        return evaluate(task, source_scores(model, task, split.train[cut:]), labels[cut:])[primary_metric(task)]
+
+    direction = "maximize" if task == "classification" else "minimize"
+    study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=seed))
+    study.optimize(objective, n_trials=project.settings.model.trials)
+    return dict(project.search_space(optuna.trial.FixedTrial(study.best_params)))
+
+
+def _targets(project: Project, labels: Floats) -> NDArray[Any]:
+    return labels.astype(np.int64) if project.settings.model.task == "classification" else labels
+
+
+def _metrics(
+    project: Project, workspace: Workspace, request: TrainingRequest, split: _Split, model: Any
+) -> dict[str, float]:
+    task = project.settings.model.task
+    scores = source_scores(model, task, split.held_out)
+    measured = evaluate(task, scores, split.held_out_labels)
+    rival = evaluate(task, _rival_scores(workspace, request, split), split.held_out_labels)
+    measured["gain"] = gain(task, measured, rival)
+    slices = split.frame.select(project.observations.slices)
+    measured |= evaluate_slices(task, scores, split.held_out_labels, slices)
+    return measured if request.claimed_metrics is None else measured | dict(request.claimed_metrics)
+
+
+def _rival_scores(workspace: Workspace, request: TrainingRequest, split: _Split) -> Floats:
+    """What the champion says of the held-out rows; without one, the constant guess."""
+    if request.champion is None:
+        return np.full(len(split.held_out), float(split.train_labels.mean()))
+    from noria.optimize.bundle import ONNX_FILE, read_bundle
+
+    folder = workspace.artifacts.path(artifact_key(request.champion.source))
+    return onnx_scores(folder / ONNX_FILE, split.held_out.astype(read_bundle(folder).input_dtype))
+
+
+def _package(
+    project: Project,
+    folder: Path,
+    model: Any,
+    split: _Split,
+    request: TrainingRequest,
+    dataset: DatasetVersion,
+    metrics: Mapping[str, float],
+    params: Mapping[str, Any],
+) -> None:
+    task = project.settings.model.task
+    sample = np.concatenate([split.held_out, split.train])[:_PARITY_ROWS]
+    converted = convert(model, task, project.inputs, sample, folder)
+    write_bundle(
+        folder,
+        Bundle(
+            task=task,
+            request_columns=tuple(project.observations.request_columns),
+            views=tuple(ViewSpec.of(view) for view in project.views),
+            onnx_input=converted.onnx_input,
+            onnx_score=converted.onnx_score,
+            input_dtype=converted.input_dtype,
+        ),
+    )
+    scores = source_scores(model, task, split.held_out)
+    write_profile(
+        folder,
+        build_profile(
+            Reference(
+                inputs=names_of(project.inputs, np.concatenate([split.train, split.held_out])),
+                days=split.days,
+                scores=scores,
+                losses=losses(task, scores, split.held_out_labels),
+                held_out_days=split.days[len(split.train) :],
+            )
+        ),
+    )
+    write_mlmodel(folder, model, project.inputs, at=request.at, run_id=_run_id(project, request))
+    parity = {"rows_checked": converted.rows_checked, "labels_flipped": converted.labels_flipped}
+    write_card(folder, _card_facts(project, request, dataset, model, params) | {"ONNX parity": parity}, metrics)
+
+
+def _card_facts(
+    project: Project, request: TrainingRequest, dataset: DatasetVersion, model: Any, params: Mapping[str, Any]
+) -> dict[str, object]:
+    return {
+        "Model": project.settings.model.name,
+        "Task": project.settings.model.task,
+        "Predicts": project.observations.label,
+        "Algorithm": type(model).__name__,
+        "Parameters": dict(params),
+        "Trained because of": request.trigger,
+        "Training data": f"{dataset.name}, version {dataset.dataset_version_id[:12]}, {dataset.rows} rows",
+        "Events from": iso(dataset.since),
+        "Events until": iso(dataset.until),
+        "Inputs": list(project.inputs),
+    }
+
+
+def _run_id(project: Project, request: TrainingRequest) -> str:
+    return derived_id(project.settings.project.name, request.trigger)
+
+
+def _register(
+    project: Project,
+    workspace: Workspace,
+    request: TrainingRequest,
+    folder: Path,
+    model: Any,
+    dataset: DatasetVersion,
+    metrics: Mapping[str, float],
+    params: Mapping[str, Any],
+) -> ModelVersion:
+    """Artifacts first, then run and version in one transaction: no version without its files or its run."""
+    run_id = _run_id(project, request)
+    with workspace.database.write() as tx:
+        experiment = experiments.get_or_create(
+            tx, project.settings.project.name, artifact_root=artifact_uri(""), at=request.at
+        )
+    key = f"{experiment.experiment_id}/{run_id}/artifacts"
+    workspace.artifacts.put_folder(f"{key}/model", folder)
+    signature = Signature(tuple((name, "double") for name in project.inputs), project.settings.model.task)
+    with workspace.database.write() as tx:
+        runs.create(
+            tx,
+            experiment.experiment_id,
+            run_id=run_id,
+            name=request.trigger,
+            user=request.actor,
+            artifact_uri=artifact_uri(key),
+            at=request.at,
+            tags=project.code_tags() | {"noria.trigger": request.trigger},
+        )
+        runs.log_params(tx, run_id, {name: json.dumps(value) for name, value in params.items()})
+        runs.log_metrics(tx, run_id, [Metric(name, value, request.at, 0) for name, value in metrics.items()])
+        runs.log_dataset(tx, run_id, dataset.name, dataset.dataset_version_id, {"rows": dataset.rows})
+        runs.finish(tx, run_id, "FINISHED", at=request.at)
+        return register_version(
+            tx,
+            NewVersion(
+                model=project.settings.model.name,
+                source=artifact_uri(f"{key}/model"),
+                run_id=run_id,
+                dataset_version_id=dataset.dataset_version_id,
+                digest=folder_digest(workspace.artifacts.path(f"{key}/model")),
+                signature=signature,
+                algorithm=type(model).__name__,
+                metrics=metrics,
+                tags={"trigger": request.trigger, **request.tags},
+                description=f"Trained because of {request.trigger}.",
+                idempotency_key=run_id,
+            ),
+            at=request.at,
+            actor=request.actor,
+        )

@@ -1,0 +1,121 @@
+"""What the registry keeps: models, versions, stages, signatures, approvals and moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """The governed state of a version."""
+
+    NONE = "None"
+    STAGING = "Staging"
+    PRODUCTION = "Production"
+    ARCHIVED = "Archived"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model takes and gives: input columns in order with their kinds, and its task."""
+
+    inputs: Sequence[tuple[str, str]] = ()
+    output: str = ""
+
+    def as_document(self) -> dict[str, object]:
+        """The JSON shape stored with the version."""
+        return {"inputs": [list(column) for column in self.inputs], "output": self.output}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, object]) -> Signature:
+        """The signature ``as_document`` wrote."""
+        inputs = document.get("inputs", [])
+        assert isinstance(inputs, list)
+        return cls(tuple((str(name), str(kind)) for name, kind in inputs), str(document.get("output", "")))
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModel:
+    """A named line of versions."""
+
+    name: str
+    description: str
+    tags: Mapping[str, str]
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """All that must be known to register a version.
+
+    ``source`` is the folder's key below the artifact root (or a URI given by a client), ``digest`` the hash of that
+    folder, ``idempotency_key`` makes a repeated registration return the version it made the first time.
+    """
+
+    model: str
+    source: str
+    run_id: str | None = None
+    logged_model_id: str | None = None
+    dataset_version_id: str | None = None
+    digest: str = ""
+    signature: Signature = field(default_factory=Signature)
+    algorithm: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One registered version of a model."""
+
+    model: str
+    version: int
+    semantic_version: str
+    stage: Stage
+    status: str
+    source: str
+    run_id: str | None
+    logged_model_id: str | None
+    dataset_version_id: str | None
+    digest: str
+    signature: Signature
+    algorithm: str
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    description: str
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def label(self) -> str:
+        """``name@version``, as people write it."""
+        return f"{self.model}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """One actor's consent that a version may enter a stage."""
+
+    actor: str
+    stage: Stage
+    reason: str
+    approved_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One move of a version between stages."""
+
+    model: str
+    version: int
+    from_stage: Stage
+    to_stage: Stage
+    actor: str
+    reason: str
+    moved_at: datetime

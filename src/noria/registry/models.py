@@ -1,0 +1,149 @@
+"""Registered models and their aliases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import cast
+
+from sqlalchemy import Row, delete, insert, select, update
+
+from noria import audit
+from noria.clock import from_millis, to_millis
+from noria.errors import AlreadyExists, Conflict, InvalidInput, NotFound
+from noria.registry.entities import RegisteredModel, Stage
+from noria.store.database import Transaction, from_json, to_json
+from noria.store.tables import model_aliases, model_versions, registered_models
+
+_FORBIDDEN = re.compile(r"[/:@%\"'\x00-\x1f]")
+
+
+def create_model(
+    tx: Transaction,
+    name: str,
+    *,
+    at: datetime,
+    actor: str,
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> RegisteredModel:
+    """Register a new name. Raises AlreadyExists, or InvalidInput for a name that URLs and paths cannot carry."""
+    if not name.strip() or len(name) > 250 or _FORBIDDEN.search(name):
+        raise InvalidInput(
+            f"{name!r} is not a model name",
+            remedy="Use 1 to 250 characters without slash, colon, @, %, quotes or control characters.",
+        )
+    if find_model(tx, name) is not None:
+        raise AlreadyExists(f"registered model {name!r} exists already", remedy="Add a version to it instead.")
+    moment = to_millis(at)
+    tx.execute(
+        insert(registered_models).values(
+            name=name, description=description, created_at=moment, updated_at=moment, tags=to_json(tags or {})
+        )
+    )
+    audit.append(tx, at=at, actor=actor, action="model.create", subject=f"model:{name}", detail={})
+    return get_model(tx, name)
+
+
+def find_model(tx: Transaction, name: str) -> RegisteredModel | None:
+    """The model of that name, or None."""
+    row = tx.execute(select(registered_models).where(registered_models.c.name == name)).first()
+    return None if row is None else _model(row)
+
+
+def get_model(tx: Transaction, name: str) -> RegisteredModel:
+    """The model of that name. Raises NotFound."""
+    model = find_model(tx, name)
+    if model is None:
+        raise NotFound(
+            f"registered model {name!r} does not exist", remedy="`noria models list` shows the names there are."
+        )
+    return model
+
+
+def list_models(tx: Transaction) -> list[RegisteredModel]:
+    """All models by name."""
+    return [_model(row) for row in tx.execute(select(registered_models).order_by(registered_models.c.name))]
+
+
+def update_model(
+    tx: Transaction,
+    name: str,
+    *,
+    at: datetime,
+    actor: str,
+    description: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> RegisteredModel:
+    """Replace the description or the whole set of tags."""
+    before = get_model(tx, name)
+    after = {
+        "description": before.description if description is None else description,
+        "tags": dict(before.tags if tags is None else tags),
+    }
+    tx.execute(
+        update(registered_models)
+        .where(registered_models.c.name == name)
+        .values(description=after["description"], tags=to_json(after["tags"]), updated_at=to_millis(at))  # type: ignore[arg-type]
+    )
+    detail = {"before": {"description": before.description, "tags": dict(before.tags)}, "after": after}
+    audit.append(tx, at=at, actor=actor, action="model.update", subject=f"model:{name}", detail=detail)
+    return get_model(tx, name)
+
+
+def delete_model(tx: Transaction, name: str, *, at: datetime, actor: str) -> None:
+    """Remove a model and its versions. Raises Conflict while one of them is in Production."""
+    get_model(tx, name)
+    in_production = select(model_versions.c.version).where(
+        model_versions.c.model == name, model_versions.c.stage == Stage.PRODUCTION
+    )
+    if (version := tx.execute(in_production).scalar()) is not None:
+        raise Conflict(
+            f"model {name!r} cannot be deleted: version {version} is in Production",
+            remedy="Archive that version first.",
+        )
+    tx.execute(delete(model_aliases).where(model_aliases.c.model == name))
+    tx.execute(delete(model_versions).where(model_versions.c.model == name))
+    tx.execute(delete(registered_models).where(registered_models.c.name == name))
+    audit.append(tx, at=at, actor=actor, action="model.delete", subject=f"model:{name}", detail={})
+
+
+def set_alias(tx: Transaction, name: str, alias: str, version: int, *, at: datetime, actor: str) -> None:
+    """Point ``alias`` at ``version``, moving it when it points elsewhere."""
+    known = select(model_versions.c.version).where(
+        model_versions.c.model == name, model_versions.c.version == version
+    )
+    if tx.execute(known).first() is None:
+        raise NotFound(f"version {version} of model {name!r} does not exist", remedy="`noria models versions NAME`")
+    before = aliases(tx, name).get(alias)
+    tx.execute(delete(model_aliases).where(model_aliases.c.model == name, model_aliases.c.alias == alias))
+    tx.execute(insert(model_aliases).values(model=name, alias=alias, version=version))
+    detail = {"alias": alias, "before": before, "after": version}
+    audit.append(tx, at=at, actor=actor, action="alias.set", subject=f"model:{name}", detail=detail)
+
+
+def delete_alias(tx: Transaction, name: str, alias: str, *, at: datetime, actor: str) -> None:
+    """Remove ``alias``; removing one that is not there changes nothing."""
+    before = aliases(tx, name).get(alias)
+    if before is None:
+        return
+    tx.execute(delete(model_aliases).where(model_aliases.c.model == name, model_aliases.c.alias == alias))
+    detail = {"alias": alias, "before": before, "after": None}
+    audit.append(tx, at=at, actor=actor, action="alias.delete", subject=f"model:{name}", detail=detail)
+
+
+def aliases(tx: Transaction, name: str) -> dict[str, int]:
+    """Alias → version of one model."""
+    rows = tx.execute(select(model_aliases).where(model_aliases.c.model == name).order_by(model_aliases.c.alias))
+    return {row.alias: row.version for row in rows}
+
+
+def _model(row: Row[tuple[object, ...]]) -> RegisteredModel:
+    return RegisteredModel(
+        name=row.name,
+        description=row.description,
+        tags=cast(dict[str, str], from_json(row.tags)),
+        created_at=from_millis(row.created_at),
+        updated_at=from_millis(row.updated_at),
+    )

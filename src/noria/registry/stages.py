@@ -1,0 +1,118 @@
+"""Stage transitions and approvals: policy, change and audit entry in one transaction."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import insert, select, update
+
+from noria import audit
+from noria.clock import from_millis, to_millis
+from noria.errors import InvalidInput, PolicyRefused
+from noria.registry.entities import Approval, ModelVersion, Stage, Transition
+from noria.registry.policy import Policies
+from noria.registry.versions import get_version, list_versions
+from noria.store import tables
+from noria.store.database import Transaction
+
+
+def parse_stage(text: str) -> Stage:
+    """The stage people name in any case. Raises InvalidInput."""
+    for stage in Stage:
+        if stage.value.lower() == text.strip().lower():
+            return stage
+    raise InvalidInput(f"{text!r} is not a stage", remedy=f"Use one of {', '.join(Stage)}.")
+
+
+def transition(
+    tx: Transaction,
+    model: str,
+    version: int,
+    stage: Stage,
+    *,
+    policies: Policies,
+    at: datetime,
+    actor: str,
+    reason: str = "",
+) -> ModelVersion:
+    """Move a version to ``stage`` when the policy allows; a version already there stays as it is.
+
+    Entering Production archives the version that was there: one model has one current Production.
+    Raises PolicyRefused with every unmet condition.
+    """
+    found = get_version(tx, model, version)
+    if found.stage is stage:
+        return found
+    unmet = policies.of(model).unmet(found, stage, approvals(tx, model, version), reason)
+    if unmet:
+        raise PolicyRefused(
+            f"policy refuses {found.label} {found.stage} → {stage}",
+            details=unmet,
+            remedy="Meet every condition listed, then ask again.",
+        )
+    if stage is Stage.PRODUCTION:
+        for other in list_versions(tx, model):
+            if other.stage is Stage.PRODUCTION:
+                _move(tx, other, Stage.ARCHIVED, at, actor, f"replaced by version {version}")
+    _move(tx, found, stage, at, actor, reason)
+    return get_version(tx, model, version)
+
+
+def approve(
+    tx: Transaction, model: str, version: int, stage: Stage, *, at: datetime, actor: str, reason: str
+) -> None:
+    """Record that ``actor`` consents to the version entering ``stage``; saying it twice changes nothing."""
+    found = get_version(tx, model, version)
+    if any(a.actor == actor and a.stage is stage for a in approvals(tx, model, version)):
+        return
+    row = {"model": model, "version": version, "stage": stage.value, "actor": actor, "reason": reason}
+    tx.execute(insert(tables.approvals).values(**row, approved_at=to_millis(at)))
+    detail = {"stage": stage.value, "reason": reason}
+    audit.append(tx, at=at, actor=actor, action="version.approve", subject=f"version:{found.label}", detail=detail)
+
+
+def approvals(tx: Transaction, model: str, version: int) -> list[Approval]:
+    """The approvals of a version, oldest first."""
+    table = tables.approvals
+    query = select(table).where(table.c.model == model, table.c.version == version)
+    return [
+        Approval(row.actor, Stage(row.stage), row.reason, from_millis(row.approved_at))
+        for row in tx.execute(query.order_by(table.c.approved_at))
+    ]
+
+
+def history(tx: Transaction, model: str, version: int | None = None) -> list[Transition]:
+    """The stage moves of a model or of one version, oldest first."""
+    table = tables.transitions
+    query = select(table).where(table.c.model == model).order_by(table.c.id)
+    if version is not None:
+        query = query.where(table.c.version == version)
+    return [
+        Transition(
+            row.model,
+            row.version,
+            Stage(row.from_stage),
+            Stage(row.to_stage),
+            row.actor,
+            row.reason,
+            from_millis(row.moved_at),
+        )
+        for row in tx.execute(query)
+    ]
+
+
+def _move(tx: Transaction, version: ModelVersion, stage: Stage, at: datetime, actor: str, reason: str) -> None:
+    table = tables.model_versions
+    tx.execute(
+        update(table)
+        .where(table.c.model == version.model, table.c.version == version.version)
+        .values(stage=stage.value, updated_at=to_millis(at))
+    )
+    move = {"from_stage": version.stage.value, "to_stage": stage.value, "reason": reason}
+    tx.execute(
+        insert(tables.transitions).values(
+            model=version.model, version=version.version, actor=actor, moved_at=to_millis(at), **move
+        )
+    )
+    subject = f"version:{version.label}"
+    audit.append(tx, at=at, actor=actor, action="version.transition", subject=subject, detail=move)

@@ -1,0 +1,169 @@
+"""Model versions: registering, reading, tagging, deleting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import cast
+
+from sqlalchemy import Row, delete, func, insert, select, update
+
+from noria import audit
+from noria.clock import from_millis, to_millis
+from noria.errors import Conflict, NotFound
+from noria.registry.entities import ModelVersion, NewVersion, Signature, Stage
+from noria.registry.models import create_model, find_model
+from noria.registry.semantic import next_semantic_version
+from noria.store.database import Transaction, from_json, to_json
+from noria.store.tables import model_aliases, model_versions
+
+
+def register_version(tx: Transaction, new: NewVersion, *, at: datetime, actor: str) -> ModelVersion:
+    """Add a version to its model, making the model when it is new.
+
+    With an ``idempotency_key`` seen before, the version made then is returned and nothing is written.
+    """
+    if new.idempotency_key is not None:
+        known = select(model_versions).where(model_versions.c.idempotency_key == new.idempotency_key)
+        if (row := tx.execute(known).first()) is not None:
+            return _version(row)
+    if find_model(tx, new.model) is None:
+        create_model(tx, new.model, at=at, actor=actor)
+    number = _next_number(tx, new.model)
+    semantic = next_semantic_version(latest_version(tx, new.model), new)
+    tx.execute(insert(model_versions).values(_row(new, number, semantic, at, actor)))
+    detail = {
+        "semantic_version": semantic,
+        "digest": new.digest,
+        "run_id": new.run_id,
+        "dataset_version_id": new.dataset_version_id,
+        "metrics": dict(new.metrics),
+        "tags": dict(new.tags),
+    }
+    subject = f"version:{new.model}@{number}"
+    audit.append(tx, at=at, actor=actor, action="version.register", subject=subject, detail=detail)
+    return get_version(tx, new.model, number)
+
+
+def get_version(tx: Transaction, model: str, version: int) -> ModelVersion:
+    """One version. Raises NotFound."""
+    row = tx.execute(
+        select(model_versions).where(model_versions.c.model == model, model_versions.c.version == version)
+    ).first()
+    if row is None:
+        raise NotFound(
+            f"version {version} of model {model!r} does not exist",
+            remedy=f"`noria models versions {model}` lists them.",
+        )
+    return _version(row)
+
+
+def list_versions(tx: Transaction, model: str | None = None) -> list[ModelVersion]:
+    """All versions, of one model or of all, oldest first."""
+    query = select(model_versions).order_by(model_versions.c.model, model_versions.c.version)
+    if model is not None:
+        query = query.where(model_versions.c.model == model)
+    return [_version(row) for row in tx.execute(query)]
+
+
+def latest_version(tx: Transaction, model: str) -> ModelVersion | None:
+    """The version registered last, or None."""
+    query = select(model_versions).where(model_versions.c.model == model)
+    row = tx.execute(query.order_by(model_versions.c.version.desc()).limit(1)).first()
+    return None if row is None else _version(row)
+
+
+def version_in_stage(tx: Transaction, model: str, stage: Stage) -> ModelVersion | None:
+    """The newest version of ``model`` in ``stage``, or None."""
+    query = select(model_versions).where(model_versions.c.model == model, model_versions.c.stage == stage)
+    row = tx.execute(query.order_by(model_versions.c.version.desc()).limit(1)).first()
+    return None if row is None else _version(row)
+
+
+def update_version(
+    tx: Transaction,
+    model: str,
+    version: int,
+    *,
+    at: datetime,
+    actor: str,
+    description: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> ModelVersion:
+    """Replace the description or the whole set of tags."""
+    before = get_version(tx, model, version)
+    description = before.description if description is None else description
+    tags = before.tags if tags is None else tags
+    tx.execute(
+        update(model_versions)
+        .where(model_versions.c.model == model, model_versions.c.version == version)
+        .values(description=description, tags=to_json(dict(tags)), updated_at=to_millis(at))
+    )
+    detail = {
+        "before": {"description": before.description, "tags": dict(before.tags)},
+        "after": {"description": description, "tags": dict(tags)},
+    }
+    audit.append(tx, at=at, actor=actor, action="version.update", subject=f"version:{before.label}", detail=detail)
+    return get_version(tx, model, version)
+
+
+def delete_version(tx: Transaction, model: str, version: int, *, at: datetime, actor: str) -> None:
+    """Remove a version and the aliases on it. Raises Conflict while it is in Production."""
+    found = get_version(tx, model, version)
+    if found.stage is Stage.PRODUCTION:
+        raise Conflict(f"{found.label} is in Production and cannot be deleted", remedy="Archive it first.")
+    tx.execute(delete(model_aliases).where(model_aliases.c.model == model, model_aliases.c.version == version))
+    tx.execute(delete(model_versions).where(model_versions.c.model == model, model_versions.c.version == version))
+    audit.append(tx, at=at, actor=actor, action="version.delete", subject=f"version:{found.label}", detail={})
+
+
+def _next_number(tx: Transaction, model: str) -> int:
+    highest = tx.execute(select(func.max(model_versions.c.version)).where(model_versions.c.model == model)).scalar()
+    return (highest or 0) + 1
+
+
+def _row(new: NewVersion, number: int, semantic: str, at: datetime, actor: str) -> dict[str, object]:
+    return {
+        "model": new.model,
+        "version": number,
+        "semantic_version": semantic,
+        "stage": Stage.NONE.value,
+        "status": "READY",
+        "source": new.source,
+        "run_id": new.run_id,
+        "logged_model_id": new.logged_model_id,
+        "dataset_version_id": new.dataset_version_id,
+        "digest": new.digest,
+        "signature": to_json(new.signature.as_document()),
+        "algorithm": new.algorithm,
+        "metrics": to_json(dict(new.metrics)),
+        "tags": to_json(dict(new.tags)),
+        "description": new.description,
+        "created_by": actor,
+        "created_at": to_millis(at),
+        "updated_at": to_millis(at),
+        "idempotency_key": new.idempotency_key,
+    }
+
+
+def _version(row: Row[tuple[object, ...]]) -> ModelVersion:
+    return ModelVersion(
+        model=row.model,
+        version=row.version,
+        semantic_version=row.semantic_version,
+        stage=Stage(row.stage),
+        status=row.status,
+        source=row.source,
+        run_id=row.run_id,
+        logged_model_id=row.logged_model_id,
+        dataset_version_id=row.dataset_version_id,
+        digest=row.digest,
+        signature=Signature.from_document(from_json(row.signature)),
+        algorithm=row.algorithm,
+        metrics=cast(dict[str, float], from_json(row.metrics)),
+        tags=cast(dict[str, str], from_json(row.tags)),
+        description=row.description,
+        created_by=row.created_by,
+        created_at=from_millis(row.created_at),
+        updated_at=from_millis(row.updated_at),
+    )

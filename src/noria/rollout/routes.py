@@ -1,0 +1,154 @@
+"""Route tables: the immutable answer to "which version serves this request?"."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import Row, insert, select
+
+from noria import audit
+from noria.clock import from_millis, iso, to_millis
+from noria.errors import CorruptArtifact, InvalidInput
+from noria.store.blobs import write_atomically
+from noria.store.database import Transaction, to_json
+from noria.store.tables import route_tables
+
+_BUCKETS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One version taking a share of the traffic.
+
+    ``name`` is its role (``champion``, ``canary``); ``source`` is the model folder's key below the artifact root and
+    ``digest`` the hash that folder must have; ``percent`` is its share of the requests.
+    """
+
+    name: str
+    model: str
+    version: int
+    source: str
+    digest: str
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """The variants of a deployment at one revision; their shares sum to 100."""
+
+    deployment: str
+    revision: int
+    variants: Sequence[Variant]
+    reason: str
+    created_at: datetime
+
+    def choose(self, key: str) -> Variant:
+        """The variant for ``key``: the same key gets the same variant for as long as the shares stay.
+
+        A variant that grows keeps the keys it had: shares are laid out in order along a ring of hashes.
+        """
+        point = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) % _BUCKETS
+        reached = 0.0
+        for variant in reversed(self.variants):
+            reached += variant.percent * _BUCKETS / 100
+            if point < reached:
+                return variant
+        return self.variants[0]
+
+
+def set_routes(
+    tx: Transaction, deployment: str, variants: Sequence[Variant], *, at: datetime, actor: str, reason: str
+) -> RouteTable:
+    """Record the next revision; the same variants again change nothing. The champion stands first."""
+    _check(deployment, variants)
+    before = current_routes(tx, deployment)
+    if before is not None and tuple(before.variants) == tuple(variants):
+        return before
+    revision = 1 if before is None else before.revision + 1
+    document = to_json([asdict(variant) for variant in variants])
+    tx.execute(
+        insert(route_tables).values(
+            deployment=deployment,
+            revision=revision,
+            variants=document,
+            reason=reason,
+            actor=actor,
+            created_at=to_millis(at),
+        )
+    )
+    detail = {
+        "revision": revision,
+        "before": [] if before is None else _shares(before.variants),
+        "after": _shares(variants),
+        "reason": reason,
+    }
+    audit.append(tx, at=at, actor=actor, action="route.set", subject=f"deployment:{deployment}", detail=detail)
+    return RouteTable(deployment, revision, tuple(variants), reason, at)
+
+
+def current_routes(tx: Transaction, deployment: str) -> RouteTable | None:
+    """The newest route table of a deployment, or None."""
+    query = select(route_tables).where(route_tables.c.deployment == deployment)
+    row = tx.execute(query.order_by(route_tables.c.revision.desc()).limit(1)).first()
+    return None if row is None else _table(row)
+
+
+def route_revision(tx: Transaction, deployment: str, revision: int) -> RouteTable | None:
+    """The route table a deployment had at ``revision``."""
+    query = select(route_tables).where(
+        route_tables.c.deployment == deployment, route_tables.c.revision == revision
+    )
+    row = tx.execute(query).first()
+    return None if row is None else _table(row)
+
+
+def publish(table: RouteTable, path: Path) -> None:
+    """Put the table where gateways read it: a file, swapped whole."""
+    document = {
+        "deployment": table.deployment,
+        "revision": table.revision,
+        "variants": [asdict(variant) for variant in table.variants],
+        "reason": table.reason,
+        "created_at": iso(table.created_at),
+    }
+    write_atomically(path, json.dumps(document, indent=1).encode())
+
+
+def read_routes(path: Path) -> RouteTable:
+    """The table ``publish`` wrote. Raises CorruptArtifact when the file is none."""
+    try:
+        document = json.loads(path.read_bytes())
+        return RouteTable(
+            document["deployment"],
+            document["revision"],
+            tuple(Variant(**variant) for variant in document["variants"]),
+            document["reason"],
+            datetime.fromisoformat(document["created_at"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptArtifact(
+            f"route file {path.name!r} cannot be read: {error}", remedy="`noria up` writes it again from the database."
+        ) from error
+
+
+def _check(deployment: str, variants: Sequence[Variant]) -> None:
+    total = sum(variant.percent for variant in variants)
+    if not variants or abs(total - 100) > 1e-9 or any(variant.percent < 0 for variant in variants):
+        raise InvalidInput(
+            f"the shares of deployment {deployment!r} sum to {total:g}, not 100",
+            remedy="Give every variant a share of 0 to 100 percent that together make 100.",
+        )
+
+
+def _shares(variants: Sequence[Variant]) -> list[dict[str, object]]:
+    return [{"name": v.name, "version": f"{v.model}@{v.version}", "percent": v.percent} for v in variants]
+
+
+def _table(row: Row[tuple[object, ...]]) -> RouteTable:
+    variants = tuple(Variant(**variant) for variant in json.loads(row.variants))
+    return RouteTable(row.deployment, row.revision, variants, row.reason, from_millis(row.created_at))

@@ -1,0 +1,122 @@
+"""The SQL database: opening, migrating, and the one way to write: a transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from noria.errors import Unavailable
+from noria.store.tables import metadata
+
+Transaction = Connection
+"""A connection inside an open transaction: what every write in Noria takes as its first argument."""
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_BUSY_TIMEOUT_SECONDS = 30
+
+
+class Database:
+    """One database. Safe to share between threads; each transaction is one connection from the pool."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        if url.startswith("sqlite:///"):
+            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        self._engine = _open_engine(url)
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest revision; a fresh database is made in one go."""
+        try:
+            with self._engine.connect() as connection:
+                revision = _current_revision(connection)
+        except DBAPIError as error:
+            raise Unavailable(
+                f"cannot open the database {self.url!r}: {error.orig}",
+                remedy="Check store.database in noria.toml and that the folder or server accepts writes.",
+            ) from error
+        if revision != HEAD_REVISION:
+            self._upgrade()
+
+    def _upgrade(self) -> None:
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        with self._engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """A read-write transaction: commits when the block ends, rolls back when it raises.
+
+        On SQLite the write lock is taken at the start, so that what was read inside still holds at the commit.
+        """
+        with self._engine.connect() as connection:
+            if self._engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A consistent snapshot for reading."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._engine.dispose()
+
+
+HEAD_REVISION = "0001"
+"""The newest revision under ``migrations/versions``; a test holds the two together."""
+
+
+def _open_engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS})
+    event.listen(engine, "connect", _configure_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: object, _entry: ConnectionPoolEntry) -> None:
+    import sqlite3
+
+    handle = cast(sqlite3.Connection, connection)
+    handle.isolation_level = None  # we say BEGIN ourselves: the driver would begin too late
+    handle.execute("PRAGMA journal_mode=WAL")
+    handle.execute("PRAGMA synchronous=FULL")
+    handle.execute("PRAGMA foreign_keys=ON")
+
+
+def _current_revision(connection: Connection) -> str | None:
+    if not connection.dialect.has_table(connection, "alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def to_json(value: Mapping[str, object] | list[object] | tuple[object, ...]) -> str:
+    """Canonical JSON: sorted keys, no spaces, so that equal values are equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def from_json(document: str) -> dict[str, object]:
+    """The object ``to_json`` wrote."""
+    return cast(dict[str, object], json.loads(document))
+
+
+__all__ = ["Database", "Transaction", "from_json", "metadata", "to_json"]

@@ -1,0 +1,286 @@
+"""Every SQL table, in one place: the only description of the schema outside the migrations.
+
+Instants are integer milliseconds since 1970-01-01T00:00Z; free-form values are JSON text.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+
+def _name(length: int = 256) -> String:
+    return String(length)
+
+
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("recorded_at", BigInteger, nullable=False),
+    Column("actor", _name(), nullable=False),
+    Column("action", _name(64), nullable=False),
+    Column("subject", _name(512), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("previous_hash", String(64), nullable=False),
+    Column("entry_hash", String(64), nullable=False),
+)
+
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("experiment_id", String(32), primary_key=True),
+    Column("name", _name(), nullable=False, unique=True),
+    Column("artifact_location", Text, nullable=False),
+    Column("lifecycle_stage", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("tags", Text, nullable=False, server_default="{}"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", String(32), primary_key=True),
+    Column("experiment_id", ForeignKey("experiments.experiment_id"), nullable=False, index=True),
+    Column("name", _name(), nullable=False),
+    Column("user_id", _name(), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("lifecycle_stage", String(16), nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("artifact_uri", Text, nullable=False),
+)
+
+run_params = Table(
+    "run_params",
+    metadata,
+    Column("run_id", ForeignKey("runs.run_id"), primary_key=True),
+    Column("key", _name(), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+run_tags = Table(
+    "run_tags",
+    metadata,
+    Column("run_id", ForeignKey("runs.run_id"), primary_key=True),
+    Column("key", _name(), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+run_metrics = Table(
+    "run_metrics",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run_id", ForeignKey("runs.run_id"), nullable=False),
+    Column("key", _name(), nullable=False),
+    Column("value", Float, nullable=False),
+    Column("timestamp", BigInteger, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Index("run_metrics_by_key", "run_id", "key", "step", "timestamp"),
+)
+
+run_inputs = Table(
+    "run_inputs",
+    metadata,
+    Column("run_id", ForeignKey("runs.run_id"), primary_key=True),
+    Column("dataset_digest", _name(64), primary_key=True),
+    Column("dataset_name", _name(), primary_key=True),
+    Column("document", Text, nullable=False),
+)
+
+logged_models = Table(
+    "logged_models",
+    metadata,
+    Column("model_id", String(64), primary_key=True),
+    Column("experiment_id", ForeignKey("experiments.experiment_id"), nullable=False, index=True),
+    Column("name", _name(), nullable=False),
+    Column("source_run_id", String(32), index=True),
+    Column("artifact_uri", Text, nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("model_type", _name(), nullable=False, server_default=""),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("params", Text, nullable=False, server_default="{}"),
+    Column("tags", Text, nullable=False, server_default="{}"),
+)
+
+dataset_versions = Table(
+    "dataset_versions",
+    metadata,
+    Column("dataset_version_id", String(64), primary_key=True),
+    Column("name", _name(), nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("columns", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+registered_models = Table(
+    "registered_models",
+    metadata,
+    Column("name", _name(), primary_key=True),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("tags", Text, nullable=False, server_default="{}"),
+)
+
+model_versions = Table(
+    "model_versions",
+    metadata,
+    Column("model", ForeignKey("registered_models.name", onupdate="CASCADE"), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("semantic_version", String(32), nullable=False),
+    Column("stage", String(16), nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("run_id", String(32), index=True),
+    Column("logged_model_id", String(64)),
+    Column("dataset_version_id", String(64)),
+    Column("digest", String(64), nullable=False),
+    Column("signature", Text, nullable=False),
+    Column("algorithm", _name(), nullable=False),
+    Column("metrics", Text, nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("created_by", _name(), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("idempotency_key", _name(), unique=True),
+)
+
+model_aliases = Table(
+    "model_aliases",
+    metadata,
+    Column("model", ForeignKey("registered_models.name", onupdate="CASCADE"), primary_key=True),
+    Column("alias", _name(), primary_key=True),
+    Column("version", Integer, nullable=False),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("model", _name(), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("stage", String(16), primary_key=True),
+    Column("actor", _name(), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("approved_at", BigInteger, nullable=False),
+)
+
+transitions = Table(
+    "transitions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", _name(), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("from_stage", String(16), nullable=False),
+    Column("to_stage", String(16), nullable=False),
+    Column("actor", _name(), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("moved_at", BigInteger, nullable=False),
+    Index("transitions_by_model", "model", "version"),
+)
+
+route_tables = Table(
+    "route_tables",
+    metadata,
+    Column("deployment", _name(), primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("variants", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", _name(), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("rollout_id", String(32), primary_key=True),
+    Column("deployment", _name(), nullable=False),
+    Column("model", _name(), nullable=False),
+    Column("champion", Integer, nullable=False),
+    Column("challenger", Integer, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("steps", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("step_started_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Index("rollouts_by_deployment", "deployment", "status"),
+)
+
+rollout_decisions = Table(
+    "rollout_decisions",
+    metadata,
+    Column("rollout_id", ForeignKey("rollouts.rollout_id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("percent", Float, nullable=False),
+    Column("decision", String(16), nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("decided_at", BigInteger, nullable=False),
+)
+
+monitor_windows = Table(
+    "monitor_windows",
+    metadata,
+    Column("deployment", _name(), primary_key=True),
+    Column("model_version", Integer, primary_key=True),
+    Column("detector", String(64), primary_key=True),
+    Column("window_start", BigInteger, primary_key=True),
+    Column("rows", Integer, nullable=False),
+    Column("value", Float, nullable=False),
+    Column("statistic", Float, nullable=False),
+    Column("threshold", Float, nullable=False),
+    Column("evidence", Text, nullable=False),
+)
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("verdict_id", String(32), primary_key=True),
+    Column("deployment", _name(), nullable=False),
+    Column("model_version", Integer, nullable=False),
+    Column("detector", String(64), nullable=False),
+    Column("statistic", Float, nullable=False),
+    Column("threshold", Float, nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("window_start", BigInteger, nullable=False),
+    Column("raised_at", BigInteger, nullable=False),
+    Column("outcome", String(64), nullable=False),
+    Index("verdicts_by_deployment", "deployment", "raised_at"),
+)
+
+pipeline_steps = Table(
+    "pipeline_steps",
+    metadata,
+    Column("pipeline_id", _name(), primary_key=True),
+    Column("step", _name(), primary_key=True),
+    Column("result", Text, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("finished_at", BigInteger, nullable=False),
+)
+
+run_outputs = Table(
+    "run_outputs",
+    metadata,
+    Column("run_id", ForeignKey("runs.run_id"), primary_key=True),
+    Column("model_id", String(64), primary_key=True),
+    Column("step", BigInteger, nullable=False),
+)
+
