@@ -94,13 +94,13 @@ def load_dataset(blobs: BlobStore, version_id: DatasetVersionId) -> pl.DataFrame
 
 
 def content_hash(frame: pl.DataFrame) -> DatasetVersionId:
-    """SHA-256 of column names, types and values in order, whatever file they came from."""
-    digest = hashlib.sha256()
-    for column in frame.get_columns():
-        digest.update(f"{column.name}\0{column.dtype}\0{len(column)}\0".encode())
-        buffer = io.BytesIO()
-        column.to_frame().rechunk().write_ipc(buffer, compression="uncompressed", compat_level=False)
-        digest.update(buffer.getvalue())
+    """SHA-256 of column names, types and values in order, whatever file they came from.
+
+    Values are hashed as canonical text (shortest round-trip floats, a NUL for null), so that the hash does not hang on
+    a binary format's version.
+    """
+    digest = hashlib.sha256(repr([(name, str(dtype)) for name, dtype in frame.schema.items()]).encode())
+    digest.update(frame.write_csv(null_value="\0", quote_style="non_numeric").encode())
     return DatasetVersionId(digest.hexdigest())
 
 

@@ -85,7 +85,7 @@ class LogWriter:
 
 
 def read_predictions(root: Path, day: date | None = None) -> Iterator[PredictionRecord]:
-    """The predictions of one day of event time, or of all; a repeated id is given once, as last written."""
+    """The predictions of one day of event time, or of all; in order of time; a repeated id once, as last written."""
     return _latest(_read(root, "predictions", day, PredictionRecord))
 
 
@@ -104,7 +104,8 @@ def find_prediction(root: Path, prediction_id: str) -> PredictionRecord | None:
 
 
 def _latest(records: Iterator[Record]) -> Iterator[Record]:
-    return iter({record.prediction_id: record for record in records}.values())
+    latest = {record.prediction_id: record for record in records}
+    return iter(sorted(latest.values(), key=lambda record: (record.event_time, record.prediction_id)))
 
 
 def _read(root: Path, kind: str, day: date | None, record_type: type[Record]) -> Iterator[Record]:

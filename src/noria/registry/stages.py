@@ -13,7 +13,7 @@ from noria.registry.entities import Approval, ModelVersion, Stage, Transition
 from noria.registry.policy import Policies
 from noria.registry.versions import get_version, list_versions
 from noria.store import tables
-from noria.store.database import Transaction
+from noria.store.database import Database, Transaction
 
 
 def parse_stage(text: str) -> Stage:
@@ -116,3 +116,26 @@ def _move(tx: Transaction, version: ModelVersion, stage: Stage, at: datetime, ac
     )
     subject = f"version:{version.label}"
     audit.append(tx, at=at, actor=actor, action="version.transition", subject=subject, detail=move)
+
+
+def request_transition(
+    database: Database,
+    model: str,
+    version: int,
+    stage: Stage,
+    *,
+    policies: Policies,
+    at: datetime,
+    actor: str,
+    reason: str = "",
+) -> ModelVersion:
+    """``transition`` in a transaction of its own; a refusal is audited too, then raised."""
+    try:
+        with database.write() as tx:
+            return transition(tx, model, version, stage, policies=policies, at=at, actor=actor, reason=reason)
+    except PolicyRefused as refusal:
+        detail: dict[str, object] = {"to_stage": stage.value, "unmet": list(refusal.details), "reason": reason}
+        with database.write() as tx:
+            subject = f"version:{model}@{version}"
+            audit.append(tx, at=at, actor=actor, action="version.refuse", subject=subject, detail=detail)
+        raise

@@ -76,6 +76,13 @@ class Database:
         with self._engine.connect() as connection:
             yield connection
 
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent copy of a SQLite database to ``path``. Raises Unavailable for another engine."""
+        if self._engine.dialect.name != "sqlite":
+            raise Unavailable("only a SQLite database is copied to a file", remedy="Use the server's own backup tool.")
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql("VACUUM INTO ?", (str(path),))
+
     def close(self) -> None:
         """Give all connections back."""
         self._engine.dispose()

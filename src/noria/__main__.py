@@ -1,0 +1,5 @@
+"""``python -m noria`` is the command line."""
+
+from noria.surface.cli.main import main
+
+main()

@@ -1,0 +1,78 @@
+"""What a person asks for by hand: train now, move a version, deploy it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from noria.clock import Clock, SystemClock, as_utc, iso
+from noria.errors import PolicyRefused
+from noria.features import OnlineFeatures
+from noria.features.online import visible_between
+from noria.lifecycle.wheel import Wheel
+from noria.pipelines import Project, TrainingRequest, train_version
+from noria.registry import ModelVersion, Stage, version_in_stage
+from noria.registry.stages import request_transition
+from noria.store.workspace import Workspace
+
+
+def train_now(
+    project: Project, workspace: Workspace, *, actor: str, progress: Callable[[str], None]
+) -> tuple[ModelVersion, PolicyRefused | None]:
+    """Train on all rows the settings name, then take the version as far as the policy lets it.
+
+    Returns the version, and the refusal that stopped it short of Production, if any.
+    """
+    now = SystemClock().now()
+    model = project.settings.model
+    with workspace.database.read() as tx:
+        champion = version_in_stage(tx, model.name, Stage.PRODUCTION)
+    version = train_version(
+        project,
+        workspace,
+        TrainingRequest(
+            since=as_utc(datetime.fromisoformat(model.train_since)) if model.train_since else None,
+            until=as_utc(datetime.fromisoformat(model.train_until)) if model.train_until else now,
+            trigger=f"noria run at {iso(now)}",
+            at=now,
+            actor=actor,
+            champion=champion,
+        ),
+        progress,
+    )
+    progress("materialize")
+    materialize(project, workspace, now)
+    try:
+        for stage in (Stage.STAGING, Stage.PRODUCTION):
+            version = move_version(
+                project, workspace, version.model, version.version, stage, actor=actor, reason="trained by noria run"
+            )
+    except PolicyRefused as refusal:
+        return version, refusal
+    return version, None
+
+
+def move_version(
+    project: Project, workspace: Workspace, model: str, version: int, stage: Stage, *, actor: str, reason: str
+) -> ModelVersion:
+    """Move a version under the policy; one of the project's model that enters Production is deployed."""
+    clock: Clock = SystemClock()
+    moved = request_transition(
+        workspace.database,
+        model,
+        version,
+        stage,
+        policies=project.policies,
+        at=clock.now(),
+        actor=actor,
+        reason=reason,
+    )
+    if moved.stage is Stage.PRODUCTION and model == project.settings.model.name:
+        Wheel(project, workspace, clock).deploy(moved, reason=f"{moved.label} entered Production", actor=actor)
+    return moved
+
+
+def materialize(project: Project, workspace: Workspace, until: datetime) -> int:
+    """Make all feature rows known by ``until`` current online; returns how many were newer."""
+    online = OnlineFeatures(workspace.open_online())
+    return sum(online.materialize(view, visible_between(view.load(), None, until)) for view in project.views)

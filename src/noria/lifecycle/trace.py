@@ -1,0 +1,83 @@
+"""Trace: from a prediction back to everything that made it what it was."""
+
+from __future__ import annotations
+
+from noria.clock import from_millis, iso
+from noria.data import get_dataset
+from noria.errors import NotFound
+from noria.ids import DatasetVersionId
+from noria.monitoring.log import find_prediction, read_labels
+from noria.optimize.bundle import read_bundle
+from noria.registry import get_version
+from noria.registry.stages import approvals, history
+from noria.rollout.routes import route_revision
+from noria.store.workspace import Workspace, artifact_key
+from noria.tracking import runs
+
+
+def trace(workspace: Workspace, prediction_id: str) -> dict[str, object]:
+    """Route decision, version, approvals, run, data version, feature values and commit of a prediction.
+
+    Raises NotFound when no prediction of that id was logged.
+    """
+    record = find_prediction(workspace.prediction_log, prediction_id)
+    if record is None:
+        raise NotFound(f"no prediction {prediction_id!r} in the log", remedy="Ids come with every answer of /predict.")
+    event = from_millis(record.event_time)
+    labels = {label.prediction_id: label for label in read_labels(workspace.prediction_log, event.date())}
+    label = labels.get(prediction_id)
+    with workspace.database.read() as tx:
+        version = get_version(tx, record.model, record.version)
+        routes = route_revision(tx, record.deployment, record.revision)
+        run = None if version.run_id is None else runs.get(tx, version.run_id)
+        dataset_id = version.dataset_version_id
+        dataset = None if dataset_id is None else get_dataset(tx, DatasetVersionId(dataset_id))
+        bundle = read_bundle(workspace.artifacts.path(artifact_key(version.source)))
+        return {
+            "prediction": {
+                "prediction_id": record.prediction_id,
+                "event_time": iso(event),
+                "received_at": iso(from_millis(record.received_at)),
+                "prediction": record.prediction,
+                "score": record.score,
+                "label": None if label is None else label.label,
+            },
+            "route": {
+                "deployment": record.deployment,
+                "revision": record.revision,
+                "variant": record.variant,
+                "shares": {} if routes is None else {v.name: v.percent for v in routes.variants},
+                "reason": None if routes is None else routes.reason,
+            },
+            "version": {
+                "version": version.label,
+                "semantic_version": version.semantic_version,
+                "stage_now": version.stage.value,
+                "digest": version.digest,
+                "history": [
+                    f"{iso(m.moved_at)} {m.from_stage} → {m.to_stage} by {m.actor}: {m.reason}"
+                    for m in history(tx, version.model, version.version)
+                ],
+            },
+            "approvals": [
+                f"{a.stage} by {a.actor} at {iso(a.approved_at)}: {a.reason}"
+                for a in approvals(tx, version.model, version.version)
+            ],
+            "run": None if run is None else {"run_id": run.run_id, "name": run.name, "params": dict(run.params)},
+            "data": None
+            if dataset is None
+            else {
+                "dataset_version": dataset.dataset_version_id,
+                "name": dataset.name,
+                "rows": dataset.rows,
+                "events": f"{iso(dataset.since)} to {iso(dataset.until)}",
+            },
+            "entities": dict(record.entities),
+            "features": dict(zip(bundle.inputs, record.features, strict=True)),
+            "code": None
+            if run is None
+            else {
+                "commit": run.tags.get("mlflow.source.git.commit"),
+                "digest": run.tags.get("noria.code_digest"),
+            },
+        }

@@ -1,0 +1,1 @@
+"""Fronts: parse, call, render. No SQL, no decisions."""

@@ -1,0 +1,91 @@
+"""What every command shares: finding the project, talking, and turning errors into exit codes."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from noria.config import CONFIG_FILE, Settings, load_settings
+from noria.errors import InvalidConfig, NoriaError
+from noria.store.workspace import Workspace
+from noria.surface.errors import outside, problem
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+out = Console(soft_wrap=True)
+talk = Console(stderr=True)
+DEMO_PREFIX = "noria-demo-"
+
+ProjectOption = Annotated[Path | None, typer.Option("--project", "-p", help="Folder with noria.toml.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def find_project(given: Path | None) -> Path:
+    """The folder given, else the nearest one upward with a noria.toml, else the one demo folder here.
+
+    Raises InvalidConfig when there is none.
+    """
+    if given is not None:
+        return given.resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / CONFIG_FILE).is_file():
+            return folder
+    demos = sorted(path.parent for path in here.glob(f"{DEMO_PREFIX}*/{CONFIG_FILE}"))
+    if len(demos) == 1:
+        talk.print(f"[dim]project: {demos[0].name}[/dim]")
+        return demos[0]
+    raise InvalidConfig(
+        f"no {CONFIG_FILE} in {here} or above", remedy="Change to a project, name one with --project, or `noria init`."
+    )
+
+
+def open_workspace(given: Path | None) -> tuple[Path, Settings, Workspace]:
+    """The project's folder, settings and state."""
+    folder = find_project(given)
+    settings = load_settings(folder)
+    return folder, settings, Workspace(folder, settings)
+
+
+def actor() -> str:
+    """Who acts: the operating system's user."""
+    return getpass.getuser()
+
+
+def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Tell a NoriaError on stderr in plain words and exit with its code; a bug keeps its traceback."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except NoriaError as error:
+            if kwargs.get("as_json"):
+                print(json.dumps({"error": problem(error)}))
+            talk.print("[bold red]error:[/bold red]", end=" ")
+            talk.print(str(error), markup=False, highlight=False)
+            raise typer.Exit(outside(error).exit_code) from None
+
+    return wrapped
+
+
+def show(rows: Sequence[Mapping[str, object]], *, as_json: bool, title: str) -> None:
+    """Print ``rows`` as a table, or as JSON."""
+    if as_json:
+        print(json.dumps(list(rows), default=str))
+        return
+    table = Table(title=title, title_justify="left")
+    for column in rows[0] if rows else ["(none)"]:
+        table.add_column(column.replace("_", " "))
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    out.print(table)

@@ -1,0 +1,69 @@
+"""The `noria` command."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Annotated
+
+import structlog
+import typer
+
+from noria.surface.cli import audit, models
+from noria.surface.cli.context import JsonOption, ProjectOption, clear_errors, open_workspace, out
+from noria.surface.cli.demo import demo
+from noria.surface.cli.project import init, run
+from noria.surface.cli.servers import serve, server, up
+
+app = typer.Typer(
+    name="noria", no_args_is_help=True, add_completion=False, help="Production machine learning as one audited loop."
+)
+app.command()(demo)
+app.command()(init)
+app.command()(run)
+app.command()(up)
+app.command()(serve)
+app.command()(server)
+app.add_typer(models.app, name="models")
+app.add_typer(audit.app, name="audit")
+
+
+@app.command()
+@clear_errors
+def trace(
+    prediction_id: Annotated[str, typer.Argument(help="Id that /predict answered with.")],
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the way back from a prediction: route, version, approval, run, data, features, commit."""
+    from noria.lifecycle.trace import trace as find
+
+    _, _, workspace = open_workspace(project)
+    found = find(workspace, prediction_id)
+    if as_json:
+        print(json.dumps(found, default=str))
+        return
+    for section, content in found.items():
+        out.print(f"[bold]{section}[/bold]")
+        lines = content.items() if isinstance(content, dict) else enumerate(content or [], start=1)  # type: ignore[arg-type]
+        for name, value in lines:
+            out.print(f"  {name}: {value}", markup=False)
+
+
+def main() -> None:
+    """Entry point: logs to stderr, JSON when that is no terminal."""
+    renderer = (
+        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    app()

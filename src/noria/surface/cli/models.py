@@ -1,0 +1,124 @@
+"""`noria models`: list, approve, move."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from noria.clock import SystemClock, iso
+from noria.pipelines import load_project
+from noria.registry import approve as record_approval
+from noria.registry import get_version, list_versions
+from noria.registry.models import aliases, list_models
+from noria.registry.stages import approvals, history, parse_stage
+from noria.store.workspace import artifact_key
+from noria.surface.cli.context import JsonOption, ProjectOption, actor, clear_errors, open_workspace, out, show
+
+app = typer.Typer(no_args_is_help=True, help="Registered models and their versions.")
+ModelArgument = Annotated[str, typer.Argument(help="Name of the registered model.")]
+VersionArgument = Annotated[int, typer.Argument(help="Number of the version.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the audit trail.")]
+
+
+@app.command(name="list")
+@clear_errors
+def list_(project: ProjectOption = None, as_json: JsonOption = False) -> None:
+    """List the models."""
+    with open_workspace(project)[2].database.read() as tx:
+        rows = [
+            {
+                "model": model.name,
+                "versions": len(list_versions(tx, model.name)),
+                "aliases": ", ".join(f"{alias}={version}" for alias, version in aliases(tx, model.name).items()),
+                "created_at": iso(model.created_at),
+            }
+            for model in list_models(tx)
+        ]
+    show(rows, as_json=as_json, title="Registered models")
+
+
+@app.command()
+@clear_errors
+def versions(model: ModelArgument, project: ProjectOption = None, as_json: JsonOption = False) -> None:
+    """List a model's versions."""
+    with open_workspace(project)[2].database.read() as tx:
+        rows = [
+            {
+                "version": version.version,
+                "semantic": version.semantic_version,
+                "stage": version.stage.value,
+                "trigger": version.tags.get("trigger", ""),
+                "created_at": iso(version.created_at),
+                "approvals": len(approvals(tx, model, version.version)),
+            }
+            for version in list_versions(tx, model)
+        ]
+    show(rows, as_json=as_json, title=f"Versions of {model}")
+
+
+@app.command()
+@clear_errors
+def approve(
+    model: ModelArgument,
+    version: VersionArgument,
+    stage: Annotated[str, typer.Option(help="Stage it may enter.")] = "Production",
+    reason: ReasonOption = "",
+    project: ProjectOption = None,
+) -> None:
+    """Consent that a version enters a stage."""
+    _, _, workspace = open_workspace(project)
+    target = parse_stage(stage)
+    with workspace.database.write() as tx:
+        record_approval(tx, model, version, target, at=SystemClock().now(), actor=actor(), reason=reason)
+    out.print(f"{model}@{version} approved for {target} by {actor()}", highlight=False)
+
+
+@app.command()
+@clear_errors
+def move(
+    model: ModelArgument,
+    version: VersionArgument,
+    stage: Annotated[str, typer.Argument(help="None, Staging, Production or Archived.")],
+    reason: ReasonOption = "",
+    project: ProjectOption = None,
+) -> None:
+    """Move a version to a stage, when the policy allows; one that enters Production is deployed."""
+    from noria.lifecycle.operations import move_version
+
+    folder, _, workspace = open_workspace(project)
+    moved = move_version(
+        load_project(folder), workspace, model, version, parse_stage(stage), actor=actor(), reason=reason
+    )
+    out.print(f"{moved.label} is in {moved.stage}", highlight=False)
+
+
+@app.command()
+@clear_errors
+def card(model: ModelArgument, version: VersionArgument, project: ProjectOption = None) -> None:
+    """Print a version's model card."""
+    _, _, workspace = open_workspace(project)
+    with workspace.database.read() as tx:
+        found = get_version(tx, model, version)
+    print(workspace.artifacts.read(f"{artifact_key(found.source)}/card.md").decode())
+
+
+@app.command(name="history")
+@clear_errors
+def history_(model: ModelArgument, project: ProjectOption = None, as_json: JsonOption = False) -> None:
+    """List a model's stage moves."""
+    with open_workspace(project)[2].database.read() as tx:
+        rows = [
+            {
+                "at": iso(move.moved_at),
+                "version": move.version,
+                "from": move.from_stage.value,
+                "to": move.to_stage.value,
+                "actor": move.actor,
+                "reason": move.reason,
+            }
+            for move in history(tx, model)
+        ]
+    show(rows, as_json=as_json, title=f"Stage moves of {model}")
+
+

@@ -1,0 +1,87 @@
+"""Starting the gateway and the server as processes of their own, and waiting until they answer."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from noria.errors import Unavailable
+
+_SWAP_SECONDS = 20
+_PR_SET_PDEATHSIG = 1
+
+
+class Child:
+    """A Noria process that ends with this one, even when this one is killed."""
+
+    def __init__(self, command: str, project: Path, port: int) -> None:
+        self._command = command
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "noria", command, "--project", str(project), "--port", str(port), "--announce"],
+            stdout=subprocess.PIPE,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509  single-threaded here; there is no other way to ask for it
+        )
+        self.url = f"http://127.0.0.1:{self._announced_port()}"
+
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """End it and wait."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def wait_for_revision(self, revision: int) -> None:
+        """Return once the gateway serves that route revision. Raises Unavailable when it does not get there."""
+        deadline = time.monotonic() + _SWAP_SECONDS
+        last = ""
+        while time.monotonic() < deadline:
+            last = self._health()
+            document = json.loads(last) if last.startswith("{") else {}
+            if document.get("route_revision") == revision:
+                return
+            if not self.alive():
+                break
+            time.sleep(0.02)
+        raise Unavailable(
+            f"the gateway does not serve route revision {revision}: {last}",
+            remedy="Its messages above say why; run again with --resume.",
+        )
+
+    def _health(self) -> str:
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.read().decode()
+        except OSError as error:
+            return str(error)
+
+    def _announced_port(self) -> int:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            raise Unavailable(
+                f"`noria {self._command}` ended at its start", remedy="Its message above says why."
+            )
+        return int(json.loads(line)["port"])
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

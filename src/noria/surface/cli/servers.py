@@ -1,0 +1,84 @@
+"""`noria up`, `noria serve`, `noria server`: the processes."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated
+
+import typer
+
+from noria.surface.cli.context import ProjectOption, clear_errors, open_workspace, talk
+from noria.surface.cli.processes import Child
+from noria.surface.http.listen import bind
+from noria.surface.http.listen import serve as serve_on
+
+PortOption = Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one. noria.toml's by default.")]
+HostOption = Annotated[str | None, typer.Option(help="Address to bind; noria.toml's by default.")]
+AnnounceOption = Annotated[bool, typer.Option("--announce", hidden=True, help="Print the port as JSON when ready.")]
+
+
+@clear_errors
+def serve(
+    project: ProjectOption = None, host: HostOption = None, port: PortOption = None, announce: AnnounceOption = False
+) -> None:
+    """Run the gateway: predictions over REST and the Open Inference Protocol."""
+    from noria.lifecycle.wheel import write_routes
+    from noria.surface.http.gateway import Gateway, GatewaySettings
+
+    _, settings, workspace = open_workspace(project)
+    write_routes(workspace, settings.project.name)
+    gateway = Gateway(
+        GatewaySettings(
+            route_file=workspace.route_file(settings.project.name),
+            artifacts=workspace.artifacts.root,
+            online_store=workspace.online_path,
+            prediction_log=workspace.prediction_log,
+        )
+    )
+    listener = bind(host or settings.gateway.host, settings.gateway.port if port is None else port)
+    serve_on(gateway, listener, ready=lambda bound: _announce("gateway", bound, announce))
+
+
+@clear_errors
+def server(
+    project: ProjectOption = None, host: HostOption = None, port: PortOption = None, announce: AnnounceOption = False
+) -> None:
+    """Run the server: MLflow's REST protocol and the console."""
+    from noria.surface.http.server import create_app
+
+    folder, settings, workspace = open_workspace(project)
+    listener = bind(host or settings.server.host, settings.server.port if port is None else port)
+    application = create_app(folder, settings, workspace)
+    serve_on(application, listener, ready=lambda bound: _announce("server", bound, announce))
+
+
+@clear_errors
+def up(
+    project: ProjectOption = None,
+    port: PortOption = None,
+    gateway_port: Annotated[int | None, typer.Option(help="TCP port of the gateway.")] = None,
+) -> None:
+    """Run server, console and gateway together until Ctrl-C."""
+    folder, settings, _ = open_workspace(project)
+    children: list[Child] = []
+    try:
+        children.append(Child("server", folder, settings.server.port if port is None else port))
+        children.append(Child("serve", folder, settings.gateway.port if gateway_port is None else gateway_port))
+        talk.print(f"console and MLflow API  [bold]{children[0].url}[/bold]", highlight=False)
+        talk.print(f"predictions             [bold]{children[1].url}/predict[/bold]", highlight=False)
+        talk.print("Ctrl-C ends both.")
+        while all(child.alive() for child in children):
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for child in children:
+            child.stop()
+
+
+def _announce(name: str, port: int, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"port": port}), flush=True)
+    else:
+        talk.print(f"{name} ready on port {port}", highlight=False)

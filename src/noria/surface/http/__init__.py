@@ -1,0 +1,1 @@
+"""HTTP: the gateway's data plane and the server's control plane."""

@@ -1,0 +1,245 @@
+"""Runs: created, logged to, finished, read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Table, delete, insert, select, update
+
+from noria.clock import from_millis, to_millis
+from noria.errors import Conflict, InvalidInput, NotFound
+from noria.ids import ExperimentId, RunId
+from noria.store.database import Transaction, from_json, to_json
+from noria.store.tables import run_inputs, run_metrics, run_outputs, run_params, run_tags, runs
+from noria.tracking import experiments
+from noria.tracking.entities import Metric, Run
+
+STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
+_TERMINAL = ("FINISHED", "FAILED", "KILLED")
+_LONGEST_KEY = 250
+_LONGEST_PARAM = 6000
+
+
+def create(
+    tx: Transaction,
+    experiment_id: str,
+    *,
+    run_id: str,
+    name: str,
+    user: str,
+    artifact_uri: str,
+    at: datetime,
+    tags: Mapping[str, str],
+) -> Run:
+    """A new run; one of that id that exists already is returned as it is."""
+    if tx.execute(select(runs.c.run_id).where(runs.c.run_id == run_id)).first() is None:
+        experiments.get(tx, experiment_id)
+        tx.execute(
+            insert(runs).values(
+                run_id=run_id,
+                experiment_id=experiment_id,
+                name=name,
+                user_id=user,
+                status="RUNNING",
+                lifecycle_stage=experiments.ACTIVE,
+                started_at=to_millis(at),
+                artifact_uri=artifact_uri,
+            )
+        )
+        set_tags(tx, run_id, {"mlflow.runName": name, **tags})
+    return get(tx, run_id)
+
+
+def log_params(tx: Transaction, run_id: str, params: Mapping[str, str]) -> None:
+    """Add params. The same value again changes nothing; another value is refused with Conflict."""
+    known = _pairs(tx, run_params, run_id)
+    for key, value in params.items():
+        _check_key(key, "param")
+        if len(value) > _LONGEST_PARAM:
+            raise InvalidInput(f"param {key!r} has {len(value)} characters", remedy=f"At most {_LONGEST_PARAM}.")
+        if key in known and known[key] != value:
+            raise Conflict(
+                f"Changing param values is not allowed: {key!r} of run {run_id} is {known[key]!r}, not {value!r}",
+                remedy="Start another run, or log under another key.",
+            )
+    _insert_pairs(tx, run_params, run_id, {key: value for key, value in params.items() if key not in known})
+
+
+def log_metrics(tx: Transaction, run_id: str, metrics: Sequence[Metric]) -> None:
+    """Append metric values; one that is there already, to the value, is not written twice."""
+    for metric in metrics:
+        _check_key(metric.key, "metric")
+    known = set(_metric_rows(tx, run_id)) if len(metrics) < 1000 else set()
+    rows = [
+        {
+            "run_id": run_id,
+            "key": metric.key,
+            "value": _storable(metric.value),
+            "timestamp": to_millis(metric.timestamp),
+            "step": metric.step,
+        }
+        for metric in metrics
+    ]
+    fresh = [row for row in rows if (row["key"], row["value"], row["timestamp"], row["step"]) not in known]
+    if fresh:
+        tx.execute(insert(run_metrics), fresh)
+
+
+def set_tags(tx: Transaction, run_id: str, tags: Mapping[str, str]) -> None:
+    """Add or replace tags."""
+    for key in tags:
+        _check_key(key, "tag")
+    tx.execute(delete(run_tags).where(run_tags.c.run_id == run_id, run_tags.c.key.in_(list(tags))))
+    _insert_pairs(tx, run_tags, run_id, tags)
+    if (name := tags.get("mlflow.runName")) is not None:
+        tx.execute(update(runs).where(runs.c.run_id == run_id).values(name=name))
+
+
+def delete_tag(tx: Transaction, run_id: str, key: str) -> None:
+    """Remove a tag. Raises NotFound when the run has none of that key."""
+    done = tx.execute(delete(run_tags).where(run_tags.c.run_id == run_id, run_tags.c.key == key))
+    if done.rowcount == 0:
+        raise NotFound(f"run {run_id} has no tag {key!r}", remedy="Get the run to see its tags.")
+
+
+def log_dataset(tx: Transaction, run_id: str, name: str, digest: str, document: Mapping[str, object]) -> None:
+    """Record a dataset that the run read; saying it twice changes nothing."""
+    table = run_inputs
+    same = (table.c.run_id == run_id, table.c.dataset_digest == digest, table.c.dataset_name == name)
+    if tx.execute(select(table).where(*same)).first() is None:
+        row = {"run_id": run_id, "dataset_name": name, "dataset_digest": digest, "document": to_json(document)}
+        tx.execute(insert(table).values(**row))
+
+
+def log_output(tx: Transaction, run_id: str, model_id: str, step: int) -> None:
+    """Record a logged model that the run made."""
+    same = (run_outputs.c.run_id == run_id, run_outputs.c.model_id == model_id)
+    if tx.execute(select(run_outputs).where(*same)).first() is None:
+        tx.execute(insert(run_outputs).values(run_id=run_id, model_id=model_id, step=step))
+
+
+def finish(tx: Transaction, run_id: str, status: str, *, at: datetime) -> Run:
+    """Set the status; a terminal one ends the run."""
+    return change(tx, run_id, status=status, ended_at=at)
+
+
+def change(
+    tx: Transaction,
+    run_id: str,
+    *,
+    status: str | None = None,
+    ended_at: datetime | None = None,
+    name: str | None = None,
+    lifecycle_stage: str | None = None,
+) -> Run:
+    """Update what is given. Raises InvalidInput for an unknown status."""
+    if status is not None and status not in STATUSES:
+        raise InvalidInput(f"{status!r} is not a run status", remedy=f"Use one of {', '.join(STATUSES)}.")
+    before = get(tx, run_id)
+    status = status or before.status
+    ended = (ended_at or before.ended_at) if status in _TERMINAL else None
+    tx.execute(
+        update(runs)
+        .where(runs.c.run_id == run_id)
+        .values(
+            status=status,
+            ended_at=None if ended is None else to_millis(ended),
+            lifecycle_stage=lifecycle_stage or before.lifecycle_stage,
+        )
+    )
+    if name:
+        set_tags(tx, run_id, {"mlflow.runName": name})
+    return get(tx, run_id)
+
+
+def get(tx: Transaction, run_id: str) -> Run:
+    """The run of that id. Raises NotFound."""
+    found = load(tx, [run_id])
+    if not found:
+        raise NotFound(f"Run with id={run_id} not found", remedy="Search runs for the ids.")
+    return found[0]
+
+
+def load(tx: Transaction, run_ids: Sequence[str]) -> list[Run]:
+    """The runs of those ids that exist, in that order, in a fixed number of queries."""
+    rows = {row.run_id: row for row in tx.execute(select(runs).where(runs.c.run_id.in_(run_ids)))}
+    params, tags = _grouped(tx, run_params, run_ids), _grouped(tx, run_tags, run_ids)
+    metrics: dict[str, dict[str, Metric]] = {}
+    ordered = select(run_metrics).where(run_metrics.c.run_id.in_(run_ids))
+    for row in tx.execute(ordered.order_by(run_metrics.c.step, run_metrics.c.timestamp, run_metrics.c.id)):
+        metrics.setdefault(row.run_id, {})[row.key] = _metric(row)
+    inputs: dict[str, list[Mapping[str, object]]] = {}
+    for row in tx.execute(select(run_inputs).where(run_inputs.c.run_id.in_(run_ids))):
+        document = from_json(row.document)
+        inputs.setdefault(row.run_id, []).append(
+            {"name": row.dataset_name, "digest": row.dataset_digest, **document}
+        )
+    outputs: dict[str, list[tuple[str, int]]] = {}
+    for row in tx.execute(select(run_outputs).where(run_outputs.c.run_id.in_(run_ids))):
+        outputs.setdefault(row.run_id, []).append((row.model_id, row.step))
+    return [
+        Run(
+            RunId(row.run_id),
+            ExperimentId(row.experiment_id),
+            row.name,
+            row.user_id,
+            row.status,
+            row.lifecycle_stage,
+            from_millis(row.started_at),
+            None if row.ended_at is None else from_millis(row.ended_at),
+            row.artifact_uri,
+            params.get(row.run_id, {}),
+            tags.get(row.run_id, {}),
+            metrics.get(row.run_id, {}),
+            inputs.get(row.run_id, []),
+            outputs.get(row.run_id, []),
+        )
+        for row in (rows[run_id] for run_id in run_ids if run_id in rows)
+    ]
+
+
+def metric_history(tx: Transaction, run_id: str, key: str) -> list[Metric]:
+    """Every value of one metric, by step and time."""
+    query = select(run_metrics).where(run_metrics.c.run_id == run_id, run_metrics.c.key == key)
+    return [_metric(row) for row in tx.execute(query.order_by(run_metrics.c.step, run_metrics.c.timestamp))]
+
+
+def _storable(value: float) -> float:
+    """SQL has no NaN, and MLflow clamps infinities to the largest double."""
+    if value != value:
+        raise InvalidInput("a metric cannot be NaN", remedy="Log a number, or leave the metric out.")
+    return max(min(value, 1.7976931348623157e308), -1.7976931348623157e308)
+
+
+def _check_key(key: str, kind: str) -> None:
+    if not key or len(key) > _LONGEST_KEY or ".." in key.split("/") or key.startswith("/"):
+        raise InvalidInput(
+            f"{key[:60]!r} is not a {kind} key", remedy=f"Use 1 to {_LONGEST_KEY} characters that read as a path."
+        )
+
+
+def _metric_rows(tx: Transaction, run_id: str) -> Iterable[tuple[str, float, int, int]]:
+    columns = run_metrics.c.key, run_metrics.c.value, run_metrics.c.timestamp, run_metrics.c.step
+    return (tuple(row) for row in tx.execute(select(*columns).where(run_metrics.c.run_id == run_id)))  # type: ignore[misc]
+
+
+def _pairs(tx: Transaction, table: Table, run_id: str) -> dict[str, str]:
+    return {row.key: row.value for row in tx.execute(select(table).where(table.c.run_id == run_id))}
+
+
+def _insert_pairs(tx: Transaction, table: Table, run_id: str, pairs: Mapping[str, str]) -> None:
+    if pairs:
+        tx.execute(insert(table), [{"run_id": run_id, "key": key, "value": value} for key, value in pairs.items()])
+
+
+def _grouped(tx: Transaction, table: Table, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for row in tx.execute(select(table).where(table.c.run_id.in_(run_ids))):
+        found.setdefault(row.run_id, {})[row.key] = row.value
+    return found
+
+
+def _metric(row: Row[Any]) -> Metric:
+    return Metric(row.key, row.value, from_millis(row.timestamp), row.step)
