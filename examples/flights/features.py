@@ -68,7 +68,9 @@ def carrier_lateness() -> pl.DataFrame:
 
 
 def route_lateness() -> pl.DataFrame:
-    return _hourly(landed(), ["origin", "dest"], "arrived_at", "14d", late_share=pl.col("late"), delay=pl.col("arr_delay"))
+    return _hourly(
+        landed(), ["origin", "dest"], "arrived_at", "14d", late_share=pl.col("late"), delay=pl.col("arr_delay")
+    )
 
 
 def origin_departures() -> pl.DataFrame:

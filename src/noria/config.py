@@ -127,7 +127,9 @@ def load_settings(folder: Path, environment: Mapping[str, str] = os.environ) -> 
     except ValidationError as error:
         findings = [_finding(item["loc"], item["type"], item["msg"]) for item in error.errors()]
         raise InvalidConfig(
-            f"{path} cannot be used", details=findings, remedy="The settings are described in docs/reference/settings.md."
+            f"{path} cannot be used",
+            details=findings,
+            remedy="The settings are described in docs/reference/settings.md.",
         ) from error
 
 

@@ -85,7 +85,7 @@ def _faults(row: Row[tuple[object, ...]], expected: int, previous: str) -> Itera
         yield f"follows a gap: entry {expected} is missing"
     if row.previous_hash != previous:
         yield "does not continue the entry before it"
-    if row.entry_hash != _hash(row._mapping):
+    if row.entry_hash != _hash(dict(row._mapping)):
         yield "does not match its own hash: its content was edited"
 
 

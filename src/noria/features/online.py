@@ -63,7 +63,7 @@ class OnlineFeatures:
         values = newest.select(view.fields).rows()
         stored = self._store.get_many(names) if len(names) < 30_000 else {}
         entries = [
-            (name, self._encode(_Entry(*stamp, list(row))))
+            (name, self._encode(_Entry(stamp[0], stamp[1], list(row))))
             for name, stamp, row in zip(names, stamps, values, strict=True)
             if name not in stored or self._stamp(stored[name]) < stamp
         ]
@@ -80,7 +80,7 @@ class OnlineFeatures:
         except KeyError as missing:
             raise InvalidInput(
                 f"entity key {missing.args[0]!r} is missing; feature view {view.name!r} is looked up by it",
-                remedy=f"Send \"entities\" with {', '.join(view.join_keys)}.",
+                remedy=f'Send "entities" with {", ".join(view.join_keys)}.',
             ) from None
         content = self._store.get(_key(view.name, key))
         if content is None:

@@ -223,4 +223,3 @@ def _day(text: str) -> datetime:
         return as_utc(datetime.fromisoformat(text))
     except ValueError:
         raise InvalidConfig(f"{text!r} is not a day", remedy="Write YYYY-MM-DD in noria.toml.") from None
-

@@ -34,9 +34,7 @@ class Traffic:
     async def open(self) -> None:
         """Connect. Raises Unavailable when nobody listens."""
         try:
-            self._streams = [
-                await asyncio.open_connection(self._host, self._port) for _ in range(self._connections)
-            ]
+            self._streams = [await asyncio.open_connection(self._host, self._port) for _ in range(self._connections)]
         except OSError as error:
             raise Unavailable(
                 f"no gateway answers at {self._host}:{self._port}: {error}", remedy="Start one with `noria serve`."
@@ -85,5 +83,3 @@ async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
             "the gateway closed the connection in the middle of a request",
             remedy="Run the same command again with --resume: finished days are not repeated.",
         ) from error
-
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,7 +173,9 @@ class Wheel:
         """Whether the champion is too new, or a rollout ended too lately, for another retraining to teach anything."""
         cooldown = timedelta(days=self.project.settings.monitor.cooldown_days)
         with self.workspace.database.read() as tx:
-            moves = [m.moved_at for m in history(tx, champion.model, champion.version) if m.to_stage == Stage.PRODUCTION]
+            moves = [
+                m.moved_at for m in history(tx, champion.model, champion.version) if m.to_stage == Stage.PRODUCTION
+            ]
             ends = [r.ended_at for r in list_rollouts(tx, self.project.deployment) if r.ended_at is not None]
             moves += [] if len(ends) == 0 else [max(ends)]
         return any(self.clock.now() - moment < cooldown for moment in moves)
@@ -240,9 +242,7 @@ class Wheel:
         """The next step; after the last one Production, unless the policy asks for a person first: then wait."""
         try:
             with self.workspace.database.write() as tx:
-                after = record_decision(
-                    tx, rollout, Decision.ADVANCE, evidence, at=self.clock.now(), actor=ACTOR
-                )
+                after = record_decision(tx, rollout, Decision.ADVANCE, evidence, at=self.clock.now(), actor=ACTOR)
                 if after.status != RUNNING:
                     self._promote(tx, rollout, reason)
                 self._route(tx, after, reason)
@@ -312,5 +312,3 @@ def write_routes(workspace: Workspace, deployment: str) -> int:
 
 def _variant(version: ModelVersion, name: str, percent: float) -> Variant:
     return Variant(name, version.model, version.version, artifact_key(version.source), version.digest, percent)
-
-

@@ -41,8 +41,10 @@ def judge_inputs(
     ``base`` carries deployment, version, window and threshold; the result replaces its measures.
     """
     before = _column_state(previous)
-    z = {name: profile.columns[name].baseline.standardize(profile.columns[name].mean_rank(values))
-         for name, values in inputs.items()}
+    z = {
+        name: profile.columns[name].baseline.standardize(profile.columns[name].mean_rank(values))
+        for name, values in inputs.items()
+    }
     state = {name: step(before.get(name, 0.0), value, two_sided=True) for name, value in z.items()}
     top = sorted(state, key=lambda name: -state[name])[:3]
     return _result(
@@ -62,16 +64,12 @@ def judge_measure(
     return _result(base, value=value, statistic=statistic, evidence={"deviation": z, "reference": reference.mean})
 
 
-def blank(
-    deployment: str, version: int, detector: str, start: datetime, rows: int, threshold: float
-) -> WindowResult:
+def blank(deployment: str, version: int, detector: str, start: datetime, rows: int, threshold: float) -> WindowResult:
     """A result that still lacks its measures."""
     return WindowResult(deployment, version, detector, start, rows, 0.0, 0.0, threshold, {})
 
 
-def _result(
-    base: WindowResult, *, value: float, statistic: float, evidence: Mapping[str, object]
-) -> WindowResult:
+def _result(base: WindowResult, *, value: float, statistic: float, evidence: Mapping[str, object]) -> WindowResult:
     return WindowResult(
         base.deployment,
         base.model_version,

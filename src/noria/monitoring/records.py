@@ -102,9 +102,7 @@ def list_windows(tx: Transaction, deployment: str) -> list[WindowResult]:
 
 def raise_verdict(tx: Transaction, result: WindowResult, *, at: datetime, actor: str, outcome: str) -> Verdict:
     """Record that ``result`` fired and what is done about it; the same window's verdict is recorded once."""
-    verdict_id = derived_id(
-        result.deployment, str(result.model_version), result.detector, iso(result.window_start)
-    )
+    verdict_id = derived_id(result.deployment, str(result.model_version), result.detector, iso(result.window_start))
     known = tx.execute(select(verdicts).where(verdicts.c.verdict_id == verdict_id)).first()
     if known is not None:
         return _verdict(known)

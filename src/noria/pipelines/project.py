@@ -57,12 +57,7 @@ class Project:
     @functools.cached_property
     def policies(self) -> Policies:
         """The policies of noria.toml."""
-        return Policies(
-            tuple(
-                Policy(pattern, {Stage(stage): _rule(rule) for stage, rule in policy.stages.items()})
-                for pattern, policy in self.settings.policies.items()
-            )
-        )
+        return policies_of(self.settings)
 
     def code_tags(self) -> dict[str, str]:
         """Which code this is: hash of the three files, and the Git commit when there is one."""
@@ -138,6 +133,16 @@ def _get(module: ModuleType, file: str, name: str, kind: Any) -> Any:
         expected = "a function" if kind is Callable else getattr(kind, "__name__", "a list")
         raise InvalidConfig(f"{file} must define `{name}`, {expected}", remedy="See docs/how-to/your-own-table.md.")
     return value
+
+
+def policies_of(settings: Settings) -> Policies:
+    """The policies of noria.toml."""
+    return Policies(
+        tuple(
+            Policy(pattern, {Stage(stage): _rule(rule) for stage, rule in policy.stages.items()})
+            for pattern, policy in settings.policies.items()
+        )
+    )
 
 
 def _rule(rule: Any) -> StageRule:

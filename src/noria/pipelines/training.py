@@ -102,9 +102,7 @@ def train_version(
         return _register(project, workspace, request, folder, model, dataset, metrics, params)
 
 
-def _snapshot(
-    project: Project, workspace: Workspace, request: TrainingRequest
-) -> tuple[DatasetVersion, pl.DataFrame]:
+def _snapshot(project: Project, workspace: Workspace, request: TrainingRequest) -> tuple[DatasetVersion, pl.DataFrame]:
     table = project.observations
     rows = table.labelled(table.load(), since=request.since, until=request.until)
     if rows.height < _LEAST_ROWS:
@@ -150,7 +148,8 @@ def _tune(project: Project, split: _Split, labels: Floats) -> dict[str, Any]:
         model.fit(split.train[:cut], _targets(project, labels[:cut]))
         return evaluate(task, source_scores(model, task, split.train[cut:]), labels[cut:])[primary_metric(task)]
 
-    direction = "maximize" if task == "classification" else "minimize"
+    directions = optuna.study.StudyDirection
+    direction = directions.MAXIMIZE if task == "classification" else directions.MINIMIZE
     study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=seed))
     study.optimize(objective, n_trials=project.settings.model.trials)
     return dict(project.search_space(optuna.trial.FixedTrial(study.best_params)))

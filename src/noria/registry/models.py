@@ -111,9 +111,7 @@ def delete_model(tx: Transaction, name: str, *, at: datetime, actor: str) -> Non
 
 def set_alias(tx: Transaction, name: str, alias: str, version: int, *, at: datetime, actor: str) -> None:
     """Point ``alias`` at ``version``, moving it when it points elsewhere."""
-    known = select(model_versions.c.version).where(
-        model_versions.c.model == name, model_versions.c.version == version
-    )
+    known = select(model_versions.c.version).where(model_versions.c.model == name, model_versions.c.version == version)
     if tx.execute(known).first() is None:
         raise NotFound(f"version {version} of model {name!r} does not exist", remedy="`noria models versions NAME`")
     before = aliases(tx, name).get(alias)

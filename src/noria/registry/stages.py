@@ -58,9 +58,7 @@ def transition(
     return get_version(tx, model, version)
 
 
-def approve(
-    tx: Transaction, model: str, version: int, stage: Stage, *, at: datetime, actor: str, reason: str
-) -> None:
+def approve(tx: Transaction, model: str, version: int, stage: Stage, *, at: datetime, actor: str, reason: str) -> None:
     """Record that ``actor`` consents to the version entering ``stage``; saying it twice changes nothing."""
     found = get_version(tx, model, version)
     if any(a.actor == actor and a.stage is stage for a in approvals(tx, model, version)):

@@ -102,7 +102,9 @@ def record_decision(
             decided_at=to_millis(at),
         )
     )
-    tx.execute(update(rollouts).where(rollouts.c.rollout_id == rollout.rollout_id).values(_moved(rollout, decision, at)))
+    tx.execute(
+        update(rollouts).where(rollouts.c.rollout_id == rollout.rollout_id).values(_moved(rollout, decision, at))
+    )
     detail = {"challenger": rollout.challenger, "percent": rollout.percent, "evidence": dict(evidence)}
     action = f"rollout.{decision.value}"
     subject = f"deployment:{rollout.deployment}"

@@ -100,15 +100,13 @@ def current_routes(tx: Transaction, deployment: str) -> RouteTable | None:
 
 def route_revision(tx: Transaction, deployment: str, revision: int) -> RouteTable | None:
     """The route table a deployment had at ``revision``."""
-    query = select(route_tables).where(
-        route_tables.c.deployment == deployment, route_tables.c.revision == revision
-    )
+    query = select(route_tables).where(route_tables.c.deployment == deployment, route_tables.c.revision == revision)
     row = tx.execute(query).first()
     return None if row is None else _table(row)
 
 
 def publish(table: RouteTable, path: Path) -> None:
-    """Put the table where gateways read it: a file, swapped whole."""
+    """Put the table where gateways read it: a file, swapped whole; one that says the same is left alone."""
     document = {
         "deployment": table.deployment,
         "revision": table.revision,
@@ -116,7 +114,9 @@ def publish(table: RouteTable, path: Path) -> None:
         "reason": table.reason,
         "created_at": iso(table.created_at),
     }
-    write_atomically(path, json.dumps(document, indent=1).encode())
+    content = json.dumps(document, indent=1).encode()
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomically(path, content)
 
 
 def read_routes(path: Path) -> RouteTable:

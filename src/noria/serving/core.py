@@ -165,7 +165,7 @@ class DataPlane:
         except KeyError as missing:
             raise InvalidInput(
                 f"feature {missing.args[0]!r} is missing",
-                remedy=f"Send \"features\" with {', '.join(bundle.request_columns)}.",
+                remedy=f'Send "features" with {", ".join(bundle.request_columns)}.',
             ) from None
         if len(given) > len(row):
             unknown = sorted(set(given) - set(bundle.request_columns))
@@ -263,7 +263,9 @@ def _prediction(item: _Pending, score: float, revision: int) -> Prediction:
     if bundle.task == "regression":
         return Prediction(prediction=score, **common)
     label = int(score >= bundle.decision_threshold)
-    return Prediction(prediction=label, probability=score, confidence=confidence(score if label else 1 - score), **common)
+    return Prediction(
+        prediction=label, probability=score, confidence=confidence(score if label else 1 - score), **common
+    )
 
 
 def confidence(probability: float) -> str:

@@ -283,4 +283,3 @@ run_outputs = Table(
     Column("model_id", String(64), primary_key=True),
     Column("step", BigInteger, nullable=False),
 )
-

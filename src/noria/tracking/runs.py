@@ -173,9 +173,7 @@ def load(tx: Transaction, run_ids: Sequence[str]) -> list[Run]:
     inputs: dict[str, list[Mapping[str, object]]] = {}
     for row in tx.execute(select(run_inputs).where(run_inputs.c.run_id.in_(run_ids))):
         document = from_json(row.document)
-        inputs.setdefault(row.run_id, []).append(
-            {"name": row.dataset_name, "digest": row.dataset_digest, **document}
-        )
+        inputs.setdefault(row.run_id, []).append({"name": row.dataset_name, "digest": row.dataset_digest, **document})
     outputs: dict[str, list[tuple[str, int]]] = {}
     for row in tx.execute(select(run_outputs).where(run_outputs.c.run_id.in_(run_ids))):
         outputs.setdefault(row.run_id, []).append((row.model_id, row.step))
@@ -222,7 +220,7 @@ def _check_key(key: str, kind: str) -> None:
 
 def _metric_rows(tx: Transaction, run_id: str) -> Iterable[tuple[str, float, int, int]]:
     columns = run_metrics.c.key, run_metrics.c.value, run_metrics.c.timestamp, run_metrics.c.step
-    return (tuple(row) for row in tx.execute(select(*columns).where(run_metrics.c.run_id == run_id)))  # type: ignore[misc]
+    return (tuple(row) for row in tx.execute(select(*columns).where(run_metrics.c.run_id == run_id)))
 
 
 def _pairs(tx: Transaction, table: Table, run_id: str) -> dict[str, str]:

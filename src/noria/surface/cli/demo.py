@@ -124,4 +124,3 @@ def _print_timeline(events: list[Event], summary: dict[str, object], folder: Pat
         f"verified; a copy with one byte changed: {chain['edited_copy']}"
     )
     talk.print(f"See it in the console: [bold]noria up --project {folder.name}[/bold]", highlight=False)
-

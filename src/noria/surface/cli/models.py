@@ -120,5 +120,3 @@ def history_(model: ModelArgument, project: ProjectOption = None, as_json: JsonO
             for move in history(tx, model)
         ]
     show(rows, as_json=as_json, title=f"Stage moves of {model}")
-
-

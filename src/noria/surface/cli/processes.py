@@ -26,7 +26,7 @@ class Child:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "noria", command, "--project", str(project), "--port", str(port), "--announce"],
             stdout=subprocess.PIPE,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509  single-threaded here; there is no other way to ask for it
+            preexec_fn=_end_with_parent,
         )
         self.url = f"http://127.0.0.1:{self._announced_port()}"
 
@@ -77,9 +77,7 @@ class Child:
         line = self._process.stdout.readline()
         if not line:
             self._process.wait()
-            raise Unavailable(
-                f"`noria {self._command}` ended at its start", remedy="Its message above says why."
-            )
+            raise Unavailable(f"`noria {self._command}` ended at its start", remedy="Its message above says why.")
         return int(json.loads(line)["port"])
 
 

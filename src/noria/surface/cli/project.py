@@ -63,5 +63,3 @@ def run(project: ProjectOption = None, as_json: JsonOption = False) -> None:
             highlight=False,
         )
         raise typer.Exit(3)
-
-

@@ -45,11 +45,12 @@ def server(
     project: ProjectOption = None, host: HostOption = None, port: PortOption = None, announce: AnnounceOption = False
 ) -> None:
     """Run the server: MLflow's REST protocol and the console."""
+    from noria.pipelines.project import policies_of
     from noria.surface.http.server import create_app
 
-    folder, settings, workspace = open_workspace(project)
+    _, settings, workspace = open_workspace(project)
     listener = bind(host or settings.server.host, settings.server.port if port is None else port)
-    application = create_app(folder, settings, workspace)
+    application = create_app(workspace, policies_of(settings))
     serve_on(application, listener, ready=lambda bound: _announce("server", bound, announce))
 
 

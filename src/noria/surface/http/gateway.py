@@ -94,8 +94,8 @@ class Gateway:
             status, kind, body = self._refusal(error, path)
         except Exception:
             _log.exception("request_failed", path=path)
-            error = NoriaError("the gateway failed at this request", remedy="Its log says why.")
-            status, kind, body = self._refusal(error, path)
+            unknown = NoriaError("the gateway failed at this request", remedy="Its log says why.")
+            status, kind, body = self._refusal(unknown, path)
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -106,7 +106,9 @@ class Gateway:
         if path == "/v2" or path.startswith("/v2/"):
             return 200, _JSON, await v2.respond(self._plane, method, path, await _body(receive))
         if path not in self._routes:
-            raise NotFound(f"no such path: {path}", remedy=f"There are {', '.join([*self._routes, '/metrics', '/v2'])}.")
+            raise NotFound(
+                f"no such path: {path}", remedy=f"There are {', '.join([*self._routes, '/metrics', '/v2'])}."
+            )
         allowed, handler = self._routes[path]
         if method not in (allowed, "HEAD" if allowed == "GET" else allowed):
             raise _MethodNotAllowed(f"{path} takes {allowed}, not {method}", remedy=f"Send a {allowed} request.")
@@ -223,7 +225,7 @@ def _decode(decode: Callable[[bytes], Any], body: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(
             f"the request body cannot be read: {error}",
-            remedy="Send JSON such as {\"entities\": {...}, \"features\": {...}}; /model/info names the fields.",
+            remedy='Send JSON such as {"entities": {...}, "features": {...}}; /model/info names the fields.',
         ) from None
 
 

@@ -54,7 +54,9 @@ async def respond(plane: DataPlane, method: str, path: str, body: bytes) -> byte
         if method != "POST":
             raise InvalidInput(f"infer takes POST, not {method}", remedy="Send a POST request.")
         return await _infer(plane, runtime, version, body)
-    return msgspec.json.encode(_metadata(plane, runtime) if match["verb"] is None else {"name": runtime.model, "ready": True})
+    return msgspec.json.encode(
+        _metadata(plane, runtime) if match["verb"] is None else {"name": runtime.model, "ready": True}
+    )
 
 
 def _runtime(plane: DataPlane, name: str, version: int | None) -> Runtime:
@@ -84,7 +86,7 @@ async def _infer(plane: DataPlane, runtime: Runtime, version: int | None, body: 
     try:
         request = _decoder.decode(body)
     except msgspec.DecodeError as error:
-        raise InvalidInput(f"the request body cannot be read: {error}", remedy="Send {\"inputs\": [...]}.") from None
+        raise InvalidInput(f"the request body cannot be read: {error}", remedy='Send {"inputs": [...]}.') from None
     rows = _rows(request.inputs, runtime.bundle.inputs)
     answers = await asyncio.gather(*(plane.predict_vector(runtime.model, version, row) for row in rows))
     return msgspec.json.encode(
@@ -149,5 +151,3 @@ def _flat(tensor: Tensor) -> list[float | None]:
 
 def _leaves(data: list[Any]) -> list[Any]:
     return [leaf for item in data for leaf in (_leaves(item) if isinstance(item, list) else [item])]
-
-

@@ -36,7 +36,12 @@ def serve(application: Any, listener: socket.socket, *, ready: Callable[[int], N
             ready(listener.getsockname()[1])
 
     config = uvicorn.Config(
-        application, loop="uvloop", http="httptools", access_log=False, log_level="warning", lifespan="on",
+        application,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
+        lifespan="on",
         timeout_graceful_shutdown=5,
     )
     Server(config).run(sockets=[listener])

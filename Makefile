@@ -1,0 +1,59 @@
+# Everything a stranger needs: a Python of 3.11 or newer, git and make. `make` lists the targets.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+MANIFEST := pyproject.toml constraints.txt
+
+.PHONY: help demo test check env env-demo docs bench constraints format
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: env-demo  ## install, then play a year of real flights through the whole loop
+	@$(BIN)/noria demo flights
+
+test: env  ## install what is missing, then run all tests
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: env  ## lint, format, types, import contracts, documentation
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/mkdocs build --quiet --strict
+
+format: env  ## rewrite the code in the house's format
+	@$(BIN)/ruff check --fix --quiet
+	@$(BIN)/ruff format --quiet
+
+docs: env  ## serve the documentation on http://127.0.0.1:8001
+	@$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
+
+bench: env  ## NAME=... runs one benchmark side by side with its peer
+	@test -n "$(NAME)" || { echo "which one? make bench NAME=..., one of: $$(ls benchmarks 2>/dev/null)"; exit 2; }
+	@$(BIN)/python benchmarks/$(NAME).py
+
+constraints: env  ## resolve the dependencies anew, hashed and without index hosts
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --all-extras --group dev \
+		pyproject.toml --output-file constraints.txt
+
+env: $(VENV)/.installed-dev  ## the environment with development tools
+env-demo: $(VENV)/.installed  ## the environment a user needs
+
+$(BIN)/uv:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is too old: Python 3.11 or newer is needed; name one with make PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "on Debian: apt-get install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.installed: $(BIN)/uv $(MANIFEST)
+	@echo "installing Noria into $(VENV)"
+	@$(UV) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed $(MANIFEST)
+	@echo "installing the development tools into $(VENV)"
+	@$(UV) --editable '.[demo]' --group dev
+	@touch $@

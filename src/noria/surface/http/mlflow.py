@@ -1,0 +1,113 @@
+"""MLflow's REST protocol: one table from endpoint to handler, served under ``/api`` and ``/ajax-api``."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from noria import __version__
+from noria.clock import Clock
+from noria.errors import InvalidInput, NoriaError
+from noria.registry import Policies
+from noria.store.workspace import Workspace
+from noria.surface.errors import outside
+from noria.surface.http import mlflow_artifacts, mlflow_registry, mlflow_tracking
+from noria.surface.http.mlflow_call import Call, Handler
+
+_log = structlog.get_logger()
+_PREFIXES = ("/api/2.0/mlflow", "/ajax-api/2.0/mlflow", "/api/3.0/mlflow")
+_LARGEST_BODY_BYTES = 32 * 1024 * 1024
+
+
+def mlflow_routes(workspace: Workspace, policies: Policies, clock: Clock) -> list[BaseRoute]:
+    """Every route of the protocol; an endpoint that is left out answers so in MLflow's error shape."""
+    mlflow_tracking.prepare(workspace, clock)
+
+    def endpoint(handler: Handler) -> Callable[[Request], Any]:
+        async def respond(request: Request) -> Response:
+            return await _respond(request, handler, workspace, policies, clock)
+
+        return respond
+
+    table: Mapping[tuple[str, str], Handler] = {**mlflow_tracking.HANDLERS, **mlflow_registry.HANDLERS}
+    routes: list[BaseRoute] = [
+        Route(prefix + path, endpoint(handler), methods=[method])
+        for prefix in _PREFIXES
+        for (method, path), handler in table.items()
+    ]
+    routes += [Route(path, endpoint(_unknown)) for path in ("/api/{rest:path}", "/ajax-api/{rest:path}")]
+    for route in routes[-2:]:
+        assert isinstance(route, Route)
+        route.methods = None
+    artifacts = mlflow_artifacts.routes(workspace, _refusal)
+    return [*artifacts, *routes, Route("/version", lambda _request: Response(__version__, media_type="text/plain"))]
+
+
+async def _respond(
+    request: Request, handler: Handler, workspace: Workspace, policies: Policies, clock: Clock
+) -> Response:
+    from starlette.concurrency import run_in_threadpool
+
+    try:
+        call = Call(await _arguments(request), request.path_params, _actor(request), workspace, policies, clock)
+        return JSONResponse(await run_in_threadpool(handler, call))
+    except NoriaError as error:
+        return _refusal(error)
+    except Exception:
+        _log.exception("request_failed", path=request.url.path)
+        return JSONResponse({"error_code": "INTERNAL_ERROR", "message": "Noria failed; its log says why."}, 500)
+
+
+def _refusal(error: NoriaError) -> Response:
+    seen = outside(error)
+    return JSONResponse({"error_code": seen.mlflow, "message": str(error)}, seen.status)
+
+
+async def _arguments(request: Request) -> dict[str, Any]:
+    """The call's arguments: the query of a GET (repeated keys are lists), the JSON object of anything else."""
+    body = await request.body()
+    if len(body) > _LARGEST_BODY_BYTES:
+        raise InvalidInput("the request body is larger than 32 MiB", remedy="Send fewer entries a request.")
+    if request.method == "GET" and not body:
+        query = request.query_params
+        return {key: query.getlist(key) if len(query.getlist(key)) > 1 else query[key] for key in query}
+    try:
+        arguments = json.loads(body or b"{}")
+    except ValueError as error:
+        raise InvalidInput(f"the request body is not JSON: {error}", remedy="Send a JSON object.") from None
+    if not isinstance(arguments, dict):
+        raise InvalidInput("the request body is not a JSON object", remedy="Send an object of arguments.")
+    return arguments
+
+
+def _actor(request: Request) -> str:
+    """Who the client says it is: Basic auth's user, as MLflow clients send it. Nobody checks it yet."""
+    header = request.headers.get("authorization", "")
+    if match := re.match(r"^Basic\s+(\S+)$", header):
+        try:
+            return f"mlflow:{base64.b64decode(match[1]).decode().split(':')[0][:200]}"
+        except (binascii.Error, UnicodeDecodeError):
+            return "mlflow:unreadable"
+    return "mlflow:anonymous"
+
+
+def _unknown(call: Call) -> Mapping[str, object]:
+    raise _NotServed(
+        f"Noria does not serve this endpoint of MLflow yet: {call.path.get('rest', '')}",
+        remedy="Use the `noria` command, or another endpoint.",
+    )
+
+
+class _NotServed(NoriaError):
+    """An endpoint that is left out."""
+
+    code = "not_served"

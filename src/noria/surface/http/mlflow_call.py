@@ -1,0 +1,91 @@
+"""One call of the protocol: its arguments, checked as they are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from noria.clock import Clock, from_millis
+from noria.errors import InvalidInput
+from noria.registry import Policies
+from noria.store.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request to one endpoint, and what its handler works on."""
+
+    arguments: Mapping[str, Any]
+    path: Mapping[str, str]
+    actor: str
+    workspace: Workspace
+    policies: Policies
+    clock: Clock
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A text argument. Raises InvalidInput when it is missing without a default, or no text."""
+        value = self.arguments.get(name, self.path.get(name))
+        if value is None:
+            value = default
+        if value is None:
+            raise InvalidInput(f"Missing value for required parameter '{name}'.", remedy=f"Send {name}.")
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise InvalidInput(
+                f"parameter {name!r} is {type(value).__name__}, not text", remedy=f"Send {name} as text."
+            )
+        return str(value)
+
+    def number(self, name: str, default: int | None = None) -> int:
+        """An integer argument."""
+        text = self.text(name, None if default is None else str(default))
+        try:
+            return int(text)
+        except ValueError:
+            raise InvalidInput(f"parameter {name!r} is {text!r}, not an integer", remedy="Send a number.") from None
+
+    def instant(self, name: str) -> datetime:
+        """An argument in milliseconds since 1970; now when it is missing or 0."""
+        millis = self.number(name, 0)
+        try:
+            return from_millis(millis) if millis else self.clock.now()
+        except (ValueError, OverflowError, OSError):
+            raise InvalidInput(f"parameter {name!r} is {millis}, no time", remedy="Send milliseconds.") from None
+
+    def texts(self, name: str) -> list[str]:
+        """A list of texts; a single one counts as a list."""
+        value = self.arguments.get(name, [])
+        return [value] if isinstance(value, str) else [str(item) for item in value]
+
+    def objects(self, name: str) -> list[Mapping[str, Any]]:
+        """A list of JSON objects. Raises InvalidInput for anything else."""
+        value = self.arguments.get(name) or []
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise InvalidInput(f"parameter {name!r} is not a list of objects", remedy="See MLflow's REST API.")
+        return value
+
+    def pairs(self, name: str) -> dict[str, str]:
+        """A list of ``{"key", "value"}`` objects as a mapping."""
+        found = {}
+        for item in self.objects(name):
+            if not isinstance(item.get("key"), str):
+                raise InvalidInput(f"an entry of {name!r} has no key", remedy='Send {"key": ..., "value": ...}.')
+            found[item["key"]] = str(item.get("value", ""))
+        return found
+
+    def page(self, items: list[Any], *, default_size: int) -> tuple[list[Any], dict[str, str]]:
+        """The page asked for, and the token of the next."""
+        size, start = self.number("max_results", default_size), self.number("page_token", 0)
+        if size < 1 or start < 0:
+            raise InvalidInput("max_results and page_token must be positive", remedy="Ask for at least one result.")
+        rest = {"next_page_token": str(start + size)} if start + size < len(items) else {}
+        return items[start : start + size], rest
+
+
+Handler = Callable[[Call], Mapping[str, object]]
+
+
+def as_pairs(mapping: Mapping[str, str]) -> list[dict[str, str]]:
+    """A mapping as MLflow's list of ``{"key", "value"}``."""
+    return [{"key": key, "value": value} for key, value in mapping.items()]

@@ -1,0 +1,300 @@
+"""The registry half of MLflow's protocol: registered models, versions, aliases, stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from noria.clock import to_millis
+from noria.errors import NotFound
+from noria.registry import (
+    ModelVersion,
+    NewVersion,
+    RegisteredModel,
+    Stage,
+    get_version,
+    list_versions,
+    register_version,
+)
+from noria.registry import models as registry_models
+from noria.registry.stages import parse_stage, request_transition
+from noria.registry.versions import delete_version, update_version, version_in_stage
+from noria.store.database import Transaction
+from noria.surface.http.mlflow_call import Call, Handler, as_pairs
+from noria.tracking import logged_models, runs, search
+
+Json = Mapping[str, object]
+
+
+def _create_model(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        made = registry_models.create_model(
+            tx,
+            call.text("name"),
+            at=call.clock.now(),
+            actor=call.actor,
+            description=call.text("description", ""),
+            tags=call.pairs("tags"),
+        )
+        return {"registered_model": _model(tx, made)}
+
+
+def _get_model(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        return {"registered_model": _model(tx, registry_models.get_model(tx, call.text("name")))}
+
+
+def _update_model(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        changed = registry_models.update_model(
+            tx, call.text("name"), at=call.clock.now(), actor=call.actor, description=call.text("description", "")
+        )
+        return {"registered_model": _model(tx, changed)}
+
+
+def _delete_model(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        registry_models.delete_model(tx, call.text("name"), at=call.clock.now(), actor=call.actor)
+    return {}
+
+
+def _search_models(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        found = registry_models.list_models(tx)
+        matching = search.select_matching(found, _model_fields, call.text("filter", ""), call.texts("order_by"))
+        page, rest = call.page(matching, default_size=100)
+        return {"registered_models": [_model(tx, item) for item in page], **rest}
+
+
+def _latest_versions(call: Call) -> Json:
+    stages = [parse_stage(text) for text in call.texts("stages")] or list(Stage)
+    with call.workspace.database.read() as tx:
+        registry_models.get_model(tx, call.text("name"))
+        found = [version_in_stage(tx, call.text("name"), stage) for stage in stages]
+        return {"model_versions": [_version(tx, version) for version in found if version is not None]}
+
+
+def _set_model_tag(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        before = registry_models.get_model(tx, call.text("name"))
+        tags = {**before.tags, call.text("key"): call.text("value", "")}
+        registry_models.update_model(tx, before.name, at=call.clock.now(), actor=call.actor, tags=tags)
+    return {}
+
+
+def _delete_model_tag(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        before = registry_models.get_model(tx, call.text("name"))
+        tags = {key: value for key, value in before.tags.items() if key != call.text("key")}
+        registry_models.update_model(tx, before.name, at=call.clock.now(), actor=call.actor, tags=tags)
+    return {}
+
+
+def _set_alias(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        registry_models.set_alias(
+            tx,
+            call.text("name"),
+            call.text("alias"),
+            call.number("version"),
+            at=call.clock.now(),
+            actor=call.actor,
+        )
+    return {}
+
+
+def _get_by_alias(call: Call) -> Json:
+    name, alias = call.text("name"), call.text("alias")
+    with call.workspace.database.read() as tx:
+        registry_models.get_model(tx, name)
+        version = registry_models.aliases(tx, name).get(alias)
+        if version is None:
+            raise NotFound(f"Registered model alias {alias} not found.", remedy="Set it first.")
+        return {"model_version": _version(tx, get_version(tx, name, version))}
+
+
+def _delete_alias(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        registry_models.delete_alias(tx, call.text("name"), call.text("alias"), at=call.clock.now(), actor=call.actor)
+    return {}
+
+
+def _create_version(call: Call) -> Json:
+    """Register what a client saved; the metrics of its run are what policies look at."""
+    run_id, model_id = call.text("run_id", ""), call.text("model_id", "")
+    with call.workspace.database.write() as tx:
+        source = call.text("source")
+        if model_id:
+            logged = logged_models.get(tx, model_id)
+            source, run_id = logged.artifact_uri, run_id or (logged.source_run_id or "")
+        registry_models.get_model(tx, call.text("name"))
+        metrics = {key: metric.value for key, metric in runs.get(tx, run_id).metrics.items()} if run_id else {}
+        made = register_version(
+            tx,
+            NewVersion(
+                model=call.text("name"),
+                source=source,
+                run_id=run_id or None,
+                logged_model_id=model_id or None,
+                metrics=metrics,
+                tags=call.pairs("tags"),
+                description=call.text("description", ""),
+            ),
+            at=call.clock.now(),
+            actor=call.actor,
+        )
+        return {"model_version": _version(tx, made)}
+
+
+def _get_version(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        return {"model_version": _version(tx, get_version(tx, call.text("name"), call.number("version")))}
+
+
+def _update_version(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        changed = update_version(
+            tx,
+            call.text("name"),
+            call.number("version"),
+            at=call.clock.now(),
+            actor=call.actor,
+            description=call.text("description", ""),
+        )
+        return {"model_version": _version(tx, changed)}
+
+
+def _delete_version(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        delete_version(tx, call.text("name"), call.number("version"), at=call.clock.now(), actor=call.actor)
+    return {}
+
+
+def _search_versions(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        newest_first = list_versions(tx)[::-1]
+        matching = search.select_matching(
+            newest_first, _version_fields, call.text("filter", ""), call.texts("order_by")
+        )
+        page, rest = call.page(matching, default_size=10_000)
+        return {"model_versions": [_version(tx, item) for item in page], **rest}
+
+
+def _download_uri(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        return {"artifact_uri": get_version(tx, call.text("name"), call.number("version")).source}
+
+
+def _transition(call: Call) -> Json:
+    moved = request_transition(
+        call.workspace.database,
+        call.text("name"),
+        call.number("version"),
+        parse_stage(call.text("stage")),
+        policies=call.policies,
+        at=call.clock.now(),
+        actor=call.actor,
+    )
+    with call.workspace.database.read() as tx:
+        return {"model_version": _version(tx, moved)}
+
+
+def _set_version_tag(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        before = get_version(tx, call.text("name"), call.number("version"))
+        tags = {**before.tags, call.text("key"): call.text("value", "")}
+        update_version(tx, before.model, before.version, at=call.clock.now(), actor=call.actor, tags=tags)
+    return {}
+
+
+def _delete_version_tag(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        before = get_version(tx, call.text("name"), call.number("version"))
+        tags = {key: value for key, value in before.tags.items() if key != call.text("key")}
+        update_version(tx, before.model, before.version, at=call.clock.now(), actor=call.actor, tags=tags)
+    return {}
+
+
+HANDLERS: Mapping[tuple[str, str], Handler] = {
+    ("POST", "/registered-models/create"): _create_model,
+    ("GET", "/registered-models/get"): _get_model,
+    ("PATCH", "/registered-models/update"): _update_model,
+    ("DELETE", "/registered-models/delete"): _delete_model,
+    ("GET", "/registered-models/search"): _search_models,
+    ("POST", "/registered-models/get-latest-versions"): _latest_versions,
+    ("GET", "/registered-models/get-latest-versions"): _latest_versions,
+    ("POST", "/registered-models/set-tag"): _set_model_tag,
+    ("DELETE", "/registered-models/delete-tag"): _delete_model_tag,
+    ("POST", "/registered-models/alias"): _set_alias,
+    ("GET", "/registered-models/alias"): _get_by_alias,
+    ("DELETE", "/registered-models/alias"): _delete_alias,
+    ("POST", "/model-versions/create"): _create_version,
+    ("GET", "/model-versions/get"): _get_version,
+    ("PATCH", "/model-versions/update"): _update_version,
+    ("DELETE", "/model-versions/delete"): _delete_version,
+    ("GET", "/model-versions/search"): _search_versions,
+    ("GET", "/model-versions/get-download-uri"): _download_uri,
+    ("POST", "/model-versions/transition-stage"): _transition,
+    ("POST", "/model-versions/set-tag"): _set_version_tag,
+    ("DELETE", "/model-versions/delete-tag"): _delete_version_tag,
+}
+
+
+# wire shapes
+
+
+def _model_fields(model: RegisteredModel) -> search.Fields:
+    attributes: dict[str, search.Value] = {
+        "name": model.name,
+        "creation_timestamp": float(to_millis(model.created_at)),
+        "last_updated_timestamp": float(to_millis(model.updated_at)),
+        "timestamp": float(to_millis(model.updated_at)),
+    }
+    return lambda kind, key: model.tags.get(key) if kind == "tags" else attributes.get(key)
+
+
+def _version_fields(version: ModelVersion) -> search.Fields:
+    attributes: dict[str, search.Value] = {
+        "name": version.model,
+        "version_number": float(version.version),
+        "run_id": version.run_id,
+        "source_path": version.source,
+        "creation_timestamp": float(to_millis(version.created_at)),
+        "last_updated_timestamp": float(to_millis(version.updated_at)),
+    }
+    return lambda kind, key: version.tags.get(key) if kind == "tags" else attributes.get(key)
+
+
+def _model(tx: Transaction, model: RegisteredModel) -> Json:
+    latest = [version_in_stage(tx, model.name, stage) for stage in Stage]
+    return {
+        "name": model.name,
+        "description": model.description,
+        "creation_timestamp": to_millis(model.created_at),
+        "last_updated_timestamp": to_millis(model.updated_at),
+        "latest_versions": [_version(tx, version) for version in latest if version is not None],
+        "tags": as_pairs(model.tags),
+        "aliases": [
+            {"alias": alias, "version": str(version)}
+            for alias, version in registry_models.aliases(tx, model.name).items()
+        ],
+    }
+
+
+def _version(tx: Transaction, version: ModelVersion) -> Json:
+    aliases = registry_models.aliases(tx, version.model)
+    tags = {"noria.semantic_version": version.semantic_version, **version.tags}
+    return {
+        "name": version.model,
+        "version": str(version.version),
+        "creation_timestamp": to_millis(version.created_at),
+        "last_updated_timestamp": to_millis(version.updated_at),
+        "user_id": version.created_by,
+        "current_stage": version.stage.value,
+        "description": version.description,
+        "source": version.source,
+        "run_id": version.run_id or "",
+        "model_id": version.logged_model_id or "",
+        "status": version.status,
+        "tags": as_pairs(tags),
+        "aliases": [alias for alias, number in aliases.items() if number == version.version],
+    }

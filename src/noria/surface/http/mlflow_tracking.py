@@ -1,0 +1,424 @@
+"""The tracking half of MLflow's protocol: experiments, runs, metrics, logged models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from noria.clock import Clock, to_millis
+from noria.errors import InvalidInput, NotFound
+from noria.ids import new_id
+from noria.store.workspace import Workspace, artifact_key, artifact_uri
+from noria.surface.http.mlflow_artifacts import listing
+from noria.surface.http.mlflow_call import Call, Handler, as_pairs
+from noria.tracking import experiments, logged_models, runs, search
+from noria.tracking.entities import Experiment, LoggedModel, Metric, Run
+
+_ROOT = artifact_uri("")
+Json = Mapping[str, object]
+
+
+def prepare(workspace: Workspace, clock: Clock) -> None:
+    """Make what clients take for granted: the experiment "Default"."""
+    with workspace.database.write() as tx:
+        experiments.ensure_default(tx, artifact_root=_ROOT, at=clock.now())
+
+
+# experiments
+
+
+def _create_experiment(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        made = experiments.create(
+            tx, call.text("name"), artifact_root=_ROOT, at=call.clock.now(), tags=call.pairs("tags")
+        )
+    return {"experiment_id": made.experiment_id}
+
+
+def _get_experiment(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        return {"experiment": _experiment(experiments.get(tx, call.text("experiment_id")))}
+
+
+def _get_experiment_by_name(call: Call) -> Json:
+    name = call.text("experiment_name")
+    with call.workspace.database.read() as tx:
+        found = experiments.find(tx, name)
+    if found is None:
+        raise NotFound(f"Could not find experiment with name '{name}'", remedy="Create it first.")
+    return {"experiment": _experiment(found)}
+
+
+def _search_experiments(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        found = [
+            e for e in experiments.list_all(tx) if _in_view(e.lifecycle_stage, call.text("view_type", "ACTIVE_ONLY"))
+        ]
+    matching = search.select_matching(found, _experiment_fields, call.text("filter", ""), call.texts("order_by"))
+    page, rest = call.page(matching, default_size=1000)
+    return {"experiments": [_experiment(item) for item in page], **rest}
+
+
+def _update_experiment(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        experiments.change(tx, call.text("experiment_id"), at=call.clock.now(), name=call.text("new_name"))
+    return {}
+
+
+def _experiment_stage(stage: str) -> Handler:
+    def handler(call: Call) -> Json:
+        with call.workspace.database.write() as tx:
+            experiments.change(tx, call.text("experiment_id"), at=call.clock.now(), lifecycle_stage=stage)
+        return {}
+
+    return handler
+
+
+def _set_experiment_tag(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        before = experiments.get(tx, call.text("experiment_id"))
+        tags = {**before.tags, call.text("key"): call.text("value")}
+        experiments.change(tx, before.experiment_id, at=call.clock.now(), tags=tags)
+    return {}
+
+
+# runs
+
+
+def _create_run(call: Call) -> Json:
+    run_id, tags = new_id(), call.pairs("tags")
+    name = call.text("run_name", "") or tags.get("mlflow.runName", "") or f"run-{run_id[:8]}"
+    with call.workspace.database.write() as tx:
+        experiment = experiments.get(tx, call.text("experiment_id", experiments.DEFAULT_ID))
+        made = runs.create(
+            tx,
+            experiment.experiment_id,
+            run_id=run_id,
+            name=name,
+            user=call.text("user_id", call.actor),
+            artifact_uri=f"{experiment.artifact_location}/{run_id}/artifacts",
+            at=call.instant("start_time"),
+            tags=tags,
+        )
+    return {"run": _run(made)}
+
+
+def _update_run(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        changed = runs.change(
+            tx,
+            _run_id(call),
+            status=call.text("status", "") or None,
+            ended_at=call.instant("end_time"),
+            name=call.text("run_name", "") or None,
+        )
+    return {"run_info": _run_info(changed)}
+
+
+def _get_run(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        return {"run": _run(runs.get(tx, _run_id(call)))}
+
+
+def _run_stage(stage: str) -> Handler:
+    def handler(call: Call) -> Json:
+        with call.workspace.database.write() as tx:
+            runs.change(tx, _run_id(call), lifecycle_stage=stage)
+        return {}
+
+    return handler
+
+
+def _log_metric(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        runs.get(tx, _run_id(call))
+        runs.log_metrics(tx, _run_id(call), [_metric(call, call.arguments)])
+    return {}
+
+
+def _log_param(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        runs.get(tx, _run_id(call))
+        runs.log_params(tx, _run_id(call), {call.text("key"): call.text("value", "")})
+    return {}
+
+
+def _set_tag(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        runs.get(tx, _run_id(call))
+        runs.set_tags(tx, _run_id(call), {call.text("key"): call.text("value", "")})
+    return {}
+
+
+def _delete_tag(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        runs.get(tx, _run_id(call))
+        runs.delete_tag(tx, _run_id(call), call.text("key"))
+    return {}
+
+
+def _log_batch(call: Call) -> Json:
+    metrics = [_metric(call, item) for item in call.objects("metrics")]
+    with call.workspace.database.write() as tx:
+        runs.get(tx, _run_id(call))
+        runs.log_params(tx, _run_id(call), call.pairs("params"))
+        runs.log_metrics(tx, _run_id(call), metrics)
+        if tags := call.pairs("tags"):
+            runs.set_tags(tx, _run_id(call), tags)
+    return {}
+
+
+def _log_inputs(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        runs.get(tx, _run_id(call))
+        for item in call.objects("datasets"):
+            dataset = item.get("dataset", {})
+            document = {"tags": item.get("tags", []), "dataset": dataset}
+            runs.log_dataset(tx, _run_id(call), str(dataset.get("name", "")), str(dataset.get("digest", "")), document)
+    return {}
+
+
+def _log_outputs(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        runs.get(tx, _run_id(call))
+        for item in call.objects("models"):
+            runs.log_output(tx, _run_id(call), str(item.get("model_id", "")), int(item.get("step", 0)))
+    return {}
+
+
+def _log_model(call: Call) -> Json:
+    """The older clients' record of a saved model: kept as a tag of the run, as they expect to find it."""
+    with call.workspace.database.write() as tx:
+        run = runs.get(tx, _run_id(call))
+        history = run.tags.get("mlflow.log-model.history", "[]")
+        entry = call.text("model_json", "{}")
+        joined = f"[{entry}]" if history == "[]" else f"{history[:-1]},{entry}]"
+        runs.set_tags(tx, _run_id(call), {"mlflow.log-model.history": joined})
+    return {}
+
+
+def _search_runs(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        found = search.search_runs(
+            tx,
+            call.texts("experiment_ids"),
+            filter_text=call.text("filter", ""),
+            order_by=call.texts("order_by"),
+            view=call.text("run_view_type", "ACTIVE_ONLY"),
+        )
+    page, rest = call.page(found, default_size=1000)
+    return {"runs": [_run(item) for item in page], **rest}
+
+
+def _metric_history(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        runs.get(tx, _run_id(call))
+        history = runs.metric_history(tx, _run_id(call), call.text("metric_key"))
+    page, rest = call.page(history, default_size=25_000)
+    return {"metrics": [_metric_document(metric) for metric in page], **rest}
+
+
+def _list_artifacts(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        run = runs.get(tx, _run_id(call))
+    root = artifact_key(run.artifact_uri)
+    files = listing(call.workspace.artifacts, f"{root}/{call.text('path', '')}", relative_to=root)
+    return {"root_uri": run.artifact_uri, "files": files}
+
+
+# logged models
+
+
+def _create_logged_model(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        made = logged_models.create(
+            tx,
+            call.text("experiment_id"),
+            name=call.text("name", ""),
+            source_run_id=call.text("source_run_id", ""),
+            model_type=call.text("model_type", ""),
+            params=call.pairs("params"),
+            tags=call.pairs("tags"),
+            at=call.clock.now(),
+        )
+    return {"model": _logged_model(made)}
+
+
+def _get_logged_model(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        return {"model": _logged_model(logged_models.get(tx, call.path["model_id"]))}
+
+
+def _finalize_logged_model(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        changed = logged_models.change(
+            tx, call.path["model_id"], at=call.clock.now(), status=call.text("status", "LOGGED_MODEL_READY")
+        )
+    return {"model": _logged_model(changed)}
+
+
+def _log_model_params(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        logged_models.change(tx, call.path["model_id"], at=call.clock.now(), params=call.pairs("params"))
+    return {}
+
+
+def _set_model_tags(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        changed = logged_models.change(tx, call.path["model_id"], at=call.clock.now(), tags=call.pairs("tags"))
+    return {"model": _logged_model(changed)}
+
+
+def _search_logged_models(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        found = logged_models.search(tx, call.texts("experiment_ids"))
+    page, rest = call.page(found, default_size=100)
+    return {"models": [_logged_model(item) for item in page], **rest}
+
+
+def _list_model_artifacts(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        model = logged_models.get(tx, call.path["model_id"])
+    root = artifact_key(model.artifact_uri)
+    key = f"{root}/{call.text('artifact_directory_path', '')}"
+    return {"root_uri": model.artifact_uri, "files": listing(call.workspace.artifacts, key, relative_to=root)}
+
+
+HANDLERS: Mapping[tuple[str, str], Handler] = {
+    ("POST", "/experiments/create"): _create_experiment,
+    ("GET", "/experiments/get"): _get_experiment,
+    ("GET", "/experiments/get-by-name"): _get_experiment_by_name,
+    ("POST", "/experiments/search"): _search_experiments,
+    ("GET", "/experiments/search"): _search_experiments,
+    ("POST", "/experiments/update"): _update_experiment,
+    ("POST", "/experiments/delete"): _experiment_stage(experiments.DELETED),
+    ("POST", "/experiments/restore"): _experiment_stage(experiments.ACTIVE),
+    ("POST", "/experiments/set-experiment-tag"): _set_experiment_tag,
+    ("POST", "/runs/create"): _create_run,
+    ("POST", "/runs/update"): _update_run,
+    ("GET", "/runs/get"): _get_run,
+    ("POST", "/runs/delete"): _run_stage(experiments.DELETED),
+    ("POST", "/runs/restore"): _run_stage(experiments.ACTIVE),
+    ("POST", "/runs/log-metric"): _log_metric,
+    ("POST", "/runs/log-parameter"): _log_param,
+    ("POST", "/runs/set-tag"): _set_tag,
+    ("POST", "/runs/delete-tag"): _delete_tag,
+    ("POST", "/runs/log-batch"): _log_batch,
+    ("POST", "/runs/log-inputs"): _log_inputs,
+    ("POST", "/runs/outputs"): _log_outputs,
+    ("POST", "/runs/log-model"): _log_model,
+    ("POST", "/runs/search"): _search_runs,
+    ("GET", "/metrics/get-history"): _metric_history,
+    ("GET", "/artifacts/list"): _list_artifacts,
+    ("POST", "/logged-models"): _create_logged_model,
+    ("POST", "/logged-models/search"): _search_logged_models,
+    ("GET", "/logged-models/{model_id}"): _get_logged_model,
+    ("PATCH", "/logged-models/{model_id}"): _finalize_logged_model,
+    ("POST", "/logged-models/{model_id}/params"): _log_model_params,
+    ("PATCH", "/logged-models/{model_id}/tags"): _set_model_tags,
+    ("GET", "/logged-models/{model_id}/artifacts/directories"): _list_model_artifacts,
+}
+
+
+# wire shapes
+
+
+def _run_id(call: Call) -> str:
+    return call.text("run_id", "") or call.text("run_uuid")
+
+
+def _metric(call: Call, item: Mapping[str, Any]) -> Metric:
+    inner = Call(item, call.path, call.actor, call.workspace, call.policies, call.clock)
+    text = inner.text("value")
+    try:
+        value = float(text)
+    except ValueError:
+        raise InvalidInput(f"metric value {text!r} is not a number", remedy="Send a number.") from None
+    if math.isnan(value):
+        raise InvalidInput(f"metric {inner.text('key')!r} is NaN", remedy="Log a number, or leave it out.")
+    return Metric(inner.text("key"), value, inner.instant("timestamp"), inner.number("step", 0))
+
+
+def _in_view(stage: str, view: str) -> bool:
+    return view == "ALL" or (stage == experiments.ACTIVE) == (view == "ACTIVE_ONLY")
+
+
+def _experiment_fields(item: Experiment) -> search.Fields:
+    attributes: dict[str, search.Value] = {
+        "name": item.name,
+        "experiment_id": item.experiment_id,
+        "creation_time": float(to_millis(item.created_at)),
+        "last_update_time": float(to_millis(item.updated_at)),
+    }
+    return lambda kind, key: item.tags.get(key) if kind == "tags" else attributes.get(key)
+
+
+def _experiment(item: Experiment) -> Json:
+    return {
+        "experiment_id": item.experiment_id,
+        "name": item.name,
+        "artifact_location": item.artifact_location,
+        "lifecycle_stage": item.lifecycle_stage,
+        "creation_time": to_millis(item.created_at),
+        "last_update_time": to_millis(item.updated_at),
+        "tags": as_pairs(item.tags),
+    }
+
+
+def _run(run: Run) -> Json:
+    return {
+        "info": _run_info(run),
+        "data": {
+            "metrics": [_metric_document(metric) for metric in run.metrics.values()],
+            "params": as_pairs(run.params),
+            "tags": as_pairs(run.tags),
+        },
+        "inputs": {"dataset_inputs": [_dataset_input(item) for item in run.datasets]},
+        "outputs": {"model_outputs": [{"model_id": model, "step": step} for model, step in run.model_outputs]},
+    }
+
+
+def _dataset_input(item: Mapping[str, object]) -> Json:
+    plain = {"name": item["name"], "digest": item["digest"], "source_type": "noria", "source": "{}"}
+    return {"dataset": item.get("dataset", plain), "tags": item.get("tags", [])}
+
+
+def _run_info(run: Run) -> Json:
+    info: dict[str, object] = {
+        "run_id": run.run_id,
+        "run_uuid": run.run_id,
+        "run_name": run.name,
+        "experiment_id": run.experiment_id,
+        "user_id": run.user,
+        "status": run.status,
+        "start_time": to_millis(run.started_at),
+        "artifact_uri": run.artifact_uri,
+        "lifecycle_stage": run.lifecycle_stage,
+    }
+    return info if run.ended_at is None else info | {"end_time": to_millis(run.ended_at)}
+
+
+def _metric_document(metric: Metric) -> Json:
+    return {
+        "key": metric.key,
+        "value": metric.value,
+        "timestamp": to_millis(metric.timestamp),
+        "step": metric.step,
+    }
+
+
+def _logged_model(model: LoggedModel) -> Json:
+    info = {
+        "model_id": model.model_id,
+        "experiment_id": model.experiment_id,
+        "name": model.name,
+        "creation_timestamp_ms": to_millis(model.created_at),
+        "last_updated_timestamp_ms": to_millis(model.updated_at),
+        "artifact_uri": model.artifact_uri,
+        "status": model.status,
+        "model_type": model.model_type,
+        "source_run_id": model.source_run_id or "",
+        "tags": as_pairs(model.tags),
+    }
+    return {"info": info, "data": {"params": as_pairs(model.params), "metrics": []}}

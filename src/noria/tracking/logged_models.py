@@ -1,0 +1,105 @@
+"""Logged models: what a client saved, before anyone registers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import cast
+
+from sqlalchemy import Row, insert, select, update
+
+from noria.clock import from_millis, to_millis
+from noria.errors import NotFound
+from noria.ids import ExperimentId, RunId, new_id
+from noria.store.database import Transaction, from_json, to_json
+from noria.store.tables import logged_models
+from noria.tracking import experiments
+from noria.tracking.entities import LoggedModel
+
+PENDING = "LOGGED_MODEL_PENDING"
+
+
+def create(
+    tx: Transaction,
+    experiment_id: str,
+    *,
+    name: str,
+    source_run_id: str | None,
+    model_type: str,
+    params: Mapping[str, str],
+    tags: Mapping[str, str],
+    at: datetime,
+) -> LoggedModel:
+    """A new logged model, pending until it is finalized; its files go below the experiment's artifacts."""
+    experiment = experiments.get(tx, experiment_id)
+    model_id = f"m-{new_id()}"
+    tx.execute(
+        insert(logged_models).values(
+            model_id=model_id,
+            experiment_id=experiment_id,
+            name=name or model_id,
+            source_run_id=source_run_id or None,
+            artifact_uri=f"{experiment.artifact_location}/models/{model_id}/artifacts",
+            status=PENDING,
+            model_type=model_type,
+            created_at=to_millis(at),
+            updated_at=to_millis(at),
+            params=to_json(dict(params)),
+            tags=to_json(dict(tags)),
+        )
+    )
+    return get(tx, model_id)
+
+
+def get(tx: Transaction, model_id: str) -> LoggedModel:
+    """The logged model of that id. Raises NotFound."""
+    row = tx.execute(select(logged_models).where(logged_models.c.model_id == model_id)).first()
+    if row is None:
+        raise NotFound(f"Logged model with ID {model_id!r} not found.", remedy="Search logged models for the ids.")
+    return _logged_model(row)
+
+
+def change(
+    tx: Transaction,
+    model_id: str,
+    *,
+    at: datetime,
+    status: str | None = None,
+    params: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> LoggedModel:
+    """Set the status; add params and tags to those there."""
+    before = get(tx, model_id)
+    tx.execute(
+        update(logged_models)
+        .where(logged_models.c.model_id == model_id)
+        .values(
+            status=status or before.status,
+            params=to_json({**before.params, **(params or {})}),
+            tags=to_json({**before.tags, **(tags or {})}),
+            updated_at=to_millis(at),
+        )
+    )
+    return get(tx, model_id)
+
+
+def search(tx: Transaction, experiment_ids: Sequence[str]) -> list[LoggedModel]:
+    """The logged models of these experiments, newest first."""
+    query = select(logged_models).where(logged_models.c.experiment_id.in_(experiment_ids))
+    return [_logged_model(row) for row in tx.execute(query.order_by(logged_models.c.created_at.desc()))]
+
+
+def _logged_model(row: Row[tuple[object, ...]]) -> LoggedModel:
+    return LoggedModel(
+        row.model_id,
+        ExperimentId(row.experiment_id),
+        row.name,
+        None if row.source_run_id is None else RunId(row.source_run_id),
+        row.artifact_uri,
+        row.status,
+        row.model_type,
+        cast(dict[str, str], from_json(row.params)),
+        cast(dict[str, str], from_json(row.tags)),
+        from_millis(row.created_at),
+        from_millis(row.updated_at),
+    )

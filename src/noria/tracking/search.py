@@ -1,0 +1,174 @@
+"""Search in MLflow's grammar: ``metrics.auc > 0.8 AND tags.team = 'x'``, over runs and named things alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sqlalchemy import select
+
+from noria.errors import InvalidInput
+from noria.ids import RunId
+from noria.store import tables
+from noria.store.database import Transaction
+from noria.tracking import runs
+from noria.tracking.entities import Run
+
+T = TypeVar("T")
+Value = str | float | None
+Fields = Callable[[str, str], Value]
+"""(kind, key) → the value of one candidate: kinds are attributes, metrics, params, tags."""
+
+_CLAUSE = re.compile(
+    r"""^\s*(?:(?P<kind>\w+)\.)?(?P<key>`[^`]+`|"[^"]+"|[\w.\-/]+)\s*
+        (?P<op>!=|>=|<=|=|>|<|NOT\s+LIKE|LIKE|ILIKE|NOT\s+IN|IN)\s*
+        (?P<value>'[^']*'|"[^"]*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|\([^)]*\))\s*$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_AND = re.compile(r"""\s+AND\s+(?=(?:[^'"]|'[^']*'|"[^"]*")*$)""", re.IGNORECASE)
+_KINDS = {
+    "metric": "metrics", "metrics": "metrics", "param": "params", "params": "params", "parameters": "params",
+    "tag": "tags", "tags": "tags", "attribute": "attributes", "attributes": "attributes", "attr": "attributes",
+    "run": "attributes",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One comparison of a filter."""
+
+    kind: str
+    key: str
+    operator: str
+    value: str | float | Sequence[str]
+
+    def holds(self, fields: Fields) -> bool:
+        """Whether a candidate meets it; a missing value meets none."""
+        found = fields(self.kind, self.key)
+        if found is None:
+            return False
+        if isinstance(found, float | int) and isinstance(self.value, float):
+            return _compare(self.operator, found, self.value)
+        return _match(self.operator, str(found), self.value)
+
+
+def parse_filter(text: str) -> list[Clause]:
+    """The clauses of a filter string, joined by AND. Raises InvalidInput naming the clause that is none."""
+    return [_clause(part) for part in _AND.split(text)] if text.strip() else []
+
+
+def parse_order(text: str) -> tuple[str, str, bool]:
+    """(kind, key, descending) of an order_by such as ``metrics.auc DESC``."""
+    match = re.match(r"^\s*(?:(\w+)\.)?(`[^`]+`|\"[^\"]+\"|[\w.\-/]+)(?:\s+(ASC|DESC))?\s*$", text, re.IGNORECASE)
+    if match is None:
+        raise InvalidInput(f"{text!r} is not an order", remedy="Write a key such as 'metrics.auc DESC'.")
+    kind, key, direction = match.groups()
+    return _kind(kind), key.strip('`"'), (direction or "ASC").upper() == "DESC"
+
+
+def select_matching(
+    candidates: Sequence[T], fields_of: Callable[[T], Fields], filter_text: str, order_by: Sequence[str]
+) -> list[T]:
+    """The candidates that meet the filter, ordered; ties keep the order given, missing values come last."""
+    clauses = parse_filter(filter_text)
+    chosen = [item for item in candidates if all(clause.holds(fields_of(item)) for clause in clauses)]
+    for kind, key, descending in reversed([parse_order(text) for text in order_by]):
+        known = [item for item in chosen if fields_of(item)(kind, key) is not None]
+        missing = [item for item in chosen if fields_of(item)(kind, key) is None]
+        known.sort(key=lambda item: _sortable(fields_of(item)(kind, key)), reverse=descending)
+        chosen = known + missing
+    return chosen
+
+
+def search_runs(
+    tx: Transaction,
+    experiment_ids: Sequence[str],
+    *,
+    filter_text: str = "",
+    order_by: Sequence[str] = (),
+    view: str = "ACTIVE_ONLY",
+) -> list[Run]:
+    """The runs of these experiments that meet the filter, newest first unless ordered otherwise."""
+    query = select(tables.runs.c.run_id).where(tables.runs.c.experiment_id.in_(experiment_ids))
+    if view != "ALL":
+        stage = "active" if view == "ACTIVE_ONLY" else "deleted"
+        query = query.where(tables.runs.c.lifecycle_stage == stage)
+    ids: list[RunId] = [RunId(i) for i in tx.execute(query.order_by(tables.runs.c.started_at.desc())).scalars()]
+    return select_matching(runs.load(tx, ids), run_fields, filter_text, order_by)
+
+
+def run_fields(run: Run) -> Fields:
+    """What a filter can say of a run."""
+    attributes: Mapping[str, Value] = {
+        "run_id": run.run_id,
+        "run_name": run.name,
+        "user_id": run.user,
+        "status": run.status,
+        "artifact_uri": run.artifact_uri,
+        "start_time": run.started_at.timestamp() * 1000,
+        "created": run.started_at.timestamp() * 1000,
+        "end_time": None if run.ended_at is None else run.ended_at.timestamp() * 1000,
+    }
+
+    def value(kind: str, key: str) -> Value:
+        if kind == "metrics":
+            return run.metrics[key].value if key in run.metrics else None
+        source = {"params": run.params, "tags": run.tags, "attributes": attributes}[kind]
+        return source.get(key)
+
+    return value
+
+
+def _clause(text: str) -> Clause:
+    match = _CLAUSE.match(text)
+    if match is None:
+        raise InvalidInput(
+            f"Invalid clause(s) in filter string: {text.strip()!r}",
+            remedy="Write clauses such as metrics.auc > 0.8, joined by AND.",
+        )
+    operator = re.sub(r"\s+", " ", match["op"].upper())
+    return Clause(_kind(match["kind"]), match["key"].strip('`"'), operator, _value(match["value"]))
+
+
+def _kind(name: str | None) -> str:
+    kind = _KINDS.get((name or "attributes").lower())
+    if kind is None:
+        raise InvalidInput(
+            f"Invalid entity type {name!r} in filter string", remedy="Use metrics, params, tags or attributes."
+        )
+    return kind
+
+
+def _value(text: str) -> str | float | Sequence[str]:
+    if text.startswith("("):
+        return [part.strip().strip("'\"") for part in text[1:-1].split(",") if part.strip()]
+    return text[1:-1] if text[0] in "'\"" else float(text)
+
+
+def _compare(operator: str, found: float, value: float) -> bool:
+    return {
+        "=": found == value,
+        "!=": found != value,
+        ">": found > value,
+        ">=": found >= value,
+        "<": found < value,
+        "<=": found <= value,
+    }.get(operator, False)
+
+
+def _match(operator: str, found: str, value: str | float | Sequence[str]) -> bool:
+    if operator in ("IN", "NOT IN"):
+        inside = found in (value if isinstance(value, Sequence) and not isinstance(value, str) else [str(value)])
+        return inside is (operator == "IN")
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    if "LIKE" in operator:
+        flags = re.IGNORECASE if operator == "ILIKE" else re.NOFLAG
+        pattern = "".join({"%": ".*", "_": "."}.get(char, re.escape(char)) for char in text)
+        return (re.fullmatch(pattern, found, flags | re.DOTALL) is not None) is (operator != "NOT LIKE")
+    return {"=": found == text, "!=": found != text}.get(operator, False)
+
+
+def _sortable(value: Value) -> tuple[int, float, str]:
+    return (0, float(value), "") if isinstance(value, float | int) else (1, 0.0, str(value))
