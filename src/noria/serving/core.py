@@ -1,39 +1,28 @@
-"""The core every front shares: route, look up, score in micro-batches, answer, log."""
+"""The core every front shares: route, look up, score in micro-batches, log, answer."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 import structlog
 
 from noria.errors import InvalidInput, NoriaError, Unavailable
-from noria.features.online import OnlineFeatures
 from noria.ids import new_id
 from noria.monitoring.log import LabelRecord, LogWriter, PredictionRecord
 from noria.rollout.routes import RouteTable, Variant
+from noria.serving.inputs import Inputs, PredictionRequest, parse_instant
 from noria.serving.metrics import ServingMetrics
 from noria.serving.runtime import Runtime, load_runtime
-from noria.store.keyvalue import KeyValueStore
 
 _log = structlog.get_logger()
-_Instant = Annotated[datetime, msgspec.Meta(tz=True)]
-
-
-class PredictionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One row to predict. ``event_time`` is RFC 3339; now when it is left out."""
-
-    prediction_id: str = ""
-    event_time: str = ""
-    entities: dict[str, str | int] = {}
-    features: dict[str, float | int | bool | None] = {}
+_Runtimes = Mapping[tuple[str, int], Runtime]
 
 
 class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,40 +43,44 @@ class _Serving:
     """What serves at one moment; replaced as a whole."""
 
     table: RouteTable
-    runtimes: Mapping[tuple[str, int], Runtime]
+    runtimes: _Runtimes
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Pending:
-    """A row waiting for the end of the loop's tick."""
+    """A row waiting for the end of the loop's tick, with the table that chose its variant."""
 
+    table: RouteTable
     variant: Variant
     runtime: Runtime
     row: Sequence[float | None]
     prediction_id: str
     event_time: int
     entities: Mapping[str, str | int]
+    received: float
     answer: asyncio.Future[Prediction]
 
 
 class DataPlane:
-    """Answers predictions. Lives in one event loop; what arrives in one tick is scored in one call a version."""
+    """Answers predictions. Lives in one event loop; what arrives in one tick is scored in one call a variant.
+
+    ``fault`` is why the newest route table does not serve, ``log_fault`` why the last batch was not logged.
+    """
 
     def __init__(self, artifacts: Path, online_store: Path, prediction_log: Path) -> None:
         self._artifacts = artifacts
-        self._online_path = online_store
-        self._features: OnlineFeatures | None = None
-        self._online_inode = 0
+        self._inputs = Inputs(online_store)
         self._predictions = LogWriter(prediction_log, "predictions")
         self._labels = LogWriter(prediction_log, "labels")
         self._serving: _Serving | None = None
         self._pending: list[_Pending] = []
         self.metrics = ServingMetrics()
         self.fault: NoriaError | None = None
+        self.log_fault: NoriaError | None = None
 
     @property
     def table(self) -> RouteTable:
-        """The route table that serves. Raises Unavailable when nothing is deployed."""
+        """The route table that serves. Raises Unavailable when none does."""
         return self._now().table
 
     @property
@@ -105,166 +98,226 @@ class DataPlane:
         served = ", ".join(f"{v.model}@{v.version}" for v in serving.table.variants)
         raise InvalidInput(f"{named} is not served here", remedy=f"Served are: {served}.")
 
-    def swap(self, table: RouteTable) -> None:
-        """Serve ``table`` from now on. New versions are loaded first: when one fails, the old table goes on serving."""
+    async def swap(self, table: RouteTable) -> None:
+        """Serve ``table`` once its new versions are loaded, beside the loop; when one fails, the old one goes on."""
         before = {} if self._serving is None else self._serving.runtimes
         try:
-            runtimes = {
-                (v.model, v.version): before.get((v.model, v.version)) or load_runtime(self._artifacts, v)
-                for v in table.variants
-            }
+            runtimes = await asyncio.to_thread(_load, self._artifacts, table, before)
         except NoriaError as error:
-            self.fault = error
-            _log.error("route_table_refused", revision=table.revision, reason=error.message)
+            self.refuse(error, table.revision)
+            return
+        except Exception as error:
+            _log.exception("route_table_failed", revision=table.revision)
+            unknown = f"route table {table.revision} cannot be served: {type(error).__name__}: {error}"
+            self.refuse(Unavailable(unknown, remedy="The gateway's log says where."), table.revision)
             return
         self.fault = None
         self._serving = _Serving(table, runtimes)
         self.metrics.set_routes(table)
         _log.info("route_table_swapped", revision=table.revision, reason=table.reason)
 
+    def refuse(self, error: NoriaError, revision: int | None = None) -> None:
+        """Remember why the newest table does not serve; said once for as long as it stays the same."""
+        if self.fault is None or self.fault.message != error.message:
+            _log.error("route_table_refused", revision=revision, reason=error.message)
+        self.fault = error
+
     async def predict(self, request: PredictionRequest) -> Prediction:
         """Route, look up and score one row. Raises InvalidInput or NotFound for a row that cannot be scored."""
-        serving = self._now()
-        received = time.time()
-        prediction_id = request.prediction_id or new_id()
-        event_time = parse_instant(request.event_time, received)
-        variant = serving.table.choose(prediction_id)
-        runtime = serving.runtimes[variant.model, variant.version]
-        row = self._assemble(runtime, request, event_time)
-        return await self._score(variant, runtime, row, prediction_id, event_time, request.entities)
+        return await self._enqueue(self._admit(request))
+
+    async def predict_many(self, requests: Sequence[PredictionRequest]) -> Sequence[Prediction]:
+        """All rows of one request. None is scored or logged unless every one is well-formed; each bad one is named."""
+        admitted, faults = [], []
+        for index, request in enumerate(requests):
+            try:
+                admitted.append(self._admit(request))
+            except NoriaError as error:
+                faults.append((index, error))
+        if faults:
+            raise _bad_instances(faults, len(requests))
+        return await asyncio.gather(*[self._enqueue(item) for item in admitted])
 
     async def predict_vector(self, model: str, version: int | None, row: Sequence[float | None]) -> Prediction:
         """Score a complete input vector (Open Inference Protocol): a named version directly, else by route."""
-        serving, prediction_id = self._now(), new_id()
         self.runtime(model, version)
-        chosen = serving.table.choose(prediction_id)
+        table, prediction_id = self.table, new_id()
+        chosen = table.choose(prediction_id)
         if version is not None:
-            chosen = next(v for v in serving.table.variants if (v.model, v.version) == (model, version))
-        runtime = serving.runtimes[chosen.model, chosen.version]
-        return await self._score(chosen, runtime, row, prediction_id, round(time.time() * 1000), {})
+            chosen = next(v for v in table.variants if (v.model, v.version) == (model, version))
+        event_time = round(time.time() * 1000)
+        return await self._enqueue(self._item(chosen, _floats(row), prediction_id, event_time, {}))
 
     def record_labels(self, labels: Sequence[LabelRecord]) -> None:
-        """Append outcomes to the label log."""
-        self._labels.append(labels)
+        """Append outcomes to the label log. Raises Unavailable when they could not be written."""
+        try:
+            self._labels.append(labels)
+        except OSError as error:
+            raise _not_logged("labels", error) from error
 
     def close(self) -> None:
-        """Close the log segments."""
+        """Close the log segments and the online store."""
         self._predictions.close()
         self._labels.close()
+        self._inputs.close()
 
     def _now(self) -> _Serving:
-        if self._serving is None:
-            raise Unavailable("nothing is deployed yet", remedy="Promote a version and deploy it with `noria run`.")
-        return self._serving
+        if self._serving is not None:
+            return self._serving
+        if self.fault is not None:
+            raise Unavailable(f"no model serves: {self.fault.message}", remedy=self.fault.remedy)
+        raise Unavailable("nothing is deployed yet", remedy="Promote a version and deploy it with `noria run`.")
 
-    def _assemble(self, runtime: Runtime, request: PredictionRequest, event_time: int) -> list[float | None]:
-        bundle = runtime.bundle
-        given = request.features
-        try:
-            row: list[float | None] = [given[name] for name in bundle.request_columns]
-        except KeyError as missing:
-            raise InvalidInput(
-                f"feature {missing.args[0]!r} is missing",
-                remedy=f'Send "features" with {", ".join(bundle.request_columns)}.',
-            ) from None
-        if len(given) > len(row):
-            unknown = sorted(set(given) - set(bundle.request_columns))
-            raise InvalidInput(
-                f"unknown features: {', '.join(unknown)}",
-                remedy=f"The model takes {', '.join(bundle.request_columns)}; the rest is looked up.",
-            )
-        if bundle.views:
-            online = self._online()
-            for view in bundle.views:
-                row.extend(online.lookup(view, request.entities, event_time))
-        return row
+    def _admit(self, request: PredictionRequest) -> _Pending:
+        serving = self._now()
+        if not self._pending:
+            self._inputs.refresh()  # once a tick
+        prediction_id = request.prediction_id or new_id()
+        event_time = parse_instant(request.event_time) if request.event_time else round(time.time() * 1000)
+        variant = serving.table.choose(prediction_id)
+        row = self._inputs.row(serving.runtimes[variant.model, variant.version].bundle, request, event_time)
+        return self._item(variant, row, prediction_id, event_time, request.entities)
 
-    def _online(self) -> OnlineFeatures:
-        """The online features, opened again when their file was replaced by a rebuilt one."""
-        inode = self._online_path.stat().st_ino if self._online_path.exists() else 0
-        if self._features is None or inode != self._online_inode:
-            self._features = OnlineFeatures(KeyValueStore(self._online_path))
-            self._online_inode = self._online_path.stat().st_ino
-        return self._features
-
-    async def _score(
+    def _item(
         self,
         variant: Variant,
-        runtime: Runtime,
         row: Sequence[float | None],
         prediction_id: str,
         event_time: int,
         entities: Mapping[str, str | int],
-    ) -> Prediction:
-        loop = asyncio.get_running_loop()
+    ) -> _Pending:
+        serving, answer = self._now(), asyncio.get_running_loop().create_future()
+        runtime = serving.runtimes[variant.model, variant.version]
+        received = time.perf_counter()
+        return _Pending(serving.table, variant, runtime, row, prediction_id, event_time, entities, received, answer)
+
+    def _enqueue(self, item: _Pending) -> asyncio.Future[Prediction]:
         if not self._pending:
-            loop.call_soon(self._flush)
-        answer: asyncio.Future[Prediction] = loop.create_future()
-        self._pending.append(_Pending(variant, runtime, row, prediction_id, event_time, entities, answer))
-        return await answer
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._pending.append(item)
+        return item.answer
 
     def _flush(self) -> None:
-        """Score and answer all that waits, then log it with one write a version."""
-        waiting, self._pending = self._pending, []
-        groups: dict[tuple[str, int], list[_Pending]] = {}
-        for item in waiting:
-            groups.setdefault((item.runtime.model, item.runtime.version), []).append(item)
-        for group in groups.values():
-            try:
-                self._answer(group)
-            except Exception as error:
-                _log.exception("batch_failed", rows=len(group))
-                for item in group:
-                    if not item.answer.done():
-                        item.answer.set_exception(error)
+        """Score all that waits, write it to the log in one go, then let the answers leave.
 
-    def _answer(self, group: Sequence[_Pending]) -> None:
-        started = time.perf_counter()
-        runtime = group[0].runtime
-        matrix = np.array([item.row for item in group], dtype=np.float64)
-        scores = runtime.score(matrix)
-        revision = self._now().table.revision
-        now = round(time.time() * 1000)
-        records = []
+        The answers are set here and leave in later callbacks: a client that has one finds it in the log.
+        """
+        waiting, self._pending = self._pending, []
+        groups: dict[tuple[int, str], list[_Pending]] = {}
+        for item in waiting:
+            groups.setdefault((id(item.runtime), item.variant.name), []).append(item)
+        records: list[PredictionRecord] = []
+        for group in groups.values():
+            records += self._answer(group)
+        self._write(records)
+
+    def _answer(self, group: Sequence[_Pending]) -> list[PredictionRecord]:
+        try:
+            scores = group[0].runtime.score(np.array([item.row for item in group], dtype=np.float64))
+        except Exception:
+            return self._answer_singly(group)
+        now, records = round(time.time() * 1000), []
         for item, score in zip(group, scores, strict=True):
-            answer = _prediction(item, score, revision)
+            if not math.isfinite(score):
+                _fail(item, _no_number(item))
+                continue
+            answer = _prediction(item, score)
             if not item.answer.done():
                 item.answer.set_result(answer)
-            records.append(self._record(item, answer, score, now))
-        self._predictions.append(records)
-        self.metrics.observe(group[0].variant, [r.prediction for r in records], runtime, time.perf_counter() - started)
+            records.append(_record(item, answer, score, now))
+        ended = time.perf_counter()
+        latencies = [ended - item.received for item in group]
+        self.metrics.observe(group[0].variant, [r.prediction for r in records], group[0].runtime, latencies)
+        return records
 
-    def _record(self, item: _Pending, answer: Prediction, score: float, now: int) -> PredictionRecord:
-        return PredictionRecord(
-            prediction_id=item.prediction_id,
-            event_time=item.event_time,
-            received_at=now,
-            deployment=self.table.deployment,
-            revision=answer.route_revision,
-            variant=item.variant.name,
-            model=item.runtime.model,
-            version=item.runtime.version,
-            entities=item.entities,
-            features=item.row,
-            prediction=float(answer.prediction),
-            score=score,
-        )
+    def _answer_singly(self, group: Sequence[_Pending]) -> list[PredictionRecord]:
+        """After a batch failed: each row on its own, so that only the one at fault goes without an answer."""
+        if len(group) > 1:
+            return [record for item in group for record in self._answer([item])]
+        named = f"{group[0].runtime.model}@{group[0].runtime.version}"
+        _log.exception("row_failed", model_version=named, prediction_id=group[0].prediction_id)
+        _fail(group[0], NoriaError(f"{named} failed at this row", remedy="The gateway's log says why."))
+        return []
+
+    def _write(self, records: Sequence[PredictionRecord]) -> None:
+        if not records:
+            return
+        try:
+            self._predictions.append(records)
+        except Exception as error:
+            self.log_fault = _not_logged("predictions", error)
+            self.metrics.count_error("not_logged", len(records))
+            _log.exception("predictions_not_logged", rows=len(records))
+        else:
+            self.log_fault = None
 
 
-def _prediction(item: _Pending, score: float, revision: int) -> Prediction:
-    bundle = item.runtime.bundle
-    common: dict[str, Any] = {
-        "prediction_id": item.prediction_id,
-        "model": item.runtime.model,
-        "model_version": item.runtime.version,
-        "variant": item.variant.name,
-        "route_revision": revision,
-    }
-    if bundle.task == "regression":
-        return Prediction(prediction=score, **common)
-    label = int(score >= bundle.decision_threshold)
-    return Prediction(
-        prediction=label, probability=score, confidence=confidence(score if label else 1 - score), **common
+def _load(artifacts: Path, table: RouteTable, before: _Runtimes) -> _Runtimes:
+    """The runtimes of ``table``; one that is loaded already is kept when its files are to be the same."""
+    table.choose("probe")  # a malformed table fails here, not at its first request
+    runtimes: dict[tuple[str, int], Runtime] = {}
+    for variant in table.variants:
+        key = (variant.model, variant.version)
+        loaded = runtimes.get(key) or before.get(key)
+        fits = loaded is not None and loaded.digest == variant.digest
+        runtimes[key] = loaded if loaded is not None and fits else load_runtime(artifacts, variant)
+    return runtimes
+
+
+def _floats(row: Sequence[float | None]) -> Sequence[float | None]:
+    try:
+        return [None if value is None else float(value) for value in row]
+    except OverflowError:
+        raise InvalidInput("a value is too large for a double", remedy="Send numbers below 1.8e308.") from None
+
+
+def _fail(item: _Pending, error: NoriaError) -> None:
+    if not item.answer.done():
+        item.answer.set_exception(error)
+
+
+def _no_number(item: _Pending) -> InvalidInput:
+    missing = [name for name, value in zip(item.runtime.bundle.inputs, item.row, strict=True) if value is None]
+    cause = f"without {', '.join(missing)}" if missing else "for these values"
+    return InvalidInput(
+        f"{item.runtime.model}@{item.runtime.version} gives no number {cause}",
+        remedy="Send every feature in its usual range; this model was not trained to do without.",
+    )
+
+
+def _not_logged(kind: str, error: Exception) -> Unavailable:
+    return Unavailable(f"{kind} could not be logged: {error}", remedy="Check the disk of the prediction log.")
+
+
+def _bad_instances(faults: Sequence[tuple[int, NoriaError]], rows: int) -> InvalidInput:
+    details = [f"instances[{index}]: {error.message}" for index, error in faults]
+    message = details[0] if len(faults) == 1 else f"{len(faults)} of {rows} instances cannot be scored"
+    return InvalidInput(message, remedy=faults[0][1].remedy, details=details)
+
+
+def _prediction(item: _Pending, score: float) -> Prediction:
+    runtime, revision = item.runtime, item.table.revision
+    head, tail = item.prediction_id, (runtime.model, runtime.version, item.variant.name, revision)
+    if runtime.bundle.task == "regression":
+        return Prediction(head, score, *tail)
+    label = int(score >= runtime.bundle.decision_threshold)
+    return Prediction(head, label, *tail, score, confidence(score if label else 1 - score))
+
+
+def _record(item: _Pending, answer: Prediction, score: float, now: int) -> PredictionRecord:
+    return PredictionRecord(
+        prediction_id=item.prediction_id,
+        event_time=item.event_time,
+        received_at=now,
+        deployment=item.table.deployment,
+        revision=item.table.revision,
+        variant=item.variant.name,
+        model=item.runtime.model,
+        version=item.runtime.version,
+        entities=item.entities,
+        features=item.row,
+        prediction=float(answer.prediction),
+        score=score,
     )
 
 
@@ -274,15 +327,3 @@ def confidence(probability: float) -> str:
         if probability >= least:
             return word
     return "low"
-
-
-def parse_instant(text: str, default_seconds: float) -> int:
-    """UTC milliseconds of an RFC 3339 text; of ``default_seconds`` when it is empty. Raises InvalidInput."""
-    if not text:
-        return round(default_seconds * 1000)
-    try:
-        return round(msgspec.convert(text, _Instant, strict=False).timestamp() * 1000)
-    except (msgspec.ValidationError, OverflowError):
-        raise InvalidInput(
-            f"{text!r} is not an instant", remedy="Write RFC 3339 with a zone, such as 2013-03-01T12:00:00Z."
-        ) from None

@@ -10,7 +10,7 @@ from datetime import datetime
 from noria.monitoring.records import Verdict, WindowResult
 
 WIDTH, HEIGHT = 900, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 12, 26
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 8, 12, 26
 _CEILING_DECADES = 5
 _TICKS = 6
 

@@ -13,22 +13,23 @@ from typing import Any
 import msgspec
 import structlog
 
-from noria.errors import InvalidInput, NoriaError, NotFound
-from noria.monitoring.log import LabelRecord
+from noria.errors import InvalidInput, NoriaError, NotFound, Unavailable
 from noria.rollout.routes import read_routes
-from noria.serving.core import DataPlane, Prediction, PredictionRequest, parse_instant
+from noria.serving.core import DataPlane
 from noria.surface.errors import outside, problem
 from noria.surface.http import inference_protocol as v2
+from noria.surface.http.gateway_bodies import Receive, Scope, TooLarge, decode_labels, decode_predict, read_body
+from noria.surface.http.listen import bind, serve
 
 _log = structlog.get_logger()
-_LARGEST_BODY_BYTES = 16 * 1024 * 1024
 _ROUTE_CHECK_SECONDS = 0.05
+_RETRY_SECONDS = 2.0  # a version whose files were restored is served without a new route table
 _JSON = b"application/json"
 _PROBLEM = b"application/problem+json"
+_PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +42,12 @@ class GatewaySettings:
     prediction_log: Path
 
 
-class _Instances(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    instances: list[PredictionRequest]
+class _MethodNotAllowed(InvalidInput):
+    """The path exists, the method does not."""
 
-
-class _Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    prediction_id: str
-    event_time: str
-    label: float
-    observed_at: str = ""
-
-
-class _Labels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    labels: list[_Label]
-
-
-class _TooLarge(InvalidInput):
-    """The body is larger than a gateway takes."""
+    def __init__(self, path: str, allowed: str, method: str) -> None:
+        super().__init__(f"{path} takes {allowed}, not {method}", remedy=f"Send a {allowed} request.")
+        self.allowed = allowed
 
 
 class Gateway:
@@ -67,15 +57,14 @@ class Gateway:
         self._settings = settings
         self._plane = DataPlane(settings.artifacts, settings.online_store, settings.prediction_log)
         self._stamp: tuple[int, int] | None = None
-        self._one = msgspec.json.Decoder(PredictionRequest).decode
-        self._many = msgspec.json.Decoder(_Instances).decode
-        self._labels = msgspec.json.Decoder(_Labels).decode
+        self._retry_at = 0.0
         self._encode = msgspec.json.Encoder().encode
-        self._routes: Mapping[str, tuple[str, Callable[[bytes], Awaitable[bytes]]]] = {
-            "/predict": ("POST", self._predict),
-            "/labels": ("POST", self._record_labels),
-            "/health": ("GET", self._health),
-            "/model/info": ("GET", self._model_info),
+        self._routes: Mapping[str, tuple[str, bytes, Callable[[bytes], Awaitable[bytes]]]] = {
+            "/predict": ("POST", _JSON, self._predict),
+            "/labels": ("POST", _JSON, self._record_labels),
+            "/health": ("GET", _JSON, self._health),
+            "/model/info": ("GET", _JSON, self._model_info),
+            "/metrics": ("GET", _PROMETHEUS, self._metrics),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,65 +75,63 @@ class Gateway:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope["path"]
         try:
-            status, kind, body = await self._respond(scope["method"], path, receive)
-        except NoriaError as error:
-            self._plane.metrics.count_error(error.code)
-            status, kind, body = self._refusal(error, path)
-        except Exception:
-            _log.exception("request_failed", path=path)
-            unknown = NoriaError("the gateway failed at this request", remedy="Its log says why.")
-            status, kind, body = self._refusal(unknown, path)
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+            kind, body = await self._respond(scope, receive)
+            status, headers = 200, [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        except Exception as error:
+            status, headers, body = self._refusal(_clear(error, scope["path"]), scope["path"])
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _respond(self, method: str, path: str, receive: Receive) -> tuple[int, bytes, bytes]:
-        if path == "/metrics":
-            return 200, b"text/plain; version=0.0.4; charset=utf-8", self._plane.metrics.render()
-        if path == "/v2" or path.startswith("/v2/"):
-            return 200, _JSON, await v2.respond(self._plane, method, path, await _body(receive))
-        if path not in self._routes:
-            raise NotFound(
-                f"no such path: {path}", remedy=f"There are {', '.join([*self._routes, '/metrics', '/v2'])}."
-            )
-        allowed, handler = self._routes[path]
-        if method not in (allowed, "HEAD" if allowed == "GET" else allowed):
-            raise _MethodNotAllowed(f"{path} takes {allowed}, not {method}", remedy=f"Send a {allowed} request.")
-        return 200, _JSON, await handler(await _body(receive))
+    async def _respond(self, scope: Scope, receive: Receive) -> tuple[bytes, bytes]:
+        method, path = scope["method"], scope["path"]
+        route = self._routes.get(path)
+        if route is not None:
+            allowed, kind, handler = route
+            _check_method(path, allowed, method)
+            return kind, await handler(await read_body(scope, receive))
+        if _is_v2(path):
+            _check_method(path, "POST" if path.endswith("/infer") else "GET", method)
+            return _JSON, await v2.respond(self._plane, method, path, await read_body(scope, receive))
+        raise NotFound(f"no such path: {path}", remedy=f"There are {', '.join([*self._routes, '/v2'])}.")
 
-    def _refusal(self, error: NoriaError, path: str) -> tuple[int, bytes, bytes]:
+    def _refusal(self, error: NoriaError, path: str) -> tuple[int, _Headers, bytes]:
+        if path == "/predict" or path.endswith("/infer"):
+            self._plane.metrics.count_error(error.code)
         status = _status(error)
-        if path.startswith("/v2"):
-            return status, _JSON, self._encode({"error": str(error)})
-        return status, _PROBLEM, self._encode(problem(error, status))
+        document = {"error": str(error)} if _is_v2(path) else problem(error, status) | {"code": error.code}
+        body = self._encode(document)
+        kind = _JSON if _is_v2(path) else _PROBLEM
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        if isinstance(error, _MethodNotAllowed):
+            headers.append((b"allow", error.allowed.encode()))
+        return status, headers, body
 
     async def _predict(self, body: bytes) -> bytes:
-        if b'"instances"' in body:
-            rows = _decode(self._many, body).instances
-            answers = await asyncio.gather(*(self._plane.predict(row) for row in rows), return_exceptions=True)
-            return self._encode({"predictions": [_whole(answer, index) for index, answer in enumerate(answers)]})
-        return self._encode(await self._plane.predict(_decode(self._one, body)))
+        request = decode_predict(body)
+        if request.instances is None:
+            return self._encode(await self._plane.predict(request))
+        return self._encode({"predictions": await self._plane.predict_many(request.instances)})
 
     async def _record_labels(self, body: bytes) -> bytes:
-        labels = _decode(self._labels, body).labels
-        records = [_label_record(label) for label in labels]
+        records = decode_labels(body)
         self._plane.record_labels(records)
         return self._encode({"accepted": len(records)})
 
+    async def _metrics(self, _body: bytes) -> bytes:
+        return self._plane.metrics.render()
+
     async def _health(self, _body: bytes) -> bytes:
-        if self._plane.fault is not None and not self._plane.serving:
-            raise self._plane.fault
         table = self._plane.table
         document: dict[str, object] = {"status": "healthy", "model_loaded": True, "route_revision": table.revision}
-        if self._plane.fault is not None:
-            document |= {"status": "degraded", "fault": problem(self._plane.fault)}
+        fault = self._plane.fault or self._plane.log_fault
+        if fault is not None:
+            document |= {"status": "degraded", "fault": problem(fault)}
         return self._encode(document)
 
     async def _model_info(self, _body: bytes) -> bytes:
         table = self._plane.table
-        champion = self._plane.runtime(table.variants[0].model)
+        champion = self._plane.runtime(table.variants[0].model, table.variants[0].version)
         return self._encode(
             {
                 "deployment": table.deployment,
@@ -163,7 +150,7 @@ class Gateway:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        self._check_routes()
+        await self._check_routes()
         watcher = asyncio.create_task(self._watch_routes())
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -176,65 +163,61 @@ class Gateway:
     async def _watch_routes(self) -> None:
         while True:
             await asyncio.sleep(_ROUTE_CHECK_SECONDS)
-            self._check_routes()
+            await self._check_routes()
 
-    def _check_routes(self) -> None:
-        """Swap in the route file when it changed; a bad one is reported and the old table goes on."""
-        with contextlib.suppress(FileNotFoundError):
+    async def _check_routes(self) -> None:
+        """Swap in the route file when it changed; a bad one is reported, retried, and the old table goes on."""
+        try:
             stat = self._settings.route_file.stat()
-            if (stamp := (stat.st_ino, stat.st_mtime_ns)) != self._stamp:
-                self._stamp = stamp
-                try:
-                    self._plane.swap(read_routes(self._settings.route_file))
-                except NoriaError as error:
-                    self._plane.fault = error
-                    _log.error("route_file_refused", reason=error.message)
+            stamp = (stat.st_ino, stat.st_mtime_ns)
+            retry = self._plane.fault is not None and time.monotonic() >= self._retry_at
+            if stamp != self._stamp or retry:
+                self._stamp, self._retry_at = stamp, time.monotonic() + _RETRY_SECONDS
+                await self._plane.swap(read_routes(self._settings.route_file))
+        except FileNotFoundError:
+            return
+        except NoriaError as error:
+            self._plane.refuse(error)
+        except Exception as error:
+            # The watcher must outlive whatever is wrong with the file: the next one may be right.
+            remedy = "`noria up` writes the route file again from the database."
+            self._plane.refuse(Unavailable(f"the route file cannot be read: {error}", remedy=remedy))
 
 
-class _MethodNotAllowed(InvalidInput):
-    """The path exists, the method does not."""
+def create_gateway(settings: GatewaySettings) -> Gateway:
+    """The ASGI application over ``settings``, for a server of your own; `noria serve` runs it on uvicorn."""
+    return Gateway(settings)
+
+
+def serve_gateway(
+    settings: GatewaySettings, *, host: str, port: int, ready: Callable[[int], None] | None = None
+) -> None:
+    """Serve until a signal ends the process; ``ready`` is told the port. Raises Unavailable when it is taken."""
+    serve(create_gateway(settings), bind(host, port), ready=ready or (lambda _port: None))
+
+
+def _check_method(path: str, allowed: str, method: str) -> None:
+    if method != allowed and (allowed, method) != ("GET", "HEAD"):
+        raise _MethodNotAllowed(path, allowed, method)
+
+
+def _is_v2(path: str) -> bool:
+    return path == "/v2" or path.startswith("/v2/")
+
+
+def _clear(error: Exception, path: str) -> NoriaError:
+    """The error as the client is told it; one of ours that is not meant for them goes to the log."""
+    if isinstance(error, NoriaError):
+        return error
+    if isinstance(error, RecursionError):
+        return InvalidInput(
+            "the request body is nested too deeply", remedy="Send rows or tensors, nested as documented."
+        )
+    _log.error("request_failed", path=path, exc_info=error)
+    return NoriaError("the gateway failed at this request", remedy="Its log says why.")
 
 
 def _status(error: NoriaError) -> int:
     if isinstance(error, _MethodNotAllowed):
         return 405
-    return 413 if isinstance(error, _TooLarge) else outside(error).status
-
-
-def _whole(answer: Prediction | BaseException, index: int) -> Prediction:
-    """The answer; a row that failed fails the request, by its index, so that none is taken for answered."""
-    if isinstance(answer, NoriaError):
-        raise InvalidInput(f"instances[{index}]: {answer.message}", remedy=answer.remedy) from answer
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
-
-
-def _label_record(label: _Label) -> LabelRecord:
-    return LabelRecord(
-        label.prediction_id,
-        parse_instant(label.event_time, 0),
-        parse_instant(label.observed_at, time.time()),
-        label.label,
-    )
-
-
-def _decode(decode: Callable[[bytes], Any], body: bytes) -> Any:
-    try:
-        return decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(
-            f"the request body cannot be read: {error}",
-            remedy='Send JSON such as {"entities": {...}, "features": {...}}; /model/info names the fields.',
-        ) from None
-
-
-async def _body(receive: Receive) -> bytes:
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body", False):
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > _LARGEST_BODY_BYTES:
-            raise _TooLarge("the request body is larger than 16 MiB", remedy="Send fewer instances a request.")
-    return body
+    return 413 if isinstance(error, TooLarge) else outside(error).status

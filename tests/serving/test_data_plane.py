@@ -1,0 +1,149 @@
+"""The data plane in process: batches, the log, swaps."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from noria.errors import InvalidInput, NotFound, Unavailable
+from noria.monitoring.log import read_predictions
+from noria.rollout.routes import RouteTable
+from noria.serving import DataPlane, PredictionRequest
+from noria.serving.core import confidence
+from noria.serving.inputs import parse_instant
+from serving.gateway_world import LAST_SEEN, REQUEST, World
+
+
+def plane_of(world: World) -> DataPlane:
+    settings = world.settings
+    return DataPlane(settings.artifacts, settings.online_store, settings.prediction_log)
+
+
+def table(revision: int, *variants: object) -> RouteTable:
+    return RouteTable("flights", revision, tuple(variants), "test", LAST_SEEN)
+
+
+def request(**changes: object) -> PredictionRequest:
+    return msgspec.convert(REQUEST | changes, PredictionRequest)
+
+
+def run(world: World, variant: object, *requests: PredictionRequest) -> list[object]:
+    async def answers() -> list[object]:
+        plane = plane_of(world)
+        await plane.swap(table(1, variant))
+        got = await asyncio.gather(*(plane.predict(one) for one in requests), return_exceptions=True)
+        plane.close()
+        return list(got)
+
+    return asyncio.run(answers())
+
+
+def segments(world: World) -> list[Path]:
+    return sorted(world.settings.prediction_log.glob("predictions/*/*.log"))
+
+
+def test_a_bad_row_harms_no_other_row_of_its_tick(world):
+    bad = request(features={"distance": 1})
+    good, refused, stranger, last = run(
+        world, world.add_model(1), request(), bad, request(entities={"carrier": "??", "origin": "EWR"}), request()
+    )
+    assert isinstance(refused, InvalidInput) and "'hour' is missing" in refused.message
+    assert isinstance(stranger, NotFound)
+    assert good.probability == last.probability
+
+
+def test_a_row_the_model_gives_no_number_for_is_refused_alone_and_not_logged(world):
+    nothing = request(features={"distance": None, "hour": 1}, prediction_id="empty")
+    refused, good = run(world, world.add_model(1), nothing, request(prediction_id="full"))
+    assert isinstance(refused, InvalidInput) and "gives no number without distance" in refused.message
+    assert good.prediction in (0, 1)
+    assert [record.prediction_id for record in read_predictions(world.settings.prediction_log)] == ["full"]
+
+
+def test_what_was_answered_is_in_the_log_with_its_vector(world):
+    (answer,) = run(world, world.add_model(1), request(prediction_id="a", features={"distance": True, "hour": 2}))
+    (record,) = read_predictions(world.settings.prediction_log)
+    assert record.features == [1.0, 2.0, 0.2, 7.5, 11.0]
+    assert (record.prediction, record.score) == (answer.prediction, answer.probability)
+    assert (record.revision, record.variant, record.model, record.version) == (1, "champion", "flights", 1)
+
+
+def test_a_value_older_than_its_ttl_is_unknown(world):
+    world.deploy(1, world.add_model(1))
+    (refused,) = run(world, world.add_model(2), request(event_time="2013-03-01T14:00:00Z"))
+    assert "without weather__wind" in refused.message
+
+
+def test_a_tick_is_one_frame_in_the_log(world):
+    run(world, world.add_model(1), *(request() for _ in range(20)))
+    (segment,) = segments(world)
+    assert int.from_bytes(segment.read_bytes()[:4], "little") == segment.stat().st_size - 8
+
+
+def test_a_torn_tail_of_the_log_is_dropped_and_the_rest_is_kept(world):
+    variant = world.add_model(1)
+
+    async def two_ticks() -> None:
+        plane = plane_of(world)
+        await plane.swap(table(1, variant))
+        await plane.predict(request(prediction_id="first"))
+        await plane.predict(request(prediction_id="torn"))
+
+    asyncio.run(two_ticks())
+    (segment,) = segments(world)
+    os.truncate(segment, segment.stat().st_size - 1)
+    assert [record.prediction_id for record in read_predictions(world.settings.prediction_log)] == ["first"]
+
+
+def test_instances_are_refused_as_a_whole_with_every_bad_one_named(world):
+    rows = [request(), request(features={}), request(entities={"carrier": "??"})]
+    variant = world.add_model(1)
+
+    async def refused() -> InvalidInput:
+        plane = plane_of(world)
+        await plane.swap(table(1, variant))
+        with pytest.raises(InvalidInput) as caught:
+            await plane.predict_many(rows)
+        return caught.value
+
+    error = asyncio.run(refused())
+    assert error.message == "2 of 3 instances cannot be scored"
+    assert [detail[:13] for detail in error.details] == ["instances[1]:", "instances[2]:"]
+    assert segments(world) == []
+
+
+def test_a_version_registered_anew_with_other_files_is_loaded_anew(world):
+    first = world.add_model(1)
+    other = world.add_model(2)
+    renamed = type(first)("champion", "flights", 1, other.source, other.digest, 100.0)
+
+    async def digests() -> list[str]:
+        plane, seen = plane_of(world), []
+        for revision, variant in enumerate((first, renamed)):
+            await plane.swap(table(revision, variant))
+            seen.append(plane.runtime("flights").digest)
+        return seen
+
+    assert asyncio.run(digests()) == [first.digest, other.digest]
+
+
+def test_without_a_table_the_answer_is_that_nothing_is_deployed(world):
+    with pytest.raises(Unavailable, match="nothing is deployed yet"):
+        asyncio.run(plane_of(world).predict(request()))
+
+
+@pytest.mark.parametrize(("of", "word"), [(0.9, "very_high"), (0.7, "high"), (0.5, "medium"), (0.49, "low")])
+def test_confidence_is_a_word_for_the_probability_of_the_predicted_class(of, word):
+    assert confidence(of) == word
+
+
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "123", "2013-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"]
+)
+def test_what_is_no_instant_the_log_can_hold_is_refused(text):
+    with pytest.raises(InvalidInput, match="is not an instant"):
+        parse_instant(text)

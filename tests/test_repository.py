@@ -1,0 +1,51 @@
+"""What a stranger finds: a light import, host-free constraints, documented settings, errors and commands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from typer.main import get_command
+
+from noria.config import Settings
+from noria.surface.cli.main import app
+from noria.surface.errors import OUTSIDE
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("mlflow", "pandas", "torch", "ray", "sklearn", "polars", "sqlalchemy", "onnxruntime")
+
+
+def test_importing_noria_loads_nothing_heavy():
+    code = f"import sys, noria; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_constraints_name_no_index_host():
+    assert not re.search(r"https?://", (ROOT / "constraints.txt").read_text())
+
+
+def test_every_setting_is_documented():
+    text = (ROOT / "docs/reference/settings.md").read_text()
+    for section, field in Settings.model_fields.items():
+        names = getattr(field.annotation, "model_fields", {})
+        missing = [f"{section}.{name}" for name in names if f"| `{name}` |" not in text]
+        assert missing == []
+
+
+def test_every_error_code_is_documented():
+    text = (ROOT / "docs/reference/errors.md").read_text()
+    assert [code for code in OUTSIDE if f"| `{code}` |" not in text] == []
+
+
+def test_every_command_is_documented():
+    text = (ROOT / "docs/reference/commands.md").read_text()
+    assert [name for name in commands(get_command(app), "noria") if f"| `{name}` |" not in text] == []
+
+
+def commands(command, prefix):
+    if not hasattr(command, "commands"):
+        return [prefix]
+    return [name for key, child in command.commands.items() for name in commands(child, f"{prefix} {key}")]
