@@ -14,7 +14,7 @@ demo: env-demo  ## install, then play a year of real flights through the whole l
 	@$(BIN)/noria demo flights
 
 test: env  ## install what is missing, then run all tests
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2 --dist loadscope
 
 check: env  ## lint, format, types, import contracts, documentation
 	@$(BIN)/ruff check

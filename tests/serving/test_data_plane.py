@@ -73,7 +73,6 @@ def test_what_was_answered_is_in_the_log_with_its_vector(world):
 
 
 def test_a_value_older_than_its_ttl_is_unknown(world):
-    world.deploy(1, world.add_model(1))
     (refused,) = run(world, world.add_model(2), request(event_time="2013-03-01T14:00:00Z"))
     assert "without weather__wind" in refused.message
 

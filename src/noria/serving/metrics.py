@@ -45,7 +45,7 @@ class ServingMetrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._latencies = _Latencies()
-        self._registry.register(self._latencies)  # type: ignore[arg-type]
+        self._registry.register(self._latencies)
         self._predictions = Counter(
             "model_predictions",
             "Predictions answered.",

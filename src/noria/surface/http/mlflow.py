@@ -20,7 +20,7 @@ from noria.errors import InvalidInput, NoriaError
 from noria.registry import Policies
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside
-from noria.surface.http import mlflow_artifacts, mlflow_registry, mlflow_tracking
+from noria.surface.http import mlflow_artifacts, mlflow_logged_models, mlflow_registry, mlflow_tracking
 from noria.surface.http.mlflow_call import Call, Handler
 
 _log = structlog.get_logger()
@@ -38,7 +38,11 @@ def mlflow_routes(workspace: Workspace, policies: Policies, clock: Clock) -> lis
 
         return respond
 
-    table: Mapping[tuple[str, str], Handler] = {**mlflow_tracking.HANDLERS, **mlflow_registry.HANDLERS}
+    table: Mapping[tuple[str, str], Handler] = {
+        **mlflow_tracking.HANDLERS,
+        **mlflow_logged_models.HANDLERS,
+        **mlflow_registry.HANDLERS,
+    }
     routes: list[BaseRoute] = [
         Route(prefix + path, endpoint(handler), methods=[method])
         for prefix in _PREFIXES

@@ -249,7 +249,7 @@ def _model_fields(model: RegisteredModel) -> search.Fields:
         "last_updated_timestamp": float(to_millis(model.updated_at)),
         "timestamp": float(to_millis(model.updated_at)),
     }
-    return lambda kind, key: model.tags.get(key) if kind == "tags" else attributes.get(key)
+    return lambda kind, key: _tag(model.tags, key) if kind == "tags" else attributes.get(key)
 
 
 def _version_fields(version: ModelVersion) -> search.Fields:
@@ -261,7 +261,12 @@ def _version_fields(version: ModelVersion) -> search.Fields:
         "creation_timestamp": float(to_millis(version.created_at)),
         "last_updated_timestamp": float(to_millis(version.updated_at)),
     }
-    return lambda kind, key: version.tags.get(key) if kind == "tags" else attributes.get(key)
+    return lambda kind, key: _tag(version.tags, key) if kind == "tags" else attributes.get(key)
+
+
+def _tag(tags: Mapping[str, str], key: str) -> str | None:
+    """A tag's value; stock clients ask every search for what is no prompt, which models do not say of themselves."""
+    return tags.get(key, "false" if key == "mlflow.prompt.is_prompt" else None)
 
 
 def _model(tx: Transaction, model: RegisteredModel) -> Json:

@@ -12,8 +12,8 @@ from noria.ids import new_id
 from noria.store.workspace import Workspace, artifact_key, artifact_uri
 from noria.surface.http.mlflow_artifacts import listing
 from noria.surface.http.mlflow_call import Call, Handler, as_pairs
-from noria.tracking import experiments, logged_models, runs, search
-from noria.tracking.entities import Experiment, LoggedModel, Metric, Run
+from noria.tracking import experiments, runs, search
+from noria.tracking.entities import Experiment, Metric, Run
 
 _ROOT = artifact_uri("")
 Json = Mapping[str, object]
@@ -227,64 +227,6 @@ def _list_artifacts(call: Call) -> Json:
     return {"root_uri": run.artifact_uri, "files": files}
 
 
-# logged models
-
-
-def _create_logged_model(call: Call) -> Json:
-    with call.workspace.database.write() as tx:
-        made = logged_models.create(
-            tx,
-            call.text("experiment_id"),
-            name=call.text("name", ""),
-            source_run_id=call.text("source_run_id", ""),
-            model_type=call.text("model_type", ""),
-            params=call.pairs("params"),
-            tags=call.pairs("tags"),
-            at=call.clock.now(),
-        )
-    return {"model": _logged_model(made)}
-
-
-def _get_logged_model(call: Call) -> Json:
-    with call.workspace.database.read() as tx:
-        return {"model": _logged_model(logged_models.get(tx, call.path["model_id"]))}
-
-
-def _finalize_logged_model(call: Call) -> Json:
-    with call.workspace.database.write() as tx:
-        changed = logged_models.change(
-            tx, call.path["model_id"], at=call.clock.now(), status=call.text("status", "LOGGED_MODEL_READY")
-        )
-    return {"model": _logged_model(changed)}
-
-
-def _log_model_params(call: Call) -> Json:
-    with call.workspace.database.write() as tx:
-        logged_models.change(tx, call.path["model_id"], at=call.clock.now(), params=call.pairs("params"))
-    return {}
-
-
-def _set_model_tags(call: Call) -> Json:
-    with call.workspace.database.write() as tx:
-        changed = logged_models.change(tx, call.path["model_id"], at=call.clock.now(), tags=call.pairs("tags"))
-    return {"model": _logged_model(changed)}
-
-
-def _search_logged_models(call: Call) -> Json:
-    with call.workspace.database.read() as tx:
-        found = logged_models.search(tx, call.texts("experiment_ids"))
-    page, rest = call.page(found, default_size=100)
-    return {"models": [_logged_model(item) for item in page], **rest}
-
-
-def _list_model_artifacts(call: Call) -> Json:
-    with call.workspace.database.read() as tx:
-        model = logged_models.get(tx, call.path["model_id"])
-    root = artifact_key(model.artifact_uri)
-    key = f"{root}/{call.text('artifact_directory_path', '')}"
-    return {"root_uri": model.artifact_uri, "files": listing(call.workspace.artifacts, key, relative_to=root)}
-
-
 HANDLERS: Mapping[tuple[str, str], Handler] = {
     ("POST", "/experiments/create"): _create_experiment,
     ("GET", "/experiments/get"): _get_experiment,
@@ -311,13 +253,6 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     ("POST", "/runs/search"): _search_runs,
     ("GET", "/metrics/get-history"): _metric_history,
     ("GET", "/artifacts/list"): _list_artifacts,
-    ("POST", "/logged-models"): _create_logged_model,
-    ("POST", "/logged-models/search"): _search_logged_models,
-    ("GET", "/logged-models/{model_id}"): _get_logged_model,
-    ("PATCH", "/logged-models/{model_id}"): _finalize_logged_model,
-    ("POST", "/logged-models/{model_id}/params"): _log_model_params,
-    ("PATCH", "/logged-models/{model_id}/tags"): _set_model_tags,
-    ("GET", "/logged-models/{model_id}/artifacts/directories"): _list_model_artifacts,
 }
 
 
@@ -406,19 +341,3 @@ def _metric_document(metric: Metric) -> Json:
         "timestamp": to_millis(metric.timestamp),
         "step": metric.step,
     }
-
-
-def _logged_model(model: LoggedModel) -> Json:
-    info = {
-        "model_id": model.model_id,
-        "experiment_id": model.experiment_id,
-        "name": model.name,
-        "creation_timestamp_ms": to_millis(model.created_at),
-        "last_updated_timestamp_ms": to_millis(model.updated_at),
-        "artifact_uri": model.artifact_uri,
-        "status": model.status,
-        "model_type": model.model_type,
-        "source_run_id": model.source_run_id or "",
-        "tags": as_pairs(model.tags),
-    }
-    return {"info": info, "data": {"params": as_pairs(model.params), "metrics": []}}

@@ -1,0 +1,125 @@
+"""The logged-model part of MLflow's protocol: models a client saved, before they are registered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from noria.clock import to_millis
+from noria.store.workspace import artifact_key
+from noria.surface.http.mlflow_artifacts import listing
+from noria.surface.http.mlflow_call import Call, Handler, as_pairs
+from noria.tracking import logged_models, search
+from noria.tracking.entities import LoggedModel
+
+Json = Mapping[str, object]
+
+
+def _create_logged_model(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        made = logged_models.create(
+            tx,
+            call.text("experiment_id"),
+            name=call.text("name", ""),
+            source_run_id=call.text("source_run_id", ""),
+            model_type=call.text("model_type", ""),
+            params=call.pairs("params"),
+            tags=call.pairs("tags"),
+            at=call.clock.now(),
+        )
+    return {"model": _logged_model(made)}
+
+
+def _get_logged_model(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        return {"model": _logged_model(logged_models.get(tx, call.path["model_id"]))}
+
+
+def _finalize_logged_model(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        changed = logged_models.change(
+            tx, call.path["model_id"], at=call.clock.now(), status=call.text("status", "LOGGED_MODEL_READY")
+        )
+    return {"model": _logged_model(changed)}
+
+
+def _log_model_params(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        logged_models.change(tx, call.path["model_id"], at=call.clock.now(), params=call.pairs("params"))
+    return {}
+
+
+def _set_model_tags(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        changed = logged_models.change(tx, call.path["model_id"], at=call.clock.now(), tags=call.pairs("tags"))
+    return {"model": _logged_model(changed)}
+
+
+def _search_logged_models(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        found = logged_models.search(tx, call.texts("experiment_ids"))
+    order = [_order(item) for item in call.objects("order_by")]
+    found = search.select_matching(found, _fields, call.text("filter", ""), order)
+    page, rest = call.page(found, default_size=100)
+    return {"models": [_logged_model(item) for item in page], **rest}
+
+
+def _list_model_artifacts(call: Call) -> Json:
+    with call.workspace.database.read() as tx:
+        model = logged_models.get(tx, call.path["model_id"])
+    root = artifact_key(model.artifact_uri)
+    key = f"{root}/{call.text('artifact_directory_path', '')}"
+    return {"root_uri": model.artifact_uri, "files": listing(call.workspace.artifacts, key, relative_to=root)}
+
+
+HANDLERS: Mapping[tuple[str, str], Handler] = {
+    ("POST", "/logged-models"): _create_logged_model,
+    ("POST", "/logged-models/search"): _search_logged_models,
+    ("GET", "/logged-models/{model_id}"): _get_logged_model,
+    ("PATCH", "/logged-models/{model_id}"): _finalize_logged_model,
+    ("POST", "/logged-models/{model_id}/params"): _log_model_params,
+    ("PATCH", "/logged-models/{model_id}/tags"): _set_model_tags,
+    ("GET", "/logged-models/{model_id}/artifacts/directories"): _list_model_artifacts,
+}
+
+
+# wire shapes
+
+
+def _order(item: Mapping[str, Any]) -> str:
+    return f"{item.get('field_name', '')} {'ASC' if item.get('ascending', True) else 'DESC'}"
+
+
+def _fields(model: LoggedModel) -> search.Fields:
+    attributes: dict[str, search.Value] = {
+        "name": model.name,
+        "model_id": model.model_id,
+        "model_type": model.model_type,
+        "status": model.status,
+        "source_run_id": model.source_run_id,
+        "creation_time": float(to_millis(model.created_at)),
+        "creation_timestamp": float(to_millis(model.created_at)),
+        "last_updated_timestamp": float(to_millis(model.updated_at)),
+    }
+    sources: Mapping[str, Mapping[str, search.Value]] = {
+        "attributes": attributes,
+        "tags": model.tags,
+        "params": model.params,
+    }
+    return lambda kind, key: sources.get(kind, {}).get(key)
+
+
+def _logged_model(model: LoggedModel) -> Json:
+    info = {
+        "model_id": model.model_id,
+        "experiment_id": model.experiment_id,
+        "name": model.name,
+        "creation_timestamp_ms": to_millis(model.created_at),
+        "last_updated_timestamp_ms": to_millis(model.updated_at),
+        "artifact_uri": model.artifact_uri,
+        "status": model.status,
+        "model_type": model.model_type,
+        "source_run_id": model.source_run_id or "",
+        "tags": as_pairs(model.tags),
+    }
+    return {"info": info, "data": {"params": as_pairs(model.params), "metrics": []}}
