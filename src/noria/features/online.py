@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,11 @@ class _Entry(msgspec.Struct, array_like=True, frozen=True):
     created_timestamp: int
     values: list[float | None]
 
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """What makes a row newer than another."""
+        return self.event_timestamp, self.created_timestamp
+
 
 class OnlineFeatures:
     """Writes and looks up the newest known row of each entity. Share a handle within one thread only."""
@@ -54,21 +59,18 @@ class OnlineFeatures:
 
         A row older than the one stored for its entity is left out, so late rows never undo newer ones.
         """
-        import polars as pl
-
-        keys = list(view.entity.join_keys)
-        newest = rows.sort("event_timestamp", "created_timestamp").unique(keys, keep="last", maintain_order=True)
-        stamps = newest.select(pl.col("event_timestamp", "created_timestamp").dt.epoch("ms")).rows()
-        names = [_key(view.name, values) for values in newest.select(keys).rows()]
-        values = newest.select(view.fields).rows()
-        stored = self._store.get_many(names) if len(names) < 30_000 else {}
-        entries = [
-            (name, self._encode(_Entry(stamp[0], stamp[1], list(row))))
-            for name, stamp, row in zip(names, stamps, values, strict=True)
-            if name not in stored or self._stamp(stored[name]) < stamp
+        newest: dict[str, _Entry] = {}
+        for key, entry in _entries(view, rows):
+            if key not in newest or newest[key].stamp <= entry.stamp:
+                newest[key] = entry
+        stored = self._store.get_many(list(newest))
+        fresh = [
+            (key, self._encode(entry))
+            for key, entry in newest.items()
+            if key not in stored or self._decode(stored[key]).stamp < entry.stamp
         ]
-        self._store.put_many(entries)
-        return len(entries)
+        self._store.put_many(fresh)
+        return len(fresh)
 
     def lookup(self, view: ViewSpec, entities: Mapping[str, str | int], at: int) -> Sequence[float | None]:
         """The fields of ``view`` for the entity at ``at`` (UTC milliseconds), null when older than the TTL.
@@ -95,18 +97,28 @@ class OnlineFeatures:
             return [None] * len(view.fields)
         return entry.values
 
-    def _stamp(self, content: bytes) -> tuple[int, int]:
-        entry = self._decode(content)
-        return entry.event_timestamp, entry.created_timestamp
+
+def _entries(view: FeatureView, rows: pl.DataFrame) -> Iterator[tuple[str, _Entry]]:
+    """Each row's key and entry; plain loops, because most calls bring fewer rows than a query plan is worth."""
+    keys, fields = list(view.entity.join_keys), list(view.fields)
+    events, created = (rows[name].dt.epoch("ms").to_list() for name in ("event_timestamp", "created_timestamp"))
+    names = zip(*(rows[name].to_list() for name in keys), strict=True)
+    values = zip(*(rows[name].to_list() for name in fields), strict=True)
+    for name, event, creation, row in zip(names, events, created, values, strict=True):
+        yield _key(view.name, name), _Entry(event, creation, list(row))
 
 
 def visible_between(rows: pl.DataFrame, since: datetime | None, until: datetime) -> pl.DataFrame:
     """The rows that became known in (``since``, ``until``]."""
+    known = visible_at() <= to_millis(until)
+    return rows.filter(known if since is None else known & (visible_at() > to_millis(since)))
+
+
+def visible_at() -> pl.Expr:
+    """When a feature row became known, in UTC milliseconds: once it had both happened and been recorded."""
     import polars as pl
 
-    visible_at = pl.max_horizontal("event_timestamp", "created_timestamp").dt.epoch("ms")
-    known = visible_at <= to_millis(until)
-    return rows.filter(known if since is None else known & (visible_at > to_millis(since)))
+    return pl.max_horizontal("event_timestamp", "created_timestamp").dt.epoch("ms")
 
 
 def _key(view: str, values: Sequence[object]) -> str:

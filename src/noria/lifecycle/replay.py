@@ -9,10 +9,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
+import uvloop
 
-from noria.clock import ReplayClock, from_millis, iso, to_millis
+from noria.clock import ReplayClock, to_millis
+from noria.data.observations import Observations
 from noria.features import OnlineFeatures
-from noria.features.online import visible_between
+from noria.features.online import visible_at
 from noria.lifecycle.traffic import Outcome, Traffic
 from noria.lifecycle.wheel import Wheel
 from noria.pipelines import Journal
@@ -20,7 +22,9 @@ from noria.pipelines import Journal
 if TYPE_CHECKING:
     import polars as pl
 
+_BEGINNING = -(2**62)
 _HOUR_MILLIS = 3_600_000
+_RFC_3339 = "%Y-%m-%dT%H:%M:%S%.3fZ"
 OnDay = Callable[[date, Outcome], None]
 EndOfDay = Callable[[date], None]
 RouteReady = Callable[[int], None]
@@ -30,9 +34,23 @@ RouteReady = Callable[[int], None]
 class _Hour:
     """What happens in one hour: requests, then the labels that became known in it."""
 
-    start: datetime
+    start: int
     requests: Sequence[bytes]
     labels: Sequence[dict[str, object]]
+
+
+class _Timeline:
+    """Rows in the order of a moment (UTC milliseconds), cut by binary search: an hour of a year is looked up often."""
+
+    def __init__(self, rows: pl.DataFrame, moment: pl.Expr) -> None:
+        known = rows.with_columns(__moment=moment).filter(moment.is_not_null()).sort("__moment", maintain_order=True)
+        self._moments = known["__moment"].to_numpy()
+        self._rows = known.drop("__moment")
+
+    def between(self, start: int, end: int) -> pl.DataFrame:
+        """The rows of [``start``, ``end``)."""
+        first, last = self._moments.searchsorted([start, end])
+        return self._rows[int(first) : int(last)]
 
 
 class Replay:
@@ -48,8 +66,9 @@ class Replay:
         self._journal = journal
         self._since, self._until = since, until
         project = wheel.project
-        self._views = [(view, view.load()) for view in project.views]
-        self._events = _events(project.observations.load(), wheel, since, until)
+        self._views = [(view, _Timeline(view.load(), visible_at())) for view in project.views]
+        self._requests, self._labels = self._timelines(project.observations, since, until)
+        self._keys = sorted({key for view in project.views for key in view.entity.join_keys})
 
     def play(self, gateway: str, *, route_ready: RouteReady, end_of_day: EndOfDay, on_day: OnDay) -> Outcome:
         """Play every day not yet journaled; returns what was sent over all of it.
@@ -69,7 +88,8 @@ class Replay:
     def _day(self, day: date, gateway: str, route_ready: RouteReady, end_of_day: EndOfDay) -> Outcome:
         def traffic() -> dict[str, object]:
             route_ready(self._wheel.publish_routes())
-            outcome = asyncio.run(self._send_day(day, gateway))
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                outcome = runner.run(self._send_day(day, gateway))
             return {"sent": outcome.sent, "failed": outcome.failed, "first_failure": outcome.first_failure}
 
         def turn() -> dict[str, object]:
@@ -89,7 +109,7 @@ class Replay:
         outcome = Outcome(0, 0)
         try:
             for hour in self._hours(day):
-                self._materialize(hour.start - timedelta(hours=1), hour.start)
+                self._materialize(hour.start - _HOUR_MILLIS, hour.start)
                 outcome += await traffic.post("/predict", hour.requests)
                 if hour.labels:
                     outcome += await traffic.post("/labels", [msgspec.json.encode({"labels": hour.labels})])
@@ -101,13 +121,14 @@ class Replay:
         """Empty online features filled as known when ``day`` began: nothing of a day cut short stays."""
         self._wheel.workspace.open_online(fresh=True).close()
         self._online = OnlineFeatures(self._wheel.workspace.open_online())
-        self._materialize(None, _start_of(day) - timedelta(hours=1))
+        self._materialize(_BEGINNING, to_millis(_start_of(day)) - _HOUR_MILLIS)
         return self._online
 
-    def _materialize(self, since: datetime | None, until: datetime) -> None:
+    def _materialize(self, since: int, until: int) -> None:
+        """Bring what became known in (``since``, ``until``] online."""
         assert self._online is not None
         for view, rows in self._views:
-            fresh = visible_between(rows, since, until)
+            fresh = rows.between(since + 1, until + 1)
             if fresh.height:
                 self._online.materialize(view, fresh)
 
@@ -116,53 +137,43 @@ class Replay:
             yield (self._since + timedelta(days=offset)).date()
 
     def _hours(self, day: date) -> Iterator[_Hour]:
-        import polars as pl
-
         begin = to_millis(_start_of(day))
-        requests = self._events.filter(pl.col("at").is_between(begin, begin + 24 * _HOUR_MILLIS, closed="left"))
-        labels = self._events.filter(pl.col("known").is_between(begin, begin + 24 * _HOUR_MILLIS, closed="left"))
         for start in range(begin, begin + 24 * _HOUR_MILLIS, _HOUR_MILLIS):
-            now = pl.col("at").is_between(start, start + _HOUR_MILLIS, closed="left")
-            known = pl.col("known").is_between(start, start + _HOUR_MILLIS, closed="left")
+            requests = self._requests.between(start, start + _HOUR_MILLIS)
+            labels = self._labels.between(start, start + _HOUR_MILLIS)
             yield _Hour(
-                from_millis(start),
-                [self._request(row) for row in requests.filter(now).iter_rows(named=True)],
-                [_label(row) for row in labels.filter(known).iter_rows(named=True)],
+                start,
+                [self._request(row) for row in requests.rows(named=True)],
+                labels.drop("__known").rows(named=True),
             )
 
     def _request(self, row: dict[str, object]) -> bytes:
-        project = self._wheel.project
-        keys = {key for view in project.views for key in view.entity.join_keys}
         return msgspec.json.encode(
             {
-                "prediction_id": row["id"],
-                "event_time": iso(from_millis(int(str(row["at"])))),
-                "entities": {key: row[key] for key in sorted(keys)},
-                "features": {name: row[name] for name in project.observations.request_columns},
+                "prediction_id": row["__id"],
+                "event_time": row["__time"],
+                "entities": {key: row[key] for key in self._keys},
+                "features": {name: row[name] for name in self._wheel.project.observations.request_columns},
             }
         )
 
+    @staticmethod
+    def _timelines(table: Observations, since: datetime, until: datetime) -> tuple[_Timeline, _Timeline]:
+        """What is asked in [``since``, ``until``), and the outcomes of it in the order they became known."""
+        import polars as pl
 
-def _events(rows: pl.DataFrame, wheel: Wheel, since: datetime, until: datetime) -> pl.DataFrame:
-    import polars as pl
-
-    table = wheel.project.observations
-    event = pl.col(table.event_time)
-    return rows.filter(event.is_between(since, until, closed="left")).with_columns(
-        id=pl.col(table.key).cast(pl.String),
-        at=event.dt.epoch("ms"),
-        known=pl.when(pl.col(table.label).is_not_null()).then(pl.col(table.label_time).dt.epoch("ms")),
-        outcome=pl.col(table.label).cast(pl.Float64),
-    )
-
-
-def _label(row: dict[str, object]) -> dict[str, object]:
-    return {
-        "prediction_id": row["id"],
-        "event_time": iso(from_millis(int(str(row["at"])))),
-        "observed_at": iso(from_millis(int(str(row["known"])))),
-        "label": row["outcome"],
-    }
+        event, known = pl.col(table.event_time), pl.col(table.label_time)
+        asked = table.load().filter(event.is_between(since, until, closed="left"))
+        key, time = pl.col(table.key).cast(pl.String), event.dt.to_string(_RFC_3339)
+        requests = asked.with_columns(__id=key, __time=time)
+        labels = asked.filter(pl.col(table.label).is_not_null()).select(
+            prediction_id=key,
+            event_time=time,
+            observed_at=known.dt.to_string(_RFC_3339),
+            label=pl.col(table.label).cast(pl.Float64),
+            __known=known,
+        )
+        return _Timeline(requests, event.dt.epoch("ms")), _Timeline(labels, pl.col("__known").dt.epoch("ms"))
 
 
 def _start_of(day: date) -> datetime:

@@ -21,7 +21,7 @@ from noria.monitoring.watch import Watch, labelled, watch_day
 from noria.pipelines import Project, TrainingRequest, train_version
 from noria.registry import ModelVersion, Stage, approve, get_version, transition, version_in_stage
 from noria.registry.stages import history, request_transition
-from noria.rollout import CanaryPolicy, Decision, Variant, current_routes, judge_step, publish, set_routes
+from noria.rollout import CanaryPolicy, Decision, Variant, judge_step, set_routes
 from noria.rollout.canary import Quality, compare
 from noria.rollout.records import (
     PROMOTED,
@@ -34,6 +34,7 @@ from noria.rollout.records import (
     running_rollout,
     start_rollout,
 )
+from noria.rollout.routes import write_routes
 from noria.store.database import Transaction
 from noria.store.workspace import Workspace, artifact_key
 
@@ -298,16 +299,6 @@ class Wheel:
         ]
         matrix = np.array(rows, dtype=np.float64).reshape(-1, 2)
         return matrix[:, 0], matrix[:, 1]
-
-
-def write_routes(workspace: Workspace, deployment: str) -> int:
-    """Put a deployment's current route table where gateways read it; returns its revision, 0 when there is none."""
-    with workspace.database.read() as tx:
-        table = current_routes(tx, deployment)
-    if table is None:
-        return 0
-    publish(table, workspace.route_file(deployment))
-    return table.revision
 
 
 def _variant(version: ModelVersion, name: str, percent: float) -> Variant:

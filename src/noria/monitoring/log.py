@@ -6,6 +6,7 @@ segments of its own, so a killed writer can only tear the tail of its last one, 
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import time
@@ -66,7 +67,15 @@ class LogWriter:
             by_day.setdefault(record.event_time // _MILLIS_A_DAY, []).append(record)
         for day, batch in by_day.items():
             payload = self._encoder.encode(batch)
-            os.write(self._open(day), _FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
+            self._write(self._open(day), _FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
+
+    @staticmethod
+    def _write(handle: int, frame: bytes) -> None:
+        """All of ``frame`` or nothing: readers stop at a torn frame, so none may stand before a whole one."""
+        written = os.write(handle, frame)
+        if written < len(frame):
+            os.ftruncate(handle, os.fstat(handle).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _open(self, day: int) -> int:
         if day != self._day:

@@ -18,8 +18,7 @@ from noria.config import CONFIG_FILE, Settings, load_settings
 from noria.data.observations import Observations
 from noria.errors import InvalidConfig, NoriaError
 from noria.features.definitions import FeatureView
-from noria.registry.entities import Stage
-from noria.registry.policy import MetricCondition, Policies, Policy, StageRule
+from noria.registry import Policies
 
 FEATURES_FILE = "features.py"
 TRAIN_FILE = "train.py"
@@ -57,7 +56,7 @@ class Project:
     @functools.cached_property
     def policies(self) -> Policies:
         """The policies of noria.toml."""
-        return policies_of(self.settings)
+        return Policies.from_settings(self.settings.policies)
 
     def code_tags(self) -> dict[str, str]:
         """Which code this is: hash of the three files, and the Git commit when there is one."""
@@ -133,25 +132,6 @@ def _get(module: ModuleType, file: str, name: str, kind: Any) -> Any:
         expected = "a function" if kind is Callable else getattr(kind, "__name__", "a list")
         raise InvalidConfig(f"{file} must define `{name}`, {expected}", remedy="See docs/how-to/your-own-table.md.")
     return value
-
-
-def policies_of(settings: Settings) -> Policies:
-    """The policies of noria.toml."""
-    return Policies(
-        tuple(
-            Policy(pattern, {Stage(stage): _rule(rule) for stage, rule in policy.stages.items()})
-            for pattern, policy in settings.policies.items()
-        )
-    )
-
-
-def _rule(rule: Any) -> StageRule:
-    return StageRule(
-        required_tags=tuple(rule.required_tags),
-        required_metrics=tuple(MetricCondition.parse(text) for text in rule.required_metrics),
-        approvals=rule.approvals,
-        reason_required=rule.reason_required,
-    )
 
 
 def _git_commit(folder: Path) -> str | None:

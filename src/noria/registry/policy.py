@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from noria.config import PolicySettings, StageRuleSettings
 from noria.errors import InvalidConfig
 from noria.registry.entities import Approval, ModelVersion, Stage
 
@@ -61,6 +62,16 @@ class StageRule:
     approvals: int = 0
     reason_required: bool = False
 
+    @classmethod
+    def from_settings(cls, settings: StageRuleSettings) -> StageRule:
+        """One stage's rule as noria.toml has it. Raises InvalidConfig for what is no metric condition."""
+        return cls(
+            required_tags=tuple(settings.required_tags),
+            required_metrics=tuple(MetricCondition.parse(text) for text in settings.required_metrics),
+            approvals=settings.approvals,
+            reason_required=settings.reason_required,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -95,6 +106,16 @@ class Policies:
     """All policies of a project; the first whose pattern matches a model applies."""
 
     policies: Sequence[Policy] = ()
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, PolicySettings]) -> Policies:
+        """The policies of noria.toml: name pattern → policy. Raises InvalidConfig for what is no metric condition."""
+        return cls(
+            tuple(
+                Policy(pattern, {Stage(stage): StageRule.from_settings(rule) for stage, rule in policy.stages.items()})
+                for pattern, policy in settings.items()
+            )
+        )
 
     def of(self, model: str) -> Policy:
         """The policy of ``model``; one without conditions when none matches."""

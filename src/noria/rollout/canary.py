@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from math import sqrt
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+    Floats = NDArray[np.float64]
+
 _LOOKS_A_STEP = 14
 
 
@@ -87,12 +91,12 @@ def compare(
     looks = len(policy.steps) * _LOOKS_A_STEP
     width = NormalDist().inv_cdf(1 - policy.false_alarm / looks)
     measure = _auc if task == "classification" else _negative_relative_error
-    scale = 1.0 if task == "classification" else float(np.mean(np.abs(champion[0] - champion[1]))) or 1.0
+    scale = 1.0 if task == "classification" else float(abs(champion[0] - champion[1]).mean()) or 1.0
     sides = [measure(*champion, scale), measure(*canary, scale)]
     if any(side is None for side in sides):
         return None
     (old, old_variance), (new, new_variance) = [side for side in sides if side is not None]
-    margin = width * float(np.sqrt(old_variance + new_variance))
+    margin = width * sqrt(old_variance + new_variance)
     return Quality(
         measure="auc" if task == "classification" else "mean absolute error (relative, negated)",
         champion=old,
@@ -107,19 +111,19 @@ def compare(
 
 def _auc(scores: Floats, labels: Floats, _scale: float) -> tuple[float, float] | None:
     """AUC and its variance by DeLong, DeLong & Clarke-Pearson (1988); None without ten rows of each class."""
-    positive, negative = np.sort(scores[labels > 0.5]), np.sort(scores[labels <= 0.5])
+    positive, negative = scores[labels > 0.5], scores[labels <= 0.5]
     if len(positive) < 10 or len(negative) < 10:
         return None
     over = _placements(positive, negative)
     under = 1 - _placements(negative, positive)
-    variance = float(np.var(over, ddof=1) / len(positive) + np.var(under, ddof=1) / len(negative))
+    variance = float(over.var(ddof=1) / len(positive) + under.var(ddof=1) / len(negative))
     return float(over.mean()), variance
 
 
 def _placements(values: Floats, others: Floats) -> Floats:
     """For each of ``values`` the share of ``others`` below it, ties counting half."""
-    below = np.searchsorted(others, values, side="left")
-    upto = np.searchsorted(others, values, side="right")
+    others = others[others.argsort()]
+    below, upto = others.searchsorted(values, side="left"), others.searchsorted(values, side="right")
     result: Floats = (below + upto) / (2 * len(others))
     return result
 
@@ -128,5 +132,5 @@ def _negative_relative_error(scores: Floats, labels: Floats, scale: float) -> tu
     """Minus the mean absolute error in units of the champion's, and its variance; None below ten rows."""
     if len(scores) < 10:
         return None
-    errors = np.abs(scores - labels) / scale
-    return -float(errors.mean()), float(np.var(errors, ddof=1) / len(errors))
+    errors = abs(scores - labels) / scale
+    return -float(errors.mean()), float(errors.var(ddof=1) / len(errors))

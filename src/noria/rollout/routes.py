@@ -17,6 +17,7 @@ from noria.errors import CorruptArtifact, InvalidInput
 from noria.store.blobs import write_atomically
 from noria.store.database import Transaction, to_json
 from noria.store.tables import route_tables
+from noria.store.workspace import Workspace
 
 _BUCKETS = 10_000
 
@@ -117,6 +118,16 @@ def publish(table: RouteTable, path: Path) -> None:
     content = json.dumps(document, indent=1).encode()
     if not path.is_file() or path.read_bytes() != content:
         write_atomically(path, content)
+
+
+def write_routes(workspace: Workspace, deployment: str) -> int:
+    """Put a deployment's current route table where gateways read it; returns its revision, 0 when there is none."""
+    with workspace.database.read() as tx:
+        table = current_routes(tx, deployment)
+    if table is None:
+        return 0
+    publish(table, workspace.route_file(deployment))
+    return table.revision
 
 
 def read_routes(path: Path) -> RouteTable:

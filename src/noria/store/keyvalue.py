@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+_MOST_VARIABLES = 30_000  # SQLite takes 32,766 in one statement
 
 
 class KeyValueStore:
@@ -39,8 +40,12 @@ class KeyValueStore:
 
     def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         """The values of the ``keys`` that exist."""
-        marks = ",".join("?" * len(keys))
-        return dict(self._connection.execute(f"SELECT key, value FROM entries WHERE key IN ({marks})", keys))
+        found: dict[str, bytes] = {}
+        for start in range(0, len(keys), _MOST_VARIABLES):
+            some = keys[start : start + _MOST_VARIABLES]
+            marks = ",".join("?" * len(some))
+            found.update(self._connection.execute(f"SELECT key, value FROM entries WHERE key IN ({marks})", some))
+        return found
 
     def close(self) -> None:
         """Close the file."""

@@ -11,7 +11,6 @@ from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from noria.config import CONFIG_FILE, Settings, load_settings
 from noria.errors import InvalidConfig, NoriaError
@@ -83,6 +82,8 @@ def show(rows: Sequence[Mapping[str, object]], *, as_json: bool, title: str) -> 
     if as_json:
         print(json.dumps(list(rows), default=str))
         return
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left")
     for column in rows[0] if rows else ["(none)"]:
         table.add_column(column.replace("_", " "))

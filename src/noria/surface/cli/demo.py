@@ -7,21 +7,21 @@ import shutil
 import time
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from noria.config import CONFIG_FILE
 from noria.errors import Conflict, NotFound
-from noria.lifecycle.journey import Callbacks, Journey
-from noria.lifecycle.summary import Event, summarize, timeline
-from noria.lifecycle.traffic import Outcome
-from noria.pipelines import load_project
 from noria.store.workspace import Workspace
 from noria.surface.cli.context import DEMO_PREFIX, actor, clear_errors, talk
 from noria.surface.cli.processes import Child
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from noria.lifecycle.summary import Event
+    from noria.lifecycle.traffic import Outcome
 
 _PACKAGE = Path(__file__).parents[2]
 _EXAMPLES = (_PACKAGE / "_examples", _PACKAGE.parents[1] / "examples")  # in a wheel, in a checkout
@@ -35,6 +35,10 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on the last line.")] = False,
 ) -> None:
     """Play an example's history as live traffic: train, promote, serve, watch, retrain, canary, roll back."""
+    from noria.lifecycle.journey import Callbacks, Journey
+    from noria.lifecycle.summary import summarize, timeline
+    from noria.pipelines import load_project
+
     started = time.perf_counter()
     target = folder or Path.cwd() / f"{DEMO_PREFIX}{Path(example).name}"
     _prepare(_source(example), target, resume=resume)
@@ -99,6 +103,8 @@ def _prepare(source: Path, target: Path, *, resume: bool) -> None:
 
 
 def _progress() -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -110,6 +116,8 @@ def _progress() -> Progress:
 
 
 def _print_timeline(events: list[Event], summary: dict[str, object], folder: Path) -> None:
+    from rich.table import Table
+
     table = Table(title="What happened, in data time", title_justify="left")
     for column in ("when (UTC)", "what", "why"):
         table.add_column(column)

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from noria.clock import SystemClock, iso
-from noria.pipelines import load_project
 from noria.registry import approve as record_approval
 from noria.registry import get_version, list_versions
 from noria.registry.models import aliases, list_models
@@ -85,6 +84,7 @@ def move(
 ) -> None:
     """Move a version to a stage, when the policy allows; one that enters Production is deployed."""
     from noria.lifecycle.operations import move_version
+    from noria.pipelines import load_project
 
     folder, _, workspace = open_workspace(project)
     moved = move_version(

@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from noria.errors import AlreadyExists
-from noria.lifecycle.operations import train_now
-from noria.pipelines import load_project
 from noria.store.workspace import Workspace
 from noria.surface.cli.context import JsonOption, ProjectOption, actor, clear_errors, find_project, out, talk
 
@@ -36,6 +33,11 @@ def init(
 @clear_errors
 def run(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     """Train a version of the project's model, register it, and deploy it when the policy allows."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from noria.lifecycle.operations import train_now
+    from noria.pipelines import load_project
+
     loaded = load_project(find_project(project))
     workspace = Workspace(loaded.folder, loaded.settings)
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=talk) as bars:

@@ -10,8 +10,6 @@ import typer
 
 from noria.surface.cli.context import ProjectOption, clear_errors, open_workspace, talk
 from noria.surface.cli.processes import Child
-from noria.surface.http.listen import bind
-from noria.surface.http.listen import serve as serve_on
 
 PortOption = Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one. noria.toml's by default.")]
 HostOption = Annotated[str | None, typer.Option(help="Address to bind; noria.toml's by default.")]
@@ -23,8 +21,10 @@ def serve(
     project: ProjectOption = None, host: HostOption = None, port: PortOption = None, announce: AnnounceOption = False
 ) -> None:
     """Run the gateway: predictions over REST and the Open Inference Protocol."""
-    from noria.lifecycle.wheel import write_routes
+    from noria.rollout.routes import write_routes
     from noria.surface.http.gateway import Gateway, GatewaySettings
+    from noria.surface.http.listen import bind
+    from noria.surface.http.listen import serve as serve_on
 
     _, settings, workspace = open_workspace(project)
     write_routes(workspace, settings.project.name)
@@ -45,12 +45,14 @@ def server(
     project: ProjectOption = None, host: HostOption = None, port: PortOption = None, announce: AnnounceOption = False
 ) -> None:
     """Run the server: MLflow's REST protocol and the console."""
-    from noria.pipelines.project import policies_of
+    from noria.registry import Policies
+    from noria.surface.http.listen import bind
+    from noria.surface.http.listen import serve as serve_on
     from noria.surface.http.server import create_app
 
     _, settings, workspace = open_workspace(project)
     listener = bind(host or settings.server.host, settings.server.port if port is None else port)
-    application = create_app(workspace, policies_of(settings))
+    application = create_app(workspace, Policies.from_settings(settings.policies))
     serve_on(application, listener, ready=lambda bound: _announce("server", bound, announce))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -13,6 +14,9 @@ from noria.clock import iso
 from noria.store.database import Database
 from noria.surface.console.chart import HEIGHT, WIDTH
 from noria.surface.console.overview import gather
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 STATIC = Path(__file__).parent / "static"
 _HEADERS = {
@@ -25,6 +29,18 @@ _HEADERS = {
 
 def console_routes(database: Database) -> list[BaseRoute]:
     """The overview at ``/``."""
+
+    def overview(_request: Request) -> Response:
+        page = _template().render(overview=gather(database), width=WIDTH, height=HEIGHT)
+        return HTMLResponse(page, headers=_HEADERS)
+
+    return [Route("/", overview)]
+
+
+@functools.cache
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=select_autoescape(),
@@ -33,10 +49,4 @@ def console_routes(database: Database) -> list[BaseRoute]:
         lstrip_blocks=True,
     )
     environment.filters["iso"] = iso
-    template = environment.get_template("overview.html")
-
-    def overview(_request: Request) -> Response:
-        page = template.render(overview=gather(database), width=WIDTH, height=HEIGHT)
-        return HTMLResponse(page, headers=_HEADERS)
-
-    return [Route("/", overview)]
+    return environment.get_template("overview.html")

@@ -40,6 +40,7 @@ def serve(application: Any, listener: socket.socket, *, ready: Callable[[int], N
         loop="uvloop",
         http="httptools",
         access_log=False,
+        proxy_headers=False,
         log_level="warning",
         lifespan="on",
         timeout_graceful_shutdown=5,
