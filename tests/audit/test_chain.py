@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from contextlib import closing
 from datetime import UTC, datetime
+from random import Random
 
 import pytest
 from sqlalchemy import delete
 
 from noria import audit
-from noria.errors import BrokenChain
+from noria.errors import BrokenChain, NoriaError
+from noria.registry import NewVersion, Policies, Stage, approve, register_version, transition
+from noria.registry.models import delete_model, set_alias, update_model
+from noria.registry.versions import delete_version, update_version
 from noria.store import Database
 from noria.store.tables import audit_entries
 
@@ -25,6 +31,17 @@ def database(tmp_path):
             audit.append(tx, at=NOW, actor="someone", action="model.create", subject="model:m", detail=detail)
     yield database
     database.close()
+
+
+@pytest.fixture
+def governed(database):
+    """A model with a version that was approved and moved."""
+    with database.write() as tx:
+        register_version(tx, NewVersion(model="m", source="mlflow-artifacts:/m"), at=NOW, actor="someone")
+        approve(tx, "m", 1, Stage.PRODUCTION, at=NOW, actor="someone", reason="read")
+        transition(tx, "m", 1, Stage.STAGING, policies=Policies(), at=NOW, actor="someone")
+        audit.verify(tx)
+    return database
 
 
 def test_an_untouched_chain_verifies(database):
@@ -62,3 +79,45 @@ def test_an_emptied_chain_verifies_as_empty(database):
         tx.execute(delete(audit_entries))
     with database.read() as tx:
         assert audit.verify(tx).entries == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        ("UPDATE model_versions SET stage = 'Production'", "model_versions m/1 was changed without an audit entry"),
+        ("UPDATE transitions SET reason = 'another'", "transitions 1 was changed"),
+        ("DELETE FROM approvals", "approvals m/1/Production/someone was removed"),
+        (
+            "INSERT INTO model_aliases VALUES ('m', 'champion', 1)",
+            "model_aliases m/champion is in the records",
+        ),
+    ],
+)
+def test_a_record_changed_behind_the_chain_is_found(governed, change, finding):
+    with governed.write() as tx:
+        tx.exec_driver_sql(change)
+    with governed.read() as tx, pytest.raises(BrokenChain) as caught:
+        audit.verify(tx)
+    assert finding in str(caught.value)
+
+
+def test_every_governed_change_is_sealed_and_a_deletion_leaves_nothing_open(governed):
+    with governed.write() as tx:
+        set_alias(tx, "m", "champion", 1, at=NOW, actor="someone")
+        update_model(tx, "m", at=NOW, actor="someone", description="of something")
+        update_version(tx, "m", 1, at=NOW, actor="someone", tags={"a": "b"})
+        audit.verify(tx)
+        delete_version(tx, "m", 1, at=NOW, actor="someone")
+        delete_model(tx, "m", at=NOW, actor="someone")
+        audit.verify(tx)
+
+
+def test_a_damaged_file_is_a_finding_and_no_traceback(governed, tmp_path):
+    copy = tmp_path / "copy.db"
+    governed.copy_to(copy)
+    whole = copy.read_bytes()
+    random = Random(7)
+    for place in [*range(0, 100, 3), *(random.randrange(len(whole)) for _ in range(60))]:
+        copy.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with contextlib.suppress(NoriaError), closing(Database(f"sqlite:///{copy}")) as database, database.read() as tx:
+            audit.verify(tx)

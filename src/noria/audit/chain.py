@@ -1,20 +1,25 @@
-"""A hash chain: each entry's hash covers its content and the hash before it."""
+"""A hash chain: each entry's hash covers its content, the rows it changed and the hash before it."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Row, insert, select
 
+from noria.audit import seals
+from noria.audit.seals import RowKey
 from noria.clock import from_millis, to_millis
 from noria.errors import BrokenChain
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import audit_entries
 
 GENESIS_HASH = "0" * 64
+_FAULTS_SHOWN = 20
+_REMEDY = "The database was changed outside Noria: restore a copy whose chain verifies."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +44,19 @@ class Verification:
 
 
 def append(
-    tx: Transaction, *, at: datetime, actor: str, action: str, subject: str, detail: Mapping[str, object]
+    tx: Transaction,
+    *,
+    at: datetime,
+    actor: str,
+    action: str,
+    subject: str,
+    detail: Mapping[str, object],
+    changed: Sequence[RowKey] = (),
 ) -> None:
-    """Add an entry inside the transaction of the change it records: both commit, or neither."""
+    """Add an entry inside the transaction of the change it records, after it: both commit, or neither.
+
+    ``changed`` names the rows it inserted, updated or deleted; their content is sealed with the entry.
+    """
     last = tx.execute(
         select(audit_entries.c.sequence, audit_entries.c.entry_hash).order_by(audit_entries.c.sequence.desc()).limit(1)
     ).first()
@@ -53,6 +68,7 @@ def append(
         "action": action,
         "subject": subject,
         "detail": to_json(detail),
+        "seals": to_json(seals.take(tx, changed)),
         "previous_hash": previous,
     }
     tx.execute(insert(audit_entries).values(**row, entry_hash=_hash(row)))
@@ -65,18 +81,23 @@ def entries(tx: Transaction, *, limit: int = 100, newest_first: bool = True) -> 
 
 
 def verify(tx: Transaction) -> Verification:
-    """Walk the whole chain. Raises BrokenChain at the first entry that was edited, removed or moved.
+    """Walk the whole chain, then hold the records against it.
 
-    A cut-off tail cannot be seen from inside; compare the head with one kept elsewhere.
+    Raises BrokenChain at the first entry that was edited, removed or moved, and for every governed row that differs
+    from what the chain sealed. A tail cut off together with its changes cannot be seen from inside: compare the head
+    with one kept elsewhere.
     """
     expected, previous = 1, GENESIS_HASH
+    sealed: dict[str, str | None] = {}
     for row in tx.execute(select(audit_entries).order_by(audit_entries.c.sequence)):
         for failure in _faults(row, expected, previous):
-            raise BrokenChain(
-                f"audit entry {row.sequence} {failure}",
-                remedy="The database was changed outside Noria: restore a copy whose chain verifies.",
-            )
+            raise BrokenChain(f"audit entry {row.sequence} {failure}", remedy=_REMEDY)
+        sealed |= json.loads(row.seals)
         expected, previous = row.sequence + 1, row.entry_hash
+    found = list(seals.faults(tx, sealed))
+    if found:
+        shown = found[:_FAULTS_SHOWN] + [f"and {len(found) - _FAULTS_SHOWN} more"] * (len(found) > _FAULTS_SHOWN)
+        raise BrokenChain("the records are not what the audit chain says", details=shown, remedy=_REMEDY)
     return Verification(entries=expected - 1, head=previous)
 
 
@@ -90,7 +111,7 @@ def _faults(row: Row[tuple[object, ...]], expected: int, previous: str) -> Itera
 
 
 def _hash(row: Mapping[str, object]) -> str:
-    fields = ("sequence", "recorded_at", "actor", "action", "subject", "detail", "previous_hash")
+    fields = ("sequence", "recorded_at", "actor", "action", "subject", "detail", "seals", "previous_hash")
     return hashlib.sha256(to_json([row[field] for field in fields]).encode()).hexdigest()
 
 

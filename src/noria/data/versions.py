@@ -69,7 +69,15 @@ def snapshot(
         )
     )
     detail = {"name": name, "rows": frame.height}
-    audit.append(tx, at=at, actor=actor, action="dataset.snapshot", subject=f"dataset:{version_id}", detail=detail)
+    audit.append(
+        tx,
+        at=at,
+        actor=actor,
+        action="dataset.snapshot",
+        subject=f"dataset:{version_id}",
+        detail=detail,
+        changed=[(dataset_versions, (version_id,))],
+    )
     return get_dataset(tx, version_id)
 
 

@@ -154,6 +154,8 @@ class Journey:
         rows = self._project.observations.load()
         last = cast(datetime, rows[self._project.observations.event_time].max())
         until = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
+        if f"turn:{last.date()}" in self._journal.results():
+            return
         replay = Replay(self._wheel, self._clock, self._journal, since=self._start, until=until)
         days = (until - self._start).days
         url = self._callbacks.gateway()

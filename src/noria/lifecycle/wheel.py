@@ -200,7 +200,7 @@ class Wheel:
         passed = self.start_canary(version)
         with self.workspace.database.write() as tx:
             outcome = f"version {version.version} {'out as canary' if passed else 'refused by the gate'}"
-            set_outcome(tx, verdict.verdict_id, outcome)
+            set_outcome(tx, verdict, outcome, at=now, actor=ACTOR)
 
     # judging
 

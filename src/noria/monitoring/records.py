@@ -129,13 +129,30 @@ def raise_verdict(tx: Transaction, result: WindowResult, *, at: datetime, actor:
         )
     )
     subject = f"deployment:{result.deployment}"
-    audit.append(tx, at=at, actor=actor, action="verdict.raise", subject=subject, detail=detail)
+    audit.append(
+        tx,
+        at=at,
+        actor=actor,
+        action="verdict.raise",
+        subject=subject,
+        detail=detail,
+        changed=[(verdicts, (verdict_id,))],
+    )
     return get_verdict(tx, verdict_id)
 
 
-def set_outcome(tx: Transaction, verdict_id: str, outcome: str) -> None:
+def set_outcome(tx: Transaction, verdict: Verdict, outcome: str, *, at: datetime, actor: str) -> None:
     """Say what came of a verdict."""
-    tx.execute(update(verdicts).where(verdicts.c.verdict_id == verdict_id).values(outcome=outcome))
+    tx.execute(update(verdicts).where(verdicts.c.verdict_id == verdict.verdict_id).values(outcome=outcome))
+    audit.append(
+        tx,
+        at=at,
+        actor=actor,
+        action="verdict.answer",
+        subject=f"deployment:{verdict.deployment}",
+        detail={"before": verdict.outcome, "after": outcome, "reason": outcome},
+        changed=[(verdicts, (verdict.verdict_id,))],
+    )
 
 
 def get_verdict(tx: Transaction, verdict_id: str) -> Verdict:

@@ -42,7 +42,8 @@ def convert(model: Any, task: Task, inputs: Sequence[str], sample: NDArray[np.fl
     more than 1e-4 relative; InvalidInput when no converter knows the model.
     """
     graph, dtype = _convert(model, len(inputs))
-    (folder / ONNX_FILE).write_bytes(graph.SerializeToString())
+    graph.graph.name = "model"  # converters draw a random one; the same model is to be the same bytes
+    (folder / ONNX_FILE).write_bytes(graph.SerializeToString(deterministic=True))
     score = graph.graph.output[-1].name
     expected = source_scores(model, task, sample)
     found = onnx_scores(folder / ONNX_FILE, sample.astype(dtype))

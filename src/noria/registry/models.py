@@ -42,7 +42,15 @@ def create_model(
             name=name, description=description, created_at=moment, updated_at=moment, tags=to_json(tags or {})
         )
     )
-    audit.append(tx, at=at, actor=actor, action="model.create", subject=f"model:{name}", detail={})
+    audit.append(
+        tx,
+        at=at,
+        actor=actor,
+        action="model.create",
+        subject=f"model:{name}",
+        detail={},
+        changed=[(registered_models, (name,))],
+    )
     return get_model(tx, name)
 
 
@@ -88,7 +96,15 @@ def update_model(
         .values(description=after["description"], tags=to_json(after["tags"]), updated_at=to_millis(at))  # type: ignore[arg-type]
     )
     detail = {"before": {"description": before.description, "tags": dict(before.tags)}, "after": after}
-    audit.append(tx, at=at, actor=actor, action="model.update", subject=f"model:{name}", detail=detail)
+    audit.append(
+        tx,
+        at=at,
+        actor=actor,
+        action="model.update",
+        subject=f"model:{name}",
+        detail=detail,
+        changed=[(registered_models, (name,))],
+    )
     return get_model(tx, name)
 
 
@@ -103,10 +119,14 @@ def delete_model(tx: Transaction, name: str, *, at: datetime, actor: str) -> Non
             f"model {name!r} cannot be deleted: version {version} is in Production",
             remedy="Archive that version first.",
         )
+    numbers = tx.execute(select(model_versions.c.version).where(model_versions.c.model == name)).scalars()
+    changed: list[audit.RowKey] = [(model_versions, (name, number)) for number in numbers]
+    changed += [(model_aliases, (name, alias)) for alias in aliases(tx, name)]
+    changed += [(registered_models, (name,))]
     tx.execute(delete(model_aliases).where(model_aliases.c.model == name))
     tx.execute(delete(model_versions).where(model_versions.c.model == name))
     tx.execute(delete(registered_models).where(registered_models.c.name == name))
-    audit.append(tx, at=at, actor=actor, action="model.delete", subject=f"model:{name}", detail={})
+    audit.append(tx, at=at, actor=actor, action="model.delete", subject=f"model:{name}", detail={}, changed=changed)
 
 
 def set_alias(tx: Transaction, name: str, alias: str, version: int, *, at: datetime, actor: str) -> None:
@@ -118,7 +138,15 @@ def set_alias(tx: Transaction, name: str, alias: str, version: int, *, at: datet
     tx.execute(delete(model_aliases).where(model_aliases.c.model == name, model_aliases.c.alias == alias))
     tx.execute(insert(model_aliases).values(model=name, alias=alias, version=version))
     detail = {"alias": alias, "before": before, "after": version}
-    audit.append(tx, at=at, actor=actor, action="alias.set", subject=f"model:{name}", detail=detail)
+    audit.append(
+        tx,
+        at=at,
+        actor=actor,
+        action="alias.set",
+        subject=f"model:{name}",
+        detail=detail,
+        changed=[(model_aliases, (name, alias))],
+    )
 
 
 def delete_alias(tx: Transaction, name: str, alias: str, *, at: datetime, actor: str) -> None:
@@ -128,7 +156,15 @@ def delete_alias(tx: Transaction, name: str, alias: str, *, at: datetime, actor:
         return
     tx.execute(delete(model_aliases).where(model_aliases.c.model == name, model_aliases.c.alias == alias))
     detail = {"alias": alias, "before": before, "after": None}
-    audit.append(tx, at=at, actor=actor, action="alias.delete", subject=f"model:{name}", detail=detail)
+    audit.append(
+        tx,
+        at=at,
+        actor=actor,
+        action="alias.delete",
+        subject=f"model:{name}",
+        detail=detail,
+        changed=[(model_aliases, (name, alias))],
+    )
 
 
 def aliases(tx: Transaction, name: str) -> dict[str, int]:

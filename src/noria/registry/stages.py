@@ -66,7 +66,15 @@ def approve(tx: Transaction, model: str, version: int, stage: Stage, *, at: date
     row = {"model": model, "version": version, "stage": stage.value, "actor": actor, "reason": reason}
     tx.execute(insert(tables.approvals).values(**row, approved_at=to_millis(at)))
     detail = {"stage": stage.value, "reason": reason}
-    audit.append(tx, at=at, actor=actor, action="version.approve", subject=f"version:{found.label}", detail=detail)
+    audit.append(
+        tx,
+        at=at,
+        actor=actor,
+        action="version.approve",
+        subject=f"version:{found.label}",
+        detail=detail,
+        changed=[(tables.approvals, (model, version, stage.value, actor))],
+    )
 
 
 def approvals(tx: Transaction, model: str, version: int) -> list[Approval]:
@@ -107,13 +115,14 @@ def _move(tx: Transaction, version: ModelVersion, stage: Stage, at: datetime, ac
         .values(stage=stage.value, updated_at=to_millis(at))
     )
     move = {"from_stage": version.stage.value, "to_stage": stage.value, "reason": reason}
-    tx.execute(
+    made = tx.execute(
         insert(tables.transitions).values(
             model=version.model, version=version.version, actor=actor, moved_at=to_millis(at), **move
         )
     )
+    changed = [(table, (version.model, version.version)), (tables.transitions, tuple(made.inserted_primary_key or ()))]
     subject = f"version:{version.label}"
-    audit.append(tx, at=at, actor=actor, action="version.transition", subject=subject, detail=move)
+    audit.append(tx, at=at, actor=actor, action="version.transition", subject=subject, detail=move, changed=changed)
 
 
 def request_transition(

@@ -41,7 +41,15 @@ def register_version(tx: Transaction, new: NewVersion, *, at: datetime, actor: s
         "tags": dict(new.tags),
     }
     subject = f"version:{new.model}@{number}"
-    audit.append(tx, at=at, actor=actor, action="version.register", subject=subject, detail=detail)
+    audit.append(
+        tx,
+        at=at,
+        actor=actor,
+        action="version.register",
+        subject=subject,
+        detail=detail,
+        changed=[(model_versions, (new.model, number))],
+    )
     return get_version(tx, new.model, number)
 
 
@@ -103,7 +111,15 @@ def update_version(
         "before": {"description": before.description, "tags": dict(before.tags)},
         "after": {"description": description, "tags": dict(tags)},
     }
-    audit.append(tx, at=at, actor=actor, action="version.update", subject=f"version:{before.label}", detail=detail)
+    audit.append(
+        tx,
+        at=at,
+        actor=actor,
+        action="version.update",
+        subject=f"version:{before.label}",
+        detail=detail,
+        changed=[(model_versions, (model, version))],
+    )
     return get_version(tx, model, version)
 
 
@@ -112,9 +128,14 @@ def delete_version(tx: Transaction, model: str, version: int, *, at: datetime, a
     found = get_version(tx, model, version)
     if found.stage is Stage.PRODUCTION:
         raise Conflict(f"{found.label} is in Production and cannot be deleted", remedy="Archive it first.")
+    pointing = select(model_aliases.c.alias).where(model_aliases.c.model == model, model_aliases.c.version == version)
+    changed: list[audit.RowKey] = [(model_aliases, (model, alias)) for alias in tx.execute(pointing).scalars()]
+    changed += [(model_versions, (model, version))]
     tx.execute(delete(model_aliases).where(model_aliases.c.model == model, model_aliases.c.version == version))
     tx.execute(delete(model_versions).where(model_versions.c.model == model, model_versions.c.version == version))
-    audit.append(tx, at=at, actor=actor, action="version.delete", subject=f"version:{found.label}", detail={})
+    audit.append(
+        tx, at=at, actor=actor, action="version.delete", subject=f"version:{found.label}", detail={}, changed=changed
+    )
 
 
 def _next_number(tx: Transaction, model: str) -> int:

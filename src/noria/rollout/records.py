@@ -81,7 +81,15 @@ def start_rollout(
         )
     )
     detail: dict[str, object] = {"champion": champion, "challenger": challenger, "steps": list(steps)}
-    audit.append(tx, at=at, actor=actor, action="rollout.start", subject=f"deployment:{deployment}", detail=detail)
+    audit.append(
+        tx,
+        at=at,
+        actor=actor,
+        action="rollout.start",
+        subject=f"deployment:{deployment}",
+        detail=detail,
+        changed=[(rollouts, (rollout_id,))],
+    )
     return get_rollout(tx, rollout_id)
 
 
@@ -108,7 +116,15 @@ def record_decision(
     detail = {"challenger": rollout.challenger, "percent": rollout.percent, "evidence": dict(evidence)}
     action = f"rollout.{decision.value}"
     subject = f"deployment:{rollout.deployment}"
-    audit.append(tx, at=at, actor=actor, action=action, subject=subject, detail=detail)
+    audit.append(
+        tx,
+        at=at,
+        actor=actor,
+        action=action,
+        subject=subject,
+        detail=detail,
+        changed=[(rollouts, (rollout.rollout_id,)), (rollout_decisions, (rollout.rollout_id, number + 1))],
+    )
     return get_rollout(tx, rollout.rollout_id)
 
 

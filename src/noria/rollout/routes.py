@@ -88,7 +88,15 @@ def set_routes(
         "after": _shares(variants),
         "reason": reason,
     }
-    audit.append(tx, at=at, actor=actor, action="route.set", subject=f"deployment:{deployment}", detail=detail)
+    audit.append(
+        tx,
+        at=at,
+        actor=actor,
+        action="route.set",
+        subject=f"deployment:{deployment}",
+        detail=detail,
+        changed=[(route_tables, (deployment, revision))],
+    )
     return RouteTable(deployment, revision, tuple(variants), reason, at)
 
 

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from noria.errors import Unavailable
+from noria.errors import Conflict, CorruptArtifact, NoriaError, Unavailable
 from noria.store.tables import metadata
 
 Transaction = Connection
@@ -33,14 +33,8 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the schema to the newest revision; a fresh database is made in one go."""
-        try:
-            with self._engine.connect() as connection:
-                revision = _current_revision(connection)
-        except DBAPIError as error:
-            raise Unavailable(
-                f"cannot open the database {self.url!r}: {error.orig}",
-                remedy="Check store.database in noria.toml and that the folder or server accepts writes.",
-            ) from error
+        with self._connect() as connection:
+            revision = _current_revision(connection)
         if revision != HEAD_REVISION:
             self._upgrade()
 
@@ -50,7 +44,7 @@ class Database:
 
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
-        with self._engine.begin() as connection:
+        with self._connect() as connection, connection.begin():
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -60,7 +54,7 @@ class Database:
 
         On SQLite the write lock is taken at the start, so that what was read inside still holds at the commit.
         """
-        with self._engine.connect() as connection:
+        with self._connect() as connection:
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
@@ -73,15 +67,24 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A consistent snapshot for reading."""
-        with self._engine.connect() as connection:
+        with self._connect() as connection:
             yield connection
 
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy of a SQLite database to ``path``. Raises Unavailable for another engine."""
         if self._engine.dialect.name != "sqlite":
             raise Unavailable("only a SQLite database is copied to a file", remedy="Use the server's own backup tool.")
-        with self._engine.connect() as connection:
+        with self._connect() as connection:
             connection.exec_driver_sql("VACUUM INTO ?", (str(path),))
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        """A connection whose faults are told in our words."""
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise _clear(error, self._engine.url) from error
 
     def close(self) -> None:
         """Give all connections back."""
@@ -90,6 +93,18 @@ class Database:
 
 HEAD_REVISION = "0001"
 """The newest revision under ``migrations/versions``; a test holds the two together."""
+
+
+def _clear(error: DBAPIError, url: URL) -> NoriaError:
+    name, cause = url.render_as_string(hide_password=True), str(error.orig)
+    if isinstance(error, IntegrityError):
+        return Conflict(f"the same was written at the same time: {cause}", remedy="Look at what is there, then retry.")
+    if "malformed" in cause or "not a database" in cause:
+        return CorruptArtifact(f"the database {name} is damaged: {cause}", remedy="Restore a copy of it.")
+    return Unavailable(
+        f"the database {name} cannot be used: {cause}",
+        remedy="Check store.database in noria.toml, the free space, and that the folder or server accepts writes.",
+    )
 
 
 def _open_engine(url: str) -> Engine:

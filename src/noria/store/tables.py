@@ -34,6 +34,7 @@ audit_entries = Table(
     Column("action", _name(64), nullable=False),
     Column("subject", _name(512), nullable=False),
     Column("detail", Text, nullable=False),
+    Column("seals", Text, nullable=False),
     Column("previous_hash", String(64), nullable=False),
     Column("entry_hash", String(64), nullable=False),
 )

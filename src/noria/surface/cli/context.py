@@ -71,7 +71,7 @@ def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
             if kwargs.get("as_json"):
                 print(json.dumps({"error": problem(error)}))
             talk.print("[bold red]error:[/bold red]", end=" ")
-            talk.print(str(error), markup=False, highlight=False)
+            talk.print(str(error), markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(outside(error).exit_code) from None
 
     return wrapped

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import time
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from noria.lifecycle.summary import Event
     from noria.lifecycle.traffic import Outcome
 
+_MARKER = ".noria-demo"
 _PACKAGE = Path(__file__).parents[2]
 _EXAMPLES = (_PACKAGE / "_examples", _PACKAGE.parents[1] / "examples")  # in a wheel, in a checkout
 
@@ -41,7 +43,7 @@ def demo(
 
     started = time.perf_counter()
     target = folder or Path.cwd() / f"{DEMO_PREFIX}{Path(example).name}"
-    _prepare(_source(example), target, resume=resume)
+    lock = _prepare(_source(example), target, resume=resume)
     project = load_project(target)
     workspace = Workspace(target, project.settings)
     children: list[Child] = []
@@ -67,6 +69,7 @@ def demo(
         finally:
             for child in children:
                 child.stop()
+            lock.close()
     seconds = journey.seconds() | {"total": round(time.perf_counter() - started, 2)}
     with workspace.database.read() as tx:
         summary = summarize(tx, project, journal, seconds)
@@ -87,19 +90,34 @@ def _source(example: str) -> Path:
     raise NotFound(f"there is no example {example!r}", remedy=f"There are {', '.join(names)}; or name a folder.")
 
 
-def _prepare(source: Path, target: Path, *, resume: bool) -> None:
-    """A fresh copy of the example, or with ``resume`` the one already there."""
-    if resume and (target / CONFIG_FILE).is_file():
-        return
-    if target.exists() and not (target / CONFIG_FILE).is_file():
+def _prepare(source: Path, target: Path, *, resume: bool) -> IO[str]:
+    """A fresh copy of the example, or with ``resume`` the one already there; locked for as long as the handle is open.
+
+    Raises Conflict for a folder that no demo made: nothing else is ever overwritten.
+    """
+    if (target / _MARKER).is_file():
+        lock = _lock(target)
+        if resume:
+            return lock
+    elif target.exists():
         raise Conflict(f"{target} exists and is no demo", remedy="Name another folder with --folder.")
-    if target.resolve() == source.resolve():
-        raise Conflict(f"{target} is the example itself", remedy="Name another folder with --folder.")
-    shutil.rmtree(target, ignore_errors=True)
     staging = target.with_name(f".{target.name}.new")
     shutil.rmtree(staging, ignore_errors=True)
-    shutil.copytree(source, staging, ignore=shutil.ignore_patterns(".noria", "__pycache__"))
+    shutil.copytree(source, staging, ignore=shutil.ignore_patterns(".noria", "__pycache__", _MARKER))
+    (staging / _MARKER).write_text("A demo; `noria demo` may write it anew.\n")
+    shutil.rmtree(target, ignore_errors=True)
     staging.rename(target)
+    return _lock(target)
+
+
+def _lock(target: Path) -> IO[str]:
+    lock = (target / _MARKER).open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise Conflict(f"{target} is being played", remedy="Wait for that demo, or name another --folder.") from None
+    return lock
 
 
 def _progress() -> Progress:
