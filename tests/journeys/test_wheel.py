@@ -125,8 +125,9 @@ def test_resuming_a_finished_demo_changes_nothing(example, played):
     assert what_happened(again) == what_happened(summary)
 
 
-@pytest.mark.parametrize("seed", [int.from_bytes(os.urandom(4))])
-def test_killed_again_and_again_it_ends_in_the_same_versions(example, played, tmp_path, seed):
+def test_killed_again_and_again_it_ends_in_the_same_versions(example, played, tmp_path):
+    seed = int.from_bytes(os.urandom(4))
+    print(f"moments drawn with seed {seed}")
     moment = random.Random(seed)
     folder = tmp_path / "demo"
     command = [sys.executable, "-m", "noria", "demo", str(example), "--folder", str(folder), "--resume", "--json"]

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from skl2onnx import to_onnx
-from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from noria.features.online import ViewSpec
 from noria.optimize.bundle import ONNX_FILE, Bundle, Task, write_bundle
@@ -99,6 +97,9 @@ def new_world(root: Path) -> World:
 
 
 def _graph(task: Task, width: int, seed: int) -> bytes:
+    from skl2onnx import to_onnx  # here, so that the gateway's process, which is this file too, starts without them
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+
     random = np.random.default_rng(seed)
     rows = random.normal(size=(200, width)) * 10
     target = rows @ random.normal(size=width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,10 @@ from numpy.typing import NDArray
 from noria.errors import InvalidInput, NoriaError
 from noria.optimize.bundle import ONNX_FILE, Task
 
+DType = Literal["float32", "float64"]
+
 _OPSET = 17
+_LIGHTGBM_OPSET = 15
 _REGRESSION_TOLERANCE = 1e-4
 
 
@@ -29,7 +33,7 @@ class Conversion:
 
     onnx_input: str
     onnx_score: str
-    input_dtype: Literal["float32", "float64"]
+    input_dtype: DType
     rows_checked: int
     labels_flipped: int
     largest_difference: float
@@ -38,25 +42,31 @@ class Conversion:
 def convert(model: Any, task: Task, inputs: Sequence[str], sample: NDArray[np.float64], folder: Path) -> Conversion:
     """Write ``model`` (a fitted scikit-learn style estimator) as ``folder``/model.onnx.
 
-    ``sample`` (rows, inputs) is scored by both. Raises ParityBroken when a label flips, or a regression differs by
-    more than 1e-4 relative; InvalidInput when no converter knows the model.
+    Both input types are tried and the closer graph is kept: linear models need float64, trees compare in float32.
+    ``sample`` (rows, inputs) is scored by model and graph. Raises ParityBroken when a label flips, or a regression
+    differs by more than 1e-4 relative; InvalidInput when no converter knows the model.
     """
-    graph, dtype = _convert(model, len(inputs))
-    graph.graph.name = "model"  # converters draw a random one; the same model is to be the same bytes
-    (folder / ONNX_FILE).write_bytes(graph.SerializeToString(deterministic=True))
-    score = graph.graph.output[-1].name
     expected = source_scores(model, task, sample)
-    found = onnx_scores(folder / ONNX_FILE, sample.astype(dtype))
-    result = Conversion(
-        onnx_input=graph.graph.input[0].name,
-        onnx_score=score,
-        input_dtype=dtype,
-        rows_checked=len(sample),
-        labels_flipped=int(np.sum((expected >= 0.5) != (found >= 0.5))) if task == "classification" else 0,
-        largest_difference=float(np.max(np.abs(expected - found), initial=0.0)),
-    )
-    _check(result, task, float(np.max(np.abs(expected), initial=1.0)))
-    return result
+    found: list[tuple[Conversion, bytes]] = []
+    failures: list[str] = []
+    for dtype in _dtypes(model):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the converters' own code, which users cannot act on
+                graph = _canonical_bytes(_convert(model, len(inputs), dtype))
+            found.append((_compare(graph, task, expected, sample, dtype), graph))
+        except Exception as error:  # whatever converters and the runtime raise: the other type may do
+            failures.append(f"{dtype}: {str(error).splitlines()[0][:300]}")
+    if not found:
+        raise InvalidInput(
+            f"{type(model).__name__} cannot be converted to ONNX",
+            details=failures,
+            remedy="Use a LightGBM estimator, or a scikit-learn one that skl2onnx supports.",
+        )
+    closest, graph = min(found, key=lambda item: (item[0].labels_flipped, item[0].largest_difference))
+    _check(closest, task, float(np.max(np.abs(expected), initial=1.0)))
+    (folder / ONNX_FILE).write_bytes(graph)
+    return closest
 
 
 def source_scores(model: Any, task: Task, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -65,38 +75,67 @@ def source_scores(model: Any, task: Task, matrix: NDArray[np.float64]) -> NDArra
     return np.asarray(raw, dtype=np.float64).reshape(-1)
 
 
-def onnx_scores(path: Path, matrix: NDArray[Any]) -> NDArray[np.float64]:
-    """The same, by the graph at ``path``."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def onnx_scores(graph: Path | bytes, matrix: NDArray[Any]) -> NDArray[np.float64]:
+    """The same, by ``graph``: a file, or its bytes."""
+    session = _session(graph)
     (score,) = session.run([session.get_outputs()[-1].name], {session.get_inputs()[0].name: matrix})
     return np.asarray(score, dtype=np.float64).reshape(len(matrix), -1)[:, -1]
 
 
-def _convert(model: Any, width: int) -> tuple[Any, Literal["float32", "float64"]]:
-    """LightGBM compares in float32 whatever it is given; scikit-learn keeps float64, which scalers need."""
+def _session(graph: Path | bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised and told in our words
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _dtypes(model: Any) -> Sequence[DType]:
+    return ("float32",) if _is_lightgbm(model) else ("float64", "float32")
+
+
+def _is_lightgbm(model: Any) -> bool:
+    return type(model).__module__.startswith("lightgbm")
+
+
+def _convert(model: Any, width: int, dtype: DType) -> Any:
     import onnxmltools
     import skl2onnx
-    from onnxmltools.convert.common.data_types import FloatTensorType
-    from skl2onnx.common.data_types import DoubleTensorType
+    from onnxmltools.convert.common.data_types import FloatTensorType as LightGBMFloat
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 
-    try:
-        if type(model).__module__.startswith("lightgbm"):
-            spec = [("input", FloatTensorType([None, width]))]
-            graph = onnxmltools.convert_lightgbm(model, initial_types=spec, zipmap=False, target_opset=15)
-            return graph, "float32"
-        options = {"zipmap": False} if hasattr(model, "predict_proba") else None
-        wide = [("input", DoubleTensorType([None, width]))]
-        graph = skl2onnx.convert_sklearn(
-            model, initial_types=wide, options=None if options is None else {id(model): options}, target_opset=_OPSET
-        )
-    except Exception as error:
-        raise InvalidInput(
-            f"{type(model).__name__} cannot be converted to ONNX: {error}",
-            remedy="Use a LightGBM or scikit-learn estimator that skl2onnx supports.",
-        ) from error
-    return graph, "float64"
+    if _is_lightgbm(model):
+        spec = [("input", LightGBMFloat([None, width]))]
+        return onnxmltools.convert_lightgbm(model, initial_types=spec, zipmap=False, target_opset=_LIGHTGBM_OPSET)
+    tensor = DoubleTensorType if dtype == "float64" else FloatTensorType
+    options = {id(model): {"zipmap": False}} if hasattr(model, "predict_proba") else None
+    return skl2onnx.convert_sklearn(
+        model, initial_types=[("input", tensor([None, width]))], options=options, target_opset=_OPSET
+    )
+
+
+def _compare(
+    graph: bytes, task: Task, expected: NDArray[np.float64], sample: NDArray[np.float64], dtype: DType
+) -> Conversion:
+    session = _session(graph)
+    found = onnx_scores(graph, sample.astype(dtype))
+    return Conversion(
+        onnx_input=session.get_inputs()[0].name,
+        onnx_score=session.get_outputs()[-1].name,
+        input_dtype=dtype,
+        rows_checked=len(sample),
+        labels_flipped=int(np.sum((expected >= 0.5) != (found >= 0.5))) if task == "classification" else 0,
+        largest_difference=float(np.max(np.abs(expected - found), initial=0.0)),
+    )
+
+
+def _canonical_bytes(graph: Any) -> bytes:
+    """The same model as the same bytes: converters draw a random name and list operator sets in hash order."""
+    graph.graph.name = "model"
+    domains = sorted(graph.opset_import, key=lambda entry: entry.domain)
+    del graph.opset_import[:]
+    graph.opset_import.extend(domains)
+    return bytes(graph.SerializeToString(deterministic=True))
 
 
 def _check(result: Conversion, task: Task, scale: float) -> None:
@@ -105,5 +144,5 @@ def _check(result: Conversion, task: Task, scale: float) -> None:
         raise ParityBroken(
             f"the ONNX graph differs from its model: {result.labels_flipped} labels of {result.rows_checked} flipped, "
             f"largest difference {result.largest_difference:.2g}",
-            remedy="Try another estimator or round the features: the served model must say what was evaluated.",
+            remedy="Trees need no scaler before them, which rounds at their thresholds; or try another estimator.",
         )

@@ -1,0 +1,126 @@
+"""Conversion: what people train is served as it was evaluated, or refused with the reason."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from lightgbm import LGBMClassifier, LGBMRegressor
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+
+from noria.errors import InvalidInput
+from noria.optimize.bundle import ONNX_FILE
+from noria.optimize.onnx import ParityBroken, convert, onnx_scores, source_scores
+
+INPUTS = ["a", "b", "c", "d"]
+
+
+def rows(count=2000, *, missing=False):
+    random = np.random.default_rng(0)
+    matrix = random.normal(size=(count, len(INPUTS))) * 100
+    if missing:
+        matrix[::7, 2] = np.nan
+    signal = matrix[:, 0] + np.abs(matrix[:, 1]) + random.normal(size=count) * 20
+    return matrix, signal
+
+
+@pytest.mark.parametrize(
+    ("model", "missing"),
+    [
+        (LogisticRegression(), False),
+        (make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()), True),
+        (DecisionTreeClassifier(random_state=0), False),
+        (RandomForestClassifier(20, random_state=0), False),
+        (GradientBoostingClassifier(n_estimators=20), False),
+        (HistGradientBoostingClassifier(max_iter=20), True),
+        (LGBMClassifier(n_estimators=20, verbose=-1), True),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_classifier_keeps_its_labels_and_probabilities(model, missing, tmp_path):
+    matrix, signal = rows(missing=missing)
+    model.fit(matrix, (signal > 60).astype(int))
+    found = convert(model, "classification", INPUTS, matrix, tmp_path)
+    assert (found.rows_checked, found.labels_flipped) == (2000, 0)
+    served = onnx_scores(tmp_path / ONNX_FILE, matrix.astype(found.input_dtype))
+    assert np.abs(served - source_scores(model, "classification", matrix)).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LinearRegression(),
+        RandomForestRegressor(20, random_state=0),
+        HistGradientBoostingRegressor(max_iter=20),
+        LGBMRegressor(n_estimators=20, verbose=-1),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_regressor_keeps_its_values(model, tmp_path):
+    matrix, signal = rows()
+    model.fit(matrix, signal)
+    found = convert(model, "regression", INPUTS, matrix, tmp_path)
+    assert found.largest_difference < 1e-4 * np.abs(signal).max()
+
+
+def test_a_graph_that_would_answer_differently_is_refused_and_not_written(tmp_path):
+    matrix, signal = rows(20_000)
+    model = make_pipeline(StandardScaler(), HistGradientBoostingClassifier(max_iter=100)).fit(
+        matrix, (signal > 60).astype(int)
+    )
+    with pytest.raises(ParityBroken, match="flipped"):
+        convert(model, "classification", INPUTS, matrix, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Coin(ClassifierMixin, BaseEstimator):
+    """An estimator no converter knows."""
+
+    def fit(self, _matrix, labels):
+        self.classes_ = np.unique(labels)
+        return self
+
+    def predict_proba(self, matrix):
+        return np.full((len(matrix), 2), 0.5)
+
+
+def test_an_estimator_no_converter_knows_is_refused_with_the_reasons(tmp_path):
+    matrix, signal = rows(100)
+    with pytest.raises(InvalidInput, match="Coin cannot be converted") as caught:
+        convert(Coin().fit(matrix, (signal > 60).astype(int)), "classification", INPUTS, matrix, tmp_path)
+    assert len(caught.value.details) == 2
+
+
+def test_the_same_model_is_the_same_bytes_in_every_process(tmp_path):
+    digests = set()
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        folder.mkdir()
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-W", "ignore", __file__, folder], env=environment, check=True)
+        digests.add(hashlib.sha256((folder / ONNX_FILE).read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    some_rows, some_signal = rows(300)
+    some_model = LGBMClassifier(n_estimators=5, verbose=-1, n_jobs=1).fit(some_rows, (some_signal > 60).astype(int))
+    convert(some_model, "classification", INPUTS, some_rows, Path(sys.argv[1]))
