@@ -85,7 +85,7 @@ def get_dataset(tx: Transaction, version_id: DatasetVersionId) -> DatasetVersion
     """The dataset version of that id. Raises NotFound."""
     row = tx.execute(select(dataset_versions).where(dataset_versions.c.dataset_version_id == version_id)).first()
     if row is None:
-        raise NotFound(f"dataset version {version_id!r} does not exist", remedy="`noria data list` shows them.")
+        raise NotFound(f"dataset version {version_id!r} does not exist", remedy="`noria audit show` lists snapshots.")
     return _dataset(row)
 
 

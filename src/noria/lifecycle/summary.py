@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from noria import audit
+from noria.audit import AuditEntry
 from noria.clock import iso
 from noria.monitoring.records import list_verdicts
 from noria.pipelines import Project
@@ -15,6 +16,18 @@ from noria.rollout.records import ROLLED_BACK, list_decisions, list_rollouts
 from noria.store.database import Transaction
 
 _SHOWN = ("auc", "accuracy", "brier", "calibration_error", "gain", "mae", "rmse", "r2")
+
+
+_PHRASES: Mapping[str, Callable[[AuditEntry], str]] = {
+    "version.register": lambda entry: f"{_name(entry)} registered",
+    "version.approve": lambda entry: f"{_name(entry)} approved for {entry.detail['stage']}",
+    "version.refuse": lambda entry: f"{_name(entry)} refused {entry.detail['to_stage']}",
+    "version.transition": lambda entry: f"{_name(entry)}: {entry.detail['from_stage']} → {entry.detail['to_stage']}",
+    "verdict.raise": lambda entry: f"verdict: {entry.detail['detector']} on version {entry.detail['model_version']}",
+    "rollout.start": lambda entry: f"canary of version {entry.detail['challenger']} starts",
+    "rollout.advance": lambda entry: f"canary at {entry.detail['percent']:g}% passes",
+    "rollout.roll_back": lambda entry: f"canary at {entry.detail['percent']:g}% rolled back",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +83,31 @@ def summarize(
             "sent": sum(int(str(result["sent"])) for result in traffic),
             "failed": sum(int(str(result["failed"])) for result in traffic),
         },
+        "timeline": [{"date": iso(event.at), "what": event.what, "why": event.why} for event in timeline(tx)],
         "audit": dict(journal.get("audit", {})),
         "seconds": dict(seconds),
     }
 
 
 def timeline(tx: Transaction) -> list[Event]:
-    """The audit trail as people read it, oldest first."""
+    """The audit trail as people read it, oldest first; what another line says already is left out."""
     return [
-        Event(entry.recorded_at, f"{entry.action} {entry.subject}", _why(entry.detail))
+        Event(entry.recorded_at, _PHRASES[entry.action](entry), _why(entry.detail))
         for entry in audit.entries(tx, limit=1_000_000, newest_first=False)
+        if entry.action in _PHRASES
     ]
+
+
+def _moved(evidence: Mapping[str, object]) -> str:
+    """What the last window showed, in words."""
+    moved = evidence.get("moved_most")
+    if isinstance(moved, list):
+        return f"most moved are {', '.join(map(str, moved))}"
+    return f"the last day lay {float(str(evidence['deviation'])):+.1f} standard deviations from the reference"
+
+
+def _name(entry: AuditEntry) -> str:
+    return entry.subject.partition(":")[2]
 
 
 def _version(version: ModelVersion) -> dict[str, object]:
@@ -101,9 +128,11 @@ def _why(detail: Mapping[str, object]) -> str:
     if isinstance(evidence, Mapping) and "reason" in evidence:
         return str(evidence["reason"])
     if "detector" in detail:
-        moved = evidence.get("moved_most") if isinstance(evidence, Mapping) else None
-        text = f"{detail['detector']}: {float(str(detail['statistic'])):.0f} ≥ {float(str(detail['threshold'])):.0f}"
-        return text + (f" ({', '.join(map(str, moved))})" if isinstance(moved, list) else "")
+        text = f"evidence {float(str(detail['statistic'])):.0f} ≥ {float(str(detail['threshold'])):.0f}"
+        return f"{text}: {_moved(evidence)}" if isinstance(evidence, Mapping) else text
+    tags = detail.get("tags")
+    if isinstance(tags, Mapping):
+        return str(tags.get("trigger", ""))
     if "unmet" in detail:
         return "; ".join(map(str, detail["unmet"])) if isinstance(detail["unmet"], list) else ""
     return str(detail.get("reason", ""))

@@ -41,6 +41,7 @@ class Project:
     views: Sequence[FeatureView]
     estimator: Estimator
     search_space: SearchSpace
+    policies: Policies
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -52,11 +53,6 @@ class Project:
     def deployment(self) -> str:
         """The name of the project's deployment."""
         return self.settings.project.name
-
-    @functools.cached_property
-    def policies(self) -> Policies:
-        """The policies of noria.toml."""
-        return Policies.from_settings(self.settings.policies)
 
     def code_tags(self) -> dict[str, str]:
         """Which code this is: hash of the three files, and the Git commit when there is one."""
@@ -85,6 +81,7 @@ def load_project(folder: Path) -> Project:
         views=tuple(_remember(view, folder) for view in views),
         estimator=_get(train, TRAIN_FILE, "estimator", Callable),
         search_space=getattr(train, "search_space", lambda _trial: {}),
+        policies=Policies.from_settings(settings.policies),
     )
 
 

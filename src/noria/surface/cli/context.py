@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
@@ -12,6 +13,7 @@ from typing import Annotated, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 
+from noria.clock import iso
 from noria.config import CONFIG_FILE, Settings, load_settings
 from noria.errors import InvalidConfig, NoriaError
 from noria.store.workspace import Workspace
@@ -78,15 +80,22 @@ def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def show(rows: Sequence[Mapping[str, object]], *, as_json: bool, title: str) -> None:
-    """Print ``rows`` as a table, or as JSON."""
+    """Print ``rows`` as a table (times in UTC, to the minute), or as JSON (RFC 3339)."""
     if as_json:
-        print(json.dumps(list(rows), default=str))
+        print(json.dumps(list(rows), default=lambda value: iso(value) if isinstance(value, datetime) else str(value)))
         return
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for column in rows[0] if rows else ["(none)"]:
-        table.add_column(column.replace("_", " "))
+        table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*(_cell(value) for value in row.values()))
     out.print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    return "" if value is None else str(value)

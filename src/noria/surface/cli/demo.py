@@ -51,7 +51,7 @@ def demo(
         task = bars.add_task("starting", total=None)
 
         def start_gateway() -> str:
-            children.append(Child("serve", target, 0))
+            children.append(Child("serve", target, 0, log=workspace.folder / "gateway.log"))
             return children[0].url
 
         def on_day(day: date, outcome: Outcome, days: int) -> None:
@@ -134,14 +134,14 @@ def _progress() -> Progress:
 
 
 def _print_timeline(events: list[Event], summary: dict[str, object], folder: Path) -> None:
+    from rich import box
     from rich.table import Table
 
-    table = Table(title="What happened, in data time", title_justify="left")
+    table = Table(title="What happened, in data time", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("when (UTC)", "what", "why"):
         table.add_column(column)
     for event in events:
-        if not event.what.startswith(("dataset", "model.create")):
-            table.add_row(f"{event.at:%Y-%m-%d}", event.what, event.why)
+        table.add_row(f"{event.at:%Y-%m-%d}", event.what, event.why)
     talk.print(table)
     requests, chain = summary["requests"], summary["audit"]
     assert isinstance(requests, dict) and isinstance(chain, dict)

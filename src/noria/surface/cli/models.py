@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from noria.clock import SystemClock, iso
+from noria.clock import SystemClock
 from noria.registry import approve as record_approval
 from noria.registry import get_version, list_versions
 from noria.registry.models import aliases, list_models
@@ -30,7 +30,7 @@ def list_(project: ProjectOption = None, as_json: JsonOption = False) -> None:
                 "model": model.name,
                 "versions": len(list_versions(tx, model.name)),
                 "aliases": ", ".join(f"{alias}={version}" for alias, version in aliases(tx, model.name).items()),
-                "created_at": iso(model.created_at),
+                "created_at": model.created_at,
             }
             for model in list_models(tx)
         ]
@@ -48,7 +48,7 @@ def versions(model: ModelArgument, project: ProjectOption = None, as_json: JsonO
                 "semantic": version.semantic_version,
                 "stage": version.stage.value,
                 "trigger": version.tags.get("trigger", ""),
-                "created_at": iso(version.created_at),
+                "created_at": version.created_at,
                 "approvals": len(approvals(tx, model, version.version)),
             }
             for version in list_versions(tx, model)
@@ -110,7 +110,7 @@ def history_(model: ModelArgument, project: ProjectOption = None, as_json: JsonO
     with open_workspace(project)[2].database.read() as tx:
         rows = [
             {
-                "at": iso(move.moved_at),
+                "at": move.moved_at,
                 "version": move.version,
                 "from": move.from_stage.value,
                 "to": move.to_stage.value,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import signal
@@ -19,15 +20,19 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Child:
-    """A Noria process that ends with this one, even when this one is killed."""
+    """A Noria process that ends with this one, even when this one is killed; it logs to ``log``, else to stderr."""
 
-    def __init__(self, command: str, project: Path, port: int) -> None:
+    def __init__(self, command: str, project: Path, port: int, *, log: Path | None = None) -> None:
         self._command = command
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "noria", command, "--project", str(project), "--port", str(port), "--announce"],
-            stdout=subprocess.PIPE,
-            preexec_fn=_end_with_parent,
-        )
+        self._log = log
+        words = [command, "--project", str(project), "--port", str(port), "--announce"]
+        with contextlib.nullcontext() if log is None else log.open("ab") as sink:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "noria", *words],
+                stdout=subprocess.PIPE,
+                stderr=sink,
+                preexec_fn=_end_with_parent,
+            )
         self.url = f"http://127.0.0.1:{self._announced_port()}"
 
     def alive(self) -> bool:
@@ -59,8 +64,15 @@ class Child:
             time.sleep(0.02)
         raise Unavailable(
             f"the gateway does not serve route revision {revision}: {last}",
-            remedy="Its messages above say why; run again with --resume.",
+            remedy=self._where(),
         )
+
+    def _where(self) -> str:
+        """Where to read what the process said, and its last line if it went to a file."""
+        if self._log is None:
+            return "Its messages above say why."
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return f"{self._log} says why: {lines[-1] if lines else 'nothing'}"
 
     def _health(self) -> str:
         try:
@@ -77,7 +89,7 @@ class Child:
         line = self._process.stdout.readline()
         if not line:
             self._process.wait()
-            raise Unavailable(f"`noria {self._command}` ended at its start", remedy="Its message above says why.")
+            raise Unavailable(f"`noria {self._command}` ended at its start", remedy=self._where())
         return int(json.loads(line)["port"])
 
 
