@@ -1,6 +1,7 @@
 # Everything a stranger needs: a Python of 3.11 or newer, git and make. `make` lists the targets.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
 VENV := .venv
+export NO_MKDOCS_2_WARNING := 1
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 MANIFEST := pyproject.toml constraints.txt
