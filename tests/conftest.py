@@ -28,8 +28,8 @@ def project(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A live `noria server` over a project of its own with a policy; its URL."""
+def governed_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained project with a policy for models called governed."""
     folder = tmp_path_factory.mktemp("server") / "shop"
     noria("init", str(folder), cwd=folder.parent)
     config = folder / "noria.toml"
@@ -37,6 +37,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         '[policies."governed*".stages.Production]\nrequired_tags = ["reviewed"]\nrequired_metrics = ["auc >= 0.9"]\n'
     )
     config.write_text(config.read_text().replace('[policies."*"', governed + '\n[policies."hourly*"'))
-    child = Child("server", folder, 0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(governed_project: Path) -> Iterator[str]:
+    """A live `noria server` over the governed project; its URL."""
+    child = Child("server", governed_project, 0)
     yield child.url
     child.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,23 @@ def noria(*arguments: str, cwd: Path, check: bool = True) -> subprocess.Complete
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def process_of(command: str, folder: Path) -> int | None:
+    """The process id of ``noria COMMAND`` on the project in ``folder``."""
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = line.read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if command in words and str(folder) in words:
+            return int(line.parent.name)
+    return None
+
+
+def resident_megabytes(pid: int) -> float:
+    """The memory a process holds."""
+    return int(re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[0]) / 1024
 
 
 def require(found: object, what: str, how: str) -> None:

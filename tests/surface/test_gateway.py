@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from noria.surface.cli.processes import Child
-from support import noria
+from support import noria, process_of, resident_megabytes
 
 GOOD = {"entities": {"shop": "north"}, "features": {"hour": 12, "weekday": 5}, "event_time": "2026-02-27T12:00:00Z"}
 
@@ -83,6 +83,12 @@ def test_the_open_inference_protocol_answers(gateway):
     assert wrong.status_code == 400
     assert "expected [rows, 3]" in wrong.json()["error"]
     assert gateway.get("/v2/models/other").status_code == 404
+
+
+def test_the_gateway_stays_light_under_load(gateway, trained):
+    for _ in range(20):
+        gateway.post("/predict", json={"instances": [GOOD] * 200}).raise_for_status()
+    assert resident_megabytes(process_of("serve", trained)) < 150
 
 
 def test_a_port_in_use_is_told(trained, gateway):

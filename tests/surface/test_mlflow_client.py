@@ -11,6 +11,8 @@ import httpx
 import pytest
 from filelock import FileLock
 
+from support import process_of, resident_megabytes
+
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ROOT / ".bench/mlflow"
 INSTALL = ["mlflow==3.17.*", "scikit-learn", "cloudpickle"]
@@ -69,6 +71,11 @@ def test_refusals_reach_the_client_in_mlflows_shape(found):
     assert errors["policy"].startswith("PERMISSION_DENIED")
     assert "reviewed" in errors["policy"]
     assert errors["policy met"] == "accepted"
+
+
+def test_the_server_stays_light(found, governed_project):
+    assert found
+    assert resident_megabytes(process_of("server", governed_project)) < 150
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,9 @@ def _findings(frame: pl.DataFrame, column: Column, key: str) -> Iterator[str]:
 
     values = pl.col(column.name)
     checks: list[tuple[str, pl.Expr]] = []
+    if frame.schema[column.name].is_float():
+        checks.append(("is infinite", values.is_infinite()))
+        values = values.fill_nan(None)  # other libraries' way to write a null
     if not column.nullable:
         checks.append(("is null", values.is_null()))
     if column.minimum is not None:

@@ -113,20 +113,21 @@ class Journey:
         return {"version": version.version}
 
     def _promote_first(self) -> Mapping[str, object]:
-        """Ask for Production before approval (the policy decides), approve, ask again, deploy."""
+        """Ask for Production before approval; where the policy refuses, approve and ask again; deploy."""
         version = cast(int, self._journal.results()["training"]["version"])
         self._move(version, Stage.STAGING, "evaluated")
         refused = self._try_production(version)
-        with self._workspace.database.write() as tx:
-            approve(
-                tx,
-                self._project.settings.model.name,
-                version,
-                Stage.PRODUCTION,
-                at=self._start,
-                actor=self._actor,
-                reason="evaluation and model card read",
-            )
+        if refused:
+            with self._workspace.database.write() as tx:
+                approve(
+                    tx,
+                    self._project.settings.model.name,
+                    version,
+                    Stage.PRODUCTION,
+                    at=self._start,
+                    actor=self._actor,
+                    reason="evaluation and model card read",
+                )
         promoted = self._move(version, Stage.PRODUCTION, "first version")
         self._wheel.deploy(promoted, reason="first deployment", actor=self._actor)
         return {"refused_before_approval": refused}

@@ -1,0 +1,58 @@
+"""noria.toml: what is wrong with it is told by name, all at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from noria.config import load_settings
+from noria.errors import InvalidConfig
+
+GOOD = '[project]\nname = "shop"\n[model]\nname = "demand"\ntask = "regression"\n'
+
+
+def load(tmp_path, text, environment=None):
+    (tmp_path / "noria.toml").write_text(text)
+    return load_settings(tmp_path, environment or {})
+
+
+def test_defaults_fill_what_is_left_out(tmp_path):
+    settings = load(tmp_path, GOOD)
+    assert (settings.server.port, settings.canary.steps) == (5000, [5, 25, 100])
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        ("[serverr]\nport = 1", "serverr: unknown key; did you mean 'server'?"),
+        ("[canary]\ntolerence = 0.1", "canary.tolerence: unknown key; did you mean 'tolerance'?"),
+        ('[policies."*".stages.Production]\nrequired_tag = ["x"]', "unknown key; did you mean 'required_tags'?"),
+        ("[gateway]\nport = 70000", "gateway.port: Input should be less than or equal to 65535"),
+        ("[gateway]\nport = 'many'", "gateway.port: Input should be a valid integer"),
+    ],
+)
+def test_a_fault_is_told_by_the_key_it_is_at(tmp_path, text, finding):
+    with pytest.raises(InvalidConfig) as caught:
+        load(tmp_path, GOOD + text)
+    assert any(finding in detail for detail in caught.value.details), caught.value.details
+
+
+def test_all_faults_are_told_at_once(tmp_path):
+    with pytest.raises(InvalidConfig) as caught:
+        load(tmp_path, '[project]\nname = "a b"\n[model]\nname = "m"\ntask = "guessing"\n')
+    assert [detail.split(":")[0] for detail in caught.value.details] == ["project.name", "model.task"]
+
+
+def test_the_environment_overrides_the_file(tmp_path):
+    settings = load(tmp_path, GOOD, {"NORIA_CANARY__STEPS": "[10, 100]", "NORIA_SERVER__PORT": "5001", "NORIA_X": "y"})
+    assert (settings.canary.steps, settings.server.port) == ([10, 100], 5001)
+
+
+@pytest.mark.parametrize("text", ["[project", "\x00", "a = 1 2"])
+def test_what_is_no_toml_is_told_with_the_line(tmp_path, text):
+    with pytest.raises(InvalidConfig, match="is not valid TOML"):
+        load(tmp_path, text)
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path):
+    with pytest.raises(InvalidConfig, match="noria init"):
+        load_settings(tmp_path, {})
