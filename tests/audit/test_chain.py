@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import delete
 
 from noria import audit
-from noria.errors import BrokenChain, NoriaError
+from noria.errors import AlreadyExists, BrokenChain, Conflict, NoriaError
 from noria.registry import NewVersion, Policies, Stage, approve, register_version, transition
-from noria.registry.models import delete_model, set_alias, update_model
+from noria.registry.models import aliases, delete_model, rename_model, set_alias, update_model
+from noria.registry.stages import history
 from noria.registry.versions import delete_version, update_version
 from noria.store import Database
 from noria.store.tables import audit_entries
@@ -121,3 +122,16 @@ def test_a_damaged_file_is_a_finding_and_no_traceback(governed, tmp_path):
         copy.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         with contextlib.suppress(NoriaError), closing(Database(f"sqlite:///{copy}")) as database, database.read() as tx:
             audit.verify(tx)
+
+
+def test_a_renamed_model_takes_its_history_along(governed):
+    with governed.write() as tx:
+        set_alias(tx, "m", "champion", 1, at=NOW, actor="someone")
+        rename_model(tx, "m", "n", at=NOW, actor="someone")
+        audit.verify(tx)
+        assert (aliases(tx, "n"), [move.to_stage for move in history(tx, "n")]) == ({"champion": 1}, [Stage.STAGING])
+        with pytest.raises(AlreadyExists):
+            rename_model(tx, "n", "n", at=NOW, actor="someone")
+        transition(tx, "n", 1, Stage.PRODUCTION, policies=Policies(), at=NOW, actor="someone")
+        with pytest.raises(Conflict, match="version 1 is in Production"):
+            rename_model(tx, "n", "o", at=NOW, actor="someone")

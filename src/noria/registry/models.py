@@ -14,7 +14,7 @@ from noria.clock import from_millis, to_millis
 from noria.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from noria.registry.entities import RegisteredModel, Stage
 from noria.store.database import Transaction, from_json, to_json
-from noria.store.tables import model_aliases, model_versions, registered_models
+from noria.store.tables import approvals, model_aliases, model_versions, registered_models, transitions
 
 _FORBIDDEN = re.compile(r"[/:@%\"'\x00-\x1f]")
 
@@ -29,13 +29,7 @@ def create_model(
     tags: Mapping[str, str] | None = None,
 ) -> RegisteredModel:
     """Register a new name. Raises AlreadyExists, or InvalidInput for a name that URLs and paths cannot carry."""
-    if not name.strip() or len(name) > 250 or _FORBIDDEN.search(name):
-        raise InvalidInput(
-            f"{name!r} is not a model name",
-            remedy="Use 1 to 250 characters without slash, colon, @, %, quotes or control characters.",
-        )
-    if find_model(tx, name) is not None:
-        raise AlreadyExists(f"registered model {name!r} exists already", remedy="Add a version to it instead.")
+    _check_name(tx, name)
     moment = to_millis(at)
     tx.execute(
         insert(registered_models).values(
@@ -108,21 +102,38 @@ def update_model(
     return get_model(tx, name)
 
 
-def delete_model(tx: Transaction, name: str, *, at: datetime, actor: str) -> None:
-    """Remove a model and its versions. Raises Conflict while one of them is in Production."""
+def rename_model(tx: Transaction, name: str, new_name: str, *, at: datetime, actor: str) -> RegisteredModel:
+    """Give a model, with its versions, aliases, approvals and moves, another name.
+
+    Raises AlreadyExists, InvalidInput, or Conflict while a version is in Production: routes know it by its name.
+    """
     get_model(tx, name)
-    in_production = select(model_versions.c.version).where(
-        model_versions.c.model == name, model_versions.c.stage == Stage.PRODUCTION
+    _check_name(tx, new_name)
+    _refuse_in_production(tx, name, "renamed")
+    before = _rows_of(tx, name)
+    tx.execute(
+        update(registered_models)
+        .where(registered_models.c.name == name)
+        .values(name=new_name, updated_at=to_millis(at))
     )
-    if (version := tx.execute(in_production).scalar()) is not None:
-        raise Conflict(
-            f"model {name!r} cannot be deleted: version {version} is in Production",
-            remedy="Archive that version first.",
-        )
-    numbers = tx.execute(select(model_versions.c.version).where(model_versions.c.model == name)).scalars()
-    changed: list[audit.RowKey] = [(model_versions, (name, number)) for number in numbers]
-    changed += [(model_aliases, (name, alias)) for alias in aliases(tx, name)]
-    changed += [(registered_models, (name,))]
+    for table in (approvals, transitions):  # the versions and aliases follow by their foreign keys
+        tx.execute(update(table).where(table.c.model == name).values(model=new_name))
+    changed = [*before, *_rows_of(tx, new_name)]
+    detail = {"before": name, "after": new_name}
+    audit.append(
+        tx, at=at, actor=actor, action="model.rename", subject=f"model:{new_name}", detail=detail, changed=changed
+    )
+    return get_model(tx, new_name)
+
+
+def delete_model(tx: Transaction, name: str, *, at: datetime, actor: str) -> None:
+    """Remove a model and its versions; their moves and approvals stay on record.
+
+    Raises Conflict while one of them is in Production.
+    """
+    get_model(tx, name)
+    _refuse_in_production(tx, name, "deleted")
+    changed = _rows_of(tx, name)
     tx.execute(delete(model_aliases).where(model_aliases.c.model == name))
     tx.execute(delete(model_versions).where(model_versions.c.model == name))
     tx.execute(delete(registered_models).where(registered_models.c.name == name))
@@ -171,6 +182,36 @@ def aliases(tx: Transaction, name: str) -> dict[str, int]:
     """Alias → version of one model."""
     rows = tx.execute(select(model_aliases).where(model_aliases.c.model == name).order_by(model_aliases.c.alias))
     return {row.alias: row.version for row in rows}
+
+
+def _check_name(tx: Transaction, name: str) -> None:
+    if not name.strip() or len(name) > 250 or _FORBIDDEN.search(name):
+        raise InvalidInput(
+            f"{name!r} is not a model name",
+            remedy="Use 1 to 250 characters without slash, colon, @, %, quotes or control characters.",
+        )
+    if find_model(tx, name) is not None:
+        raise AlreadyExists(f"registered model {name!r} exists already", remedy="Add a version to it instead.")
+
+
+def _refuse_in_production(tx: Transaction, name: str, what: str) -> None:
+    in_production = select(model_versions.c.version).where(
+        model_versions.c.model == name, model_versions.c.stage == Stage.PRODUCTION
+    )
+    if (version := tx.execute(in_production).scalar()) is not None:
+        raise Conflict(
+            f"model {name!r} cannot be {what}: version {version} is in Production",
+            remedy="Archive that version first.",
+        )
+
+
+def _rows_of(tx: Transaction, name: str) -> list[audit.RowKey]:
+    """Every governed row that bears the model's name."""
+    found: list[audit.RowKey] = [(registered_models, (name,))]
+    for table in (model_versions, model_aliases, approvals, transitions):
+        keys = select(*table.primary_key.columns).where(table.c.model == name)
+        found += [(table, tuple(row)) for row in tx.execute(keys)]
+    return found
 
 
 def _model(row: Row[tuple[object, ...]]) -> RegisteredModel:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -131,6 +131,13 @@ def _current_revision(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
+def conflict_insert(tx: Transaction, table: Table) -> Any:
+    """An INSERT that can say what to do on conflict, which SQLite and PostgreSQL spell alike."""
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    return (postgresql if tx.dialect.name == "postgresql" else sqlite).insert(table)
+
+
 def to_json(value: Mapping[str, object] | list[object] | tuple[object, ...]) -> str:
     """Canonical JSON: sorted keys, no spaces, so that equal values are equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -141,4 +148,4 @@ def from_json(document: str) -> dict[str, object]:
     return cast(dict[str, object], json.loads(document))
 
 
-__all__ = ["Database", "Transaction", "from_json", "metadata", "to_json"]
+__all__ = ["Database", "Transaction", "conflict_insert", "from_json", "metadata", "to_json"]

@@ -81,16 +81,30 @@ run_tags = Table(
     Column("value", Text, nullable=False),
 )
 
+# The primary key is the order histories are read in, and what makes a repeated value the same value.
 run_metrics = Table(
     "run_metrics",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("run_id", ForeignKey("runs.run_id"), nullable=False),
-    Column("key", _name(), nullable=False),
-    Column("value", Float, nullable=False),
-    Column("timestamp", BigInteger, nullable=False),
+    Column("run_id", ForeignKey("runs.run_id"), primary_key=True),
+    Column("key", _name(), primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
+    Column("value", Float, primary_key=True),
+    Column("is_nan", Integer, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
+latest_metrics = Table(
+    "latest_metrics",
+    metadata,
+    Column("run_id", ForeignKey("runs.run_id"), primary_key=True),
+    Column("key", _name(), primary_key=True),
     Column("step", BigInteger, nullable=False),
-    Index("run_metrics_by_key", "run_id", "key", "step", "timestamp"),
+    Column("timestamp", BigInteger, nullable=False),
+    Column("value", Float, nullable=False),
+    Column("is_nan", Integer, nullable=False),
+    Index("latest_metrics_by_value", "key", "value"),
+    sqlite_with_rowid=False,
 )
 
 run_inputs = Table(
@@ -99,6 +113,7 @@ run_inputs = Table(
     Column("run_id", ForeignKey("runs.run_id"), primary_key=True),
     Column("dataset_digest", _name(64), primary_key=True),
     Column("dataset_name", _name(), primary_key=True),
+    Column("context", _name(), nullable=False, server_default=""),
     Column("document", Text, nullable=False),
 )
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Integer, Row, func, insert, select, update
+from sqlalchemy import cast as sql_cast
 
 from noria.clock import from_millis, to_millis
 from noria.errors import AlreadyExists, InvalidInput, NotFound
@@ -27,8 +28,8 @@ def create(
         raise InvalidInput(f"{name[:60]!r} is not an experiment name", remedy="Use 1 to 250 characters.")
     if find(tx, name) is not None:
         raise AlreadyExists(f"experiment {name!r} exists already", remedy="Choose another name, or use this one.")
-    count = tx.execute(select(func.count()).select_from(experiments)).scalar_one()
-    return _insert(tx, ExperimentId(str(max(count, 1))), name, artifact_root, at, tags or {})
+    highest = tx.execute(select(func.max(sql_cast(experiments.c.experiment_id, Integer)))).scalar() or 0
+    return _insert(tx, ExperimentId(str(highest + 1)), name, artifact_root, at, tags or {})
 
 
 def get_or_create(tx: Transaction, name: str, *, artifact_root: str, at: datetime) -> Experiment:

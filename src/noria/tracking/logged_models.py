@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import cast
 
 from sqlalchemy import Row, insert, select, update
+from sqlalchemy import delete as sql_delete
 
 from noria.clock import from_millis, to_millis
 from noria.errors import NotFound
@@ -81,6 +82,22 @@ def change(
         )
     )
     return get(tx, model_id)
+
+
+def delete_tag(tx: Transaction, model_id: str, key: str, *, at: datetime) -> None:
+    """Remove a tag. Raises NotFound when the model has none of that key."""
+    before = get(tx, model_id)
+    if key not in before.tags:
+        raise NotFound(f"logged model {model_id} has no tag {key!r}", remedy="Get the model to see its tags.")
+    left = {name: value for name, value in before.tags.items() if name != key}
+    where = logged_models.c.model_id == model_id
+    tx.execute(update(logged_models).where(where).values(tags=to_json(left), updated_at=to_millis(at)))
+
+
+def delete(tx: Transaction, model_id: str) -> None:
+    """Remove a logged model; its files stay, for versions that were registered of it. Raises NotFound."""
+    get(tx, model_id)
+    tx.execute(sql_delete(logged_models).where(logged_models.c.model_id == model_id))
 
 
 def search(tx: Transaction, experiment_ids: Sequence[str]) -> list[LoggedModel]:

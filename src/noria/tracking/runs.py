@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Row, Table, delete, insert, select, update
+from sqlalchemy import Table, delete, insert, select, update
 
 from noria.clock import from_millis, to_millis
 from noria.errors import Conflict, InvalidInput, NotFound
 from noria.ids import ExperimentId, RunId
 from noria.store.database import Transaction, from_json, to_json
-from noria.store.tables import run_inputs, run_metrics, run_outputs, run_params, run_tags, runs
-from noria.tracking import experiments
+from noria.store.tables import run_inputs, run_outputs, run_params, run_tags, runs
+from noria.tracking import experiments, metrics
 from noria.tracking.entities import Metric, Run
 
 STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
@@ -52,6 +51,15 @@ def create(
     return get(tx, run_id)
 
 
+def require(tx: Transaction, run_id: str) -> None:
+    """Check that the run can be written to. Raises NotFound, or Conflict for a deleted one."""
+    stage = tx.execute(select(runs.c.lifecycle_stage).where(runs.c.run_id == run_id)).scalar()
+    if stage is None:
+        raise _unknown(run_id)
+    if stage != experiments.ACTIVE:
+        raise Conflict(f"The run {run_id} must be in the 'active' state, it is {stage}", remedy="Restore it first.")
+
+
 def log_params(tx: Transaction, run_id: str, params: Mapping[str, str]) -> None:
     """Add params. The same value again changes nothing; another value is refused with Conflict."""
     known = _pairs(tx, run_params, run_id)
@@ -67,24 +75,11 @@ def log_params(tx: Transaction, run_id: str, params: Mapping[str, str]) -> None:
     _insert_pairs(tx, run_params, run_id, {key: value for key, value in params.items() if key not in known})
 
 
-def log_metrics(tx: Transaction, run_id: str, metrics: Sequence[Metric]) -> None:
-    """Append metric values; one that is there already, to the value, is not written twice."""
-    for metric in metrics:
+def log_metrics(tx: Transaction, run_id: str, values: Sequence[Metric]) -> None:
+    """Append metric values; one that is there already, to the step and time, is kept once."""
+    for metric in values:
         _check_key(metric.key, "metric")
-    known = set(_metric_rows(tx, run_id)) if len(metrics) < 1000 else set()
-    rows = [
-        {
-            "run_id": run_id,
-            "key": metric.key,
-            "value": _storable(metric.value),
-            "timestamp": to_millis(metric.timestamp),
-            "step": metric.step,
-        }
-        for metric in metrics
-    ]
-    fresh = [row for row in rows if (row["key"], row["value"], row["timestamp"], row["step"]) not in known]
-    if fresh:
-        tx.execute(insert(run_metrics), fresh)
+    metrics.append(tx, run_id, values)
 
 
 def set_tags(tx: Transaction, run_id: str, tags: Mapping[str, str]) -> None:
@@ -104,13 +99,15 @@ def delete_tag(tx: Transaction, run_id: str, key: str) -> None:
         raise NotFound(f"run {run_id} has no tag {key!r}", remedy="Get the run to see its tags.")
 
 
-def log_dataset(tx: Transaction, run_id: str, name: str, digest: str, document: Mapping[str, object]) -> None:
+def log_dataset(
+    tx: Transaction, run_id: str, name: str, digest: str, document: Mapping[str, object], *, context: str = ""
+) -> None:
     """Record a dataset that the run read; saying it twice changes nothing."""
     table = run_inputs
     same = (table.c.run_id == run_id, table.c.dataset_digest == digest, table.c.dataset_name == name)
     if tx.execute(select(table).where(*same)).first() is None:
-        row = {"run_id": run_id, "dataset_name": name, "dataset_digest": digest, "document": to_json(document)}
-        tx.execute(insert(table).values(**row))
+        row = {"run_id": run_id, "dataset_name": name, "dataset_digest": digest, "context": context}
+        tx.execute(insert(table).values(**row, document=to_json(document)))
 
 
 def log_output(tx: Transaction, run_id: str, model_id: str, step: int) -> None:
@@ -158,7 +155,7 @@ def get(tx: Transaction, run_id: str) -> Run:
     """The run of that id. Raises NotFound."""
     found = load(tx, [run_id])
     if not found:
-        raise NotFound(f"Run with id={run_id} not found", remedy="Search runs for the ids.")
+        raise _unknown(run_id)
     return found[0]
 
 
@@ -166,10 +163,7 @@ def load(tx: Transaction, run_ids: Sequence[str]) -> list[Run]:
     """The runs of those ids that exist, in that order, in a fixed number of queries."""
     rows = {row.run_id: row for row in tx.execute(select(runs).where(runs.c.run_id.in_(run_ids)))}
     params, tags = _grouped(tx, run_params, run_ids), _grouped(tx, run_tags, run_ids)
-    metrics: dict[str, dict[str, Metric]] = {}
-    ordered = select(run_metrics).where(run_metrics.c.run_id.in_(run_ids))
-    for row in tx.execute(ordered.order_by(run_metrics.c.step, run_metrics.c.timestamp, run_metrics.c.id)):
-        metrics.setdefault(row.run_id, {})[row.key] = _metric(row)
+    latest = metrics.latest(tx, run_ids)
     inputs: dict[str, list[Mapping[str, object]]] = {}
     for row in tx.execute(select(run_inputs).where(run_inputs.c.run_id.in_(run_ids))):
         document = from_json(row.document)
@@ -190,7 +184,7 @@ def load(tx: Transaction, run_ids: Sequence[str]) -> list[Run]:
             row.artifact_uri,
             params.get(row.run_id, {}),
             tags.get(row.run_id, {}),
-            metrics.get(row.run_id, {}),
+            latest.get(row.run_id, {}),
             inputs.get(row.run_id, []),
             outputs.get(row.run_id, []),
         )
@@ -198,17 +192,8 @@ def load(tx: Transaction, run_ids: Sequence[str]) -> list[Run]:
     ]
 
 
-def metric_history(tx: Transaction, run_id: str, key: str) -> list[Metric]:
-    """Every value of one metric, by step and time."""
-    query = select(run_metrics).where(run_metrics.c.run_id == run_id, run_metrics.c.key == key)
-    return [_metric(row) for row in tx.execute(query.order_by(run_metrics.c.step, run_metrics.c.timestamp))]
-
-
-def _storable(value: float) -> float:
-    """SQL has no NaN, and MLflow clamps infinities to the largest double."""
-    if value != value:
-        raise InvalidInput("a metric cannot be NaN", remedy="Log a number, or leave the metric out.")
-    return max(min(value, 1.7976931348623157e308), -1.7976931348623157e308)
+def _unknown(run_id: str) -> NotFound:
+    return NotFound(f"Run with id={run_id} not found", remedy="Search runs for the ids.")
 
 
 def _check_key(key: str, kind: str) -> None:
@@ -216,11 +201,6 @@ def _check_key(key: str, kind: str) -> None:
         raise InvalidInput(
             f"{key[:60]!r} is not a {kind} key", remedy=f"Use 1 to {_LONGEST_KEY} characters that read as a path."
         )
-
-
-def _metric_rows(tx: Transaction, run_id: str) -> Iterable[tuple[str, float, int, int]]:
-    columns = run_metrics.c.key, run_metrics.c.value, run_metrics.c.timestamp, run_metrics.c.step
-    return (tuple(row) for row in tx.execute(select(*columns).where(run_metrics.c.run_id == run_id)))
 
 
 def _pairs(tx: Transaction, table: Table, run_id: str) -> dict[str, str]:
@@ -237,7 +217,3 @@ def _grouped(tx: Transaction, table: Table, run_ids: Sequence[str]) -> dict[str,
     for row in tx.execute(select(table).where(table.c.run_id.in_(run_ids))):
         found.setdefault(row.run_id, {})[row.key] = row.value
     return found
-
-
-def _metric(row: Row[Any]) -> Metric:
-    return Metric(row.key, row.value, from_millis(row.timestamp), row.step)

@@ -1,20 +1,13 @@
-"""Search in MLflow's grammar: ``metrics.auc > 0.8 AND tags.team = 'x'``, over runs and named things alike."""
+"""Search in MLflow's grammar: ``metrics.auc > 0.8 AND tags.team = 'x'``, read for all, answered for short lists."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy import select
-
 from noria.errors import InvalidInput
-from noria.ids import RunId
-from noria.store import tables
-from noria.store.database import Transaction
-from noria.tracking import runs
-from noria.tracking.entities import Run
 
 T = TypeVar("T")
 Value = str | float | None
@@ -31,7 +24,7 @@ _AND = re.compile(r"""\s+AND\s+(?=(?:[^'"]|'[^']*'|"[^"]*")*$)""", re.IGNORECASE
 _KINDS = {
     "metric": "metrics", "metrics": "metrics", "param": "params", "params": "params", "parameters": "params",
     "tag": "tags", "tags": "tags", "attribute": "attributes", "attributes": "attributes", "attr": "attributes",
-    "run": "attributes",
+    "run": "attributes", "dataset": "datasets", "datasets": "datasets",
 }  # fmt: skip
 
 
@@ -82,45 +75,6 @@ def select_matching(
     return chosen
 
 
-def search_runs(
-    tx: Transaction,
-    experiment_ids: Sequence[str],
-    *,
-    filter_text: str = "",
-    order_by: Sequence[str] = (),
-    view: str = "ACTIVE_ONLY",
-) -> list[Run]:
-    """The runs of these experiments that meet the filter, newest first unless ordered otherwise."""
-    query = select(tables.runs.c.run_id).where(tables.runs.c.experiment_id.in_(experiment_ids))
-    if view != "ALL":
-        stage = "active" if view == "ACTIVE_ONLY" else "deleted"
-        query = query.where(tables.runs.c.lifecycle_stage == stage)
-    ids: list[RunId] = [RunId(i) for i in tx.execute(query.order_by(tables.runs.c.started_at.desc())).scalars()]
-    return select_matching(runs.load(tx, ids), run_fields, filter_text, order_by)
-
-
-def run_fields(run: Run) -> Fields:
-    """What a filter can say of a run."""
-    attributes: Mapping[str, Value] = {
-        "run_id": run.run_id,
-        "run_name": run.name,
-        "user_id": run.user,
-        "status": run.status,
-        "artifact_uri": run.artifact_uri,
-        "start_time": run.started_at.timestamp() * 1000,
-        "created": run.started_at.timestamp() * 1000,
-        "end_time": None if run.ended_at is None else run.ended_at.timestamp() * 1000,
-    }
-
-    def value(kind: str, key: str) -> Value:
-        if kind == "metrics":
-            return run.metrics[key].value if key in run.metrics else None
-        source = {"params": run.params, "tags": run.tags, "attributes": attributes}[kind]
-        return source.get(key)
-
-    return value
-
-
 def _clause(text: str) -> Clause:
     match = _CLAUSE.match(text)
     if match is None:
@@ -136,7 +90,8 @@ def _kind(name: str | None) -> str:
     kind = _KINDS.get((name or "attributes").lower())
     if kind is None:
         raise InvalidInput(
-            f"Invalid entity type {name!r} in filter string", remedy="Use metrics, params, tags or attributes."
+            f"Invalid entity type {name!r} in filter string",
+            remedy="Use metrics, params, tags, datasets or attributes.",
         )
     return kind
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -75,12 +75,25 @@ class Call:
         return found
 
     def page(self, items: list[Any], *, default_size: int) -> tuple[list[Any], dict[str, str]]:
-        """The page asked for, and the token of the next."""
-        size, start = self.number("max_results", default_size), self.number("page_token", 0)
-        if size < 1 or start < 0:
-            raise InvalidInput("max_results and page_token must be positive", remedy="Ask for at least one result.")
-        rest = {"next_page_token": str(start + size)} if start + size < len(items) else {}
-        return items[start : start + size], rest
+        """The page asked for of all ``items``, and the token of the next."""
+        size, start = self.page_bounds(default_size=default_size, largest=1_000_000)
+        found = items[start : start + size + 1]
+        return found[:size], next_page(found, size, start)
+
+    def page_bounds(self, *, default_size: int, largest: int) -> tuple[int, int]:
+        """(size, start) of the page asked for. Raises InvalidInput outside of 1 to ``largest``."""
+        size, token = self.number("max_results", default_size), self.text("page_token", "") or "0"
+        if not 1 <= size <= largest or not token.isdecimal() or len(token) > 18:
+            raise InvalidInput(
+                f"max_results {size} or page_token {token!r} is out of range",
+                remedy=f"Ask for 1 to {largest} results, with a token of an earlier answer.",
+            )
+        return size, int(token)
+
+
+def next_page(found: Sequence[object], size: int, start: int) -> dict[str, str]:
+    """The token of the next page when one more than ``size`` was found."""
+    return {"next_page_token": str(start + size)} if len(found) > size else {}
 
 
 Handler = Callable[[Call], Mapping[str, object]]

@@ -55,6 +55,18 @@ def _set_model_tags(call: Call) -> Json:
     return {"model": _logged_model(changed)}
 
 
+def _delete_model_tag(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        logged_models.delete_tag(tx, call.path["model_id"], call.path["key"], at=call.clock.now())
+    return {}
+
+
+def _delete_logged_model(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        logged_models.delete(tx, call.path["model_id"])
+    return {}
+
+
 def _search_logged_models(call: Call) -> Json:
     with call.workspace.database.read() as tx:
         found = logged_models.search(tx, call.texts("experiment_ids"))
@@ -79,6 +91,8 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     ("PATCH", "/logged-models/{model_id}"): _finalize_logged_model,
     ("POST", "/logged-models/{model_id}/params"): _log_model_params,
     ("PATCH", "/logged-models/{model_id}/tags"): _set_model_tags,
+    ("DELETE", "/logged-models/{model_id}/tags/{key}"): _delete_model_tag,
+    ("DELETE", "/logged-models/{model_id}"): _delete_logged_model,
     ("GET", "/logged-models/{model_id}/artifacts/directories"): _list_model_artifacts,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from noria.clock import to_millis
@@ -21,6 +22,7 @@ from noria.registry.versions import delete_version, update_version, version_in_s
 from noria.store.database import Transaction
 from noria.surface.http.mlflow_call import Call, Handler, as_pairs
 from noria.tracking import logged_models, runs, search
+from noria.tracking.entities import Run
 
 Json = Mapping[str, object]
 
@@ -49,6 +51,14 @@ def _update_model(call: Call) -> Json:
             tx, call.text("name"), at=call.clock.now(), actor=call.actor, description=call.text("description", "")
         )
         return {"registered_model": _model(tx, changed)}
+
+
+def _rename_model(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        renamed = registry_models.rename_model(
+            tx, call.text("name"), call.text("new_name"), at=call.clock.now(), actor=call.actor
+        )
+        return {"registered_model": _model(tx, renamed)}
 
 
 def _delete_model(call: Call) -> Json:
@@ -127,7 +137,7 @@ def _create_version(call: Call) -> Json:
             logged = logged_models.get(tx, model_id)
             source, run_id = logged.artifact_uri, run_id or (logged.source_run_id or "")
         registry_models.get_model(tx, call.text("name"))
-        metrics = {key: metric.value for key, metric in runs.get(tx, run_id).metrics.items()} if run_id else {}
+        metrics = _numbers(runs.get(tx, run_id)) if run_id else {}
         made = register_version(
             tx,
             NewVersion(
@@ -143,6 +153,11 @@ def _create_version(call: Call) -> Json:
             actor=call.actor,
         )
         return {"model_version": _version(tx, made)}
+
+
+def _numbers(run: Run) -> dict[str, float]:
+    """The newest metrics of a run that a policy can compare: NaN is none."""
+    return {key: metric.value for key, metric in run.metrics.items() if not math.isnan(metric.value)}
 
 
 def _get_version(call: Call) -> Json:
@@ -218,6 +233,7 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     ("POST", "/registered-models/create"): _create_model,
     ("GET", "/registered-models/get"): _get_model,
     ("PATCH", "/registered-models/update"): _update_model,
+    ("POST", "/registered-models/rename"): _rename_model,
     ("DELETE", "/registered-models/delete"): _delete_model,
     ("GET", "/registered-models/search"): _search_models,
     ("POST", "/registered-models/get-latest-versions"): _latest_versions,

@@ -11,9 +11,10 @@ from noria.errors import InvalidInput, NotFound
 from noria.ids import new_id
 from noria.store.workspace import Workspace, artifact_key, artifact_uri
 from noria.surface.http.mlflow_artifacts import listing
-from noria.surface.http.mlflow_call import Call, Handler, as_pairs
-from noria.tracking import experiments, runs, search
+from noria.surface.http.mlflow_call import Call, Handler, as_pairs, next_page
+from noria.tracking import experiments, metrics, runs, search
 from noria.tracking.entities import Experiment, Metric, Run
+from noria.tracking.run_search import search_runs
 
 _ROOT = artifact_uri("")
 Json = Mapping[str, object]
@@ -132,38 +133,38 @@ def _run_stage(stage: str) -> Handler:
 
 def _log_metric(call: Call) -> Json:
     with call.workspace.database.write() as tx:
-        runs.get(tx, _run_id(call))
+        runs.require(tx, _run_id(call))
         runs.log_metrics(tx, _run_id(call), [_metric(call, call.arguments)])
     return {}
 
 
 def _log_param(call: Call) -> Json:
     with call.workspace.database.write() as tx:
-        runs.get(tx, _run_id(call))
+        runs.require(tx, _run_id(call))
         runs.log_params(tx, _run_id(call), {call.text("key"): call.text("value", "")})
     return {}
 
 
 def _set_tag(call: Call) -> Json:
     with call.workspace.database.write() as tx:
-        runs.get(tx, _run_id(call))
+        runs.require(tx, _run_id(call))
         runs.set_tags(tx, _run_id(call), {call.text("key"): call.text("value", "")})
     return {}
 
 
 def _delete_tag(call: Call) -> Json:
     with call.workspace.database.write() as tx:
-        runs.get(tx, _run_id(call))
+        runs.require(tx, _run_id(call))
         runs.delete_tag(tx, _run_id(call), call.text("key"))
     return {}
 
 
 def _log_batch(call: Call) -> Json:
-    metrics = [_metric(call, item) for item in call.objects("metrics")]
+    values = [_metric(call, item) for item in call.objects("metrics")]
     with call.workspace.database.write() as tx:
-        runs.get(tx, _run_id(call))
+        runs.require(tx, _run_id(call))
         runs.log_params(tx, _run_id(call), call.pairs("params"))
-        runs.log_metrics(tx, _run_id(call), metrics)
+        runs.log_metrics(tx, _run_id(call), values)
         if tags := call.pairs("tags"):
             runs.set_tags(tx, _run_id(call), tags)
     return {}
@@ -171,17 +172,18 @@ def _log_batch(call: Call) -> Json:
 
 def _log_inputs(call: Call) -> Json:
     with call.workspace.database.write() as tx:
-        runs.get(tx, _run_id(call))
+        runs.require(tx, _run_id(call))
         for item in call.objects("datasets"):
             dataset = item.get("dataset", {})
             document = {"tags": item.get("tags", []), "dataset": dataset}
-            runs.log_dataset(tx, _run_id(call), str(dataset.get("name", "")), str(dataset.get("digest", "")), document)
+            name, digest = str(dataset.get("name", "")), str(dataset.get("digest", ""))
+            runs.log_dataset(tx, _run_id(call), name, digest, document, context=_context(item))
     return {}
 
 
 def _log_outputs(call: Call) -> Json:
     with call.workspace.database.write() as tx:
-        runs.get(tx, _run_id(call))
+        runs.require(tx, _run_id(call))
         for item in call.objects("models"):
             runs.log_output(tx, _run_id(call), str(item.get("model_id", "")), int(item.get("step", 0)))
     return {}
@@ -199,24 +201,26 @@ def _log_model(call: Call) -> Json:
 
 
 def _search_runs(call: Call) -> Json:
+    size, start = call.page_bounds(default_size=1000, largest=50_000)
     with call.workspace.database.read() as tx:
-        found = search.search_runs(
+        found = search_runs(
             tx,
             call.texts("experiment_ids"),
             filter_text=call.text("filter", ""),
             order_by=call.texts("order_by"),
             view=call.text("run_view_type", "ACTIVE_ONLY"),
+            limit=size + 1,
+            offset=start,
         )
-    page, rest = call.page(found, default_size=1000)
-    return {"runs": [_run(item) for item in page], **rest}
+    return {"runs": [_run(item) for item in found[:size]], **next_page(found, size, start)}
 
 
 def _metric_history(call: Call) -> Json:
+    size, start = call.page_bounds(default_size=25_000, largest=1_000_000)
     with call.workspace.database.read() as tx:
         runs.get(tx, _run_id(call))
-        history = runs.metric_history(tx, _run_id(call), call.text("metric_key"))
-    page, rest = call.page(history, default_size=25_000)
-    return {"metrics": [_metric_document(metric) for metric in page], **rest}
+        history = metrics.history(tx, _run_id(call), call.text("metric_key"), limit=size + 1, offset=start)
+    return {"metrics": [_metric_document(metric) for metric in history[:size]], **next_page(history, size, start)}
 
 
 def _list_artifacts(call: Call) -> Json:
@@ -270,9 +274,12 @@ def _metric(call: Call, item: Mapping[str, Any]) -> Metric:
         value = float(text)
     except ValueError:
         raise InvalidInput(f"metric value {text!r} is not a number", remedy="Send a number.") from None
-    if math.isnan(value):
-        raise InvalidInput(f"metric {inner.text('key')!r} is NaN", remedy="Log a number, or leave it out.")
     return Metric(inner.text("key"), value, inner.instant("timestamp"), inner.number("step", 0))
+
+
+def _context(item: Mapping[str, Any]) -> str:
+    tags = [tag for tag in item.get("tags", []) if isinstance(tag, dict) and tag.get("key") == "mlflow.data.context"]
+    return str(tags[0].get("value", "")) if tags else ""
 
 
 def _in_view(stage: str, view: str) -> bool:
@@ -337,7 +344,7 @@ def _run_info(run: Run) -> Json:
 def _metric_document(metric: Metric) -> Json:
     return {
         "key": metric.key,
-        "value": metric.value,
+        "value": "NaN" if math.isnan(metric.value) else metric.value,
         "timestamp": to_millis(metric.timestamp),
         "step": metric.step,
     }

@@ -232,6 +232,7 @@ def upgrade() -> None:
         sa.Column("run_id", sa.String(length=32), nullable=False),
         sa.Column("dataset_digest", sa.String(length=64), nullable=False),
         sa.Column("dataset_name", sa.String(length=256), nullable=False),
+        sa.Column("context", sa.String(length=256), server_default="", nullable=False),
         sa.Column("document", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
             ["run_id"],
@@ -241,19 +242,29 @@ def upgrade() -> None:
     )
     op.create_table(
         "run_metrics",
-        sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("run_id", sa.String(length=32), nullable=False),
         sa.Column("key", sa.String(length=256), nullable=False),
+        sa.Column("step", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("timestamp", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("value", sa.Float(), nullable=False),
-        sa.Column("timestamp", sa.BigInteger(), nullable=False),
-        sa.Column("step", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["run_id"],
-            ["runs.run_id"],
-        ),
-        sa.PrimaryKeyConstraint("id"),
+        sa.Column("is_nan", sa.Integer(), autoincrement=False, nullable=False),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.run_id"]),
+        sa.PrimaryKeyConstraint("run_id", "key", "step", "timestamp", "value", "is_nan"),
+        sqlite_with_rowid=False,
     )
-    op.create_index("run_metrics_by_key", "run_metrics", ["run_id", "key", "step", "timestamp"], unique=False)
+    op.create_table(
+        "latest_metrics",
+        sa.Column("run_id", sa.String(length=32), nullable=False),
+        sa.Column("key", sa.String(length=256), nullable=False),
+        sa.Column("step", sa.BigInteger(), nullable=False),
+        sa.Column("timestamp", sa.BigInteger(), nullable=False),
+        sa.Column("value", sa.Float(), nullable=False),
+        sa.Column("is_nan", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.run_id"]),
+        sa.PrimaryKeyConstraint("run_id", "key"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("latest_metrics_by_value", "latest_metrics", ["key", "value"], unique=False)
     op.create_table(
         "run_outputs",
         sa.Column("run_id", sa.String(length=32), nullable=False),
