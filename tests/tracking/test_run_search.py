@@ -96,7 +96,7 @@ def test_a_filter_and_an_order_mean_what_they_say(database, rows, filter_text, o
                 tx, experiment.experiment_id, run_id=run_id, name=name, user="", artifact_uri="", at=created, tags=pairs
             )
             runs.log_params(tx, run_id, pairs)
-            runs.log_metrics(tx, run_id, [Metric(key, value, START, 0) for key, value in measured.items()])
+            runs.log_metrics(tx, run_id, [Metric(key, value, 0, 0) for key, value in measured.items()])
             ids.append(run_id)
         expected = plain(runs.load(tx, ids), filter_text, order_by)
         found = search_runs(tx, [experiment.experiment_id], filter_text=filter_text, order_by=order_by)
@@ -134,8 +134,8 @@ def test_the_newest_value_is_the_one_of_the_highest_step_then_time(database):
     with database.write() as tx:
         experiment = experiments.create(tx, "steps", artifact_root="", at=START, tags={})
         runs.create(tx, experiment.experiment_id, run_id="steps", name="", user="", artifact_uri="", at=START, tags={})
-        late = START + timedelta(hours=1)
-        for batch in ([("m", 3.0, START, 5), ("m", 4.0, late, 5)], [("m", 9.0, late, 1)], [("m", 4.0, late, 5)]):
+        first, late = 0, 3_600_000
+        for batch in ([("m", 3.0, first, 5), ("m", 4.0, late, 5)], [("m", 9.0, late, 1)], [("m", 4.0, late, 5)]):
             runs.log_metrics(tx, "steps", [Metric(*values) for values in batch])
         assert runs.get(tx, "steps").metrics["m"].value == 4.0
         history = metrics.history(tx, "steps", "m", limit=10)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.clock import iso
+from noria.clock import iso, to_millis
 from noria.data import DatasetVersion, snapshot
 from noria.errors import InvalidData
 from noria.features import ViewSpec, join_as_of
@@ -276,7 +276,7 @@ def _register(
             tags=project.code_tags() | {"noria.trigger": request.trigger},
         )
         runs.log_params(tx, run_id, {name: json.dumps(value) for name, value in params.items()})
-        runs.log_metrics(tx, run_id, [Metric(name, value, request.at, 0) for name, value in metrics.items()])
+        runs.log_metrics(tx, run_id, [Metric(name, value, to_millis(request.at), 0) for name, value in metrics.items()])
         runs.log_dataset(tx, run_id, dataset.name, dataset.dataset_version_id, {"rows": dataset.rows})
         runs.finish(tx, run_id, "FINISHED", at=request.at)
         return register_version(

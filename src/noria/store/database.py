@@ -131,11 +131,11 @@ def _current_revision(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def conflict_insert(tx: Transaction, table: Table) -> Any:
-    """An INSERT that can say what to do on conflict, which SQLite and PostgreSQL spell alike."""
+def conflict_insert(dialect: str, table: Table) -> Any:
+    """An INSERT that can say what to do on conflict, which the dialects of SQLite and PostgreSQL spell alike."""
     from sqlalchemy.dialects import postgresql, sqlite
 
-    return (postgresql if tx.dialect.name == "postgresql" else sqlite).insert(table)
+    return (postgresql if dialect == "postgresql" else sqlite).insert(table)
 
 
 def to_json(value: Mapping[str, object] | list[object] | tuple[object, ...]) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from noria.ids import ExperimentId, RunId
 
 
@@ -22,13 +24,12 @@ class Experiment:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One measured value of a run at a step."""
+class Metric(msgspec.Struct, frozen=True, gc=False):
+    """One measured value of a run at a step. There may be millions: a light struct, its time as UTC milliseconds."""
 
     key: str
     value: float
-    timestamp: datetime
+    timestamp_millis: int
     step: int
 
 

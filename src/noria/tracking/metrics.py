@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, select, tuple_
 
-from noria.clock import from_millis, to_millis
 from noria.store.database import Transaction, conflict_insert
 from noria.store.tables import latest_metrics, run_metrics
 from noria.tracking.entities import Metric
@@ -17,24 +17,31 @@ LARGEST = 1.7976931348623157e308
 """What an infinity is kept as, like MLflow does it: SQL has none."""
 
 
-def append(tx: Transaction, run_id: str, metrics: Sequence[Metric]) -> None:
-    """Append values to the history of a run; a value that is there already, to the step and time, is kept once."""
-    rows = [_row(run_id, metric) for metric in metrics]
+def append(tx: Transaction, values: Sequence[tuple[str, Metric]]) -> None:
+    """Append (run id, metric) to the histories; a value that is there already, to the step and time, is kept once."""
+    rows = [_row(run_id, metric) for run_id, metric in values]
     if not rows:
         return
-    tx.execute(conflict_insert(tx, run_metrics).on_conflict_do_nothing(), rows)
-    newest: dict[str, dict[str, Any]] = {}
+    into_history, into_latest = _statements(tx.dialect.name)
+    tx.execute(into_history, rows)
+    newest: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
-        key = str(row["key"])
-        if key not in newest or _age(newest[key]) <= _age(row):
-            newest[key] = row
-    statement = conflict_insert(tx, latest_metrics)
+        name = row["run_id"], row["key"]
+        if name not in newest or _age(newest[name]) <= _age(row):
+            newest[name] = row
+    tx.execute(into_latest, list(newest.values()))
+
+
+@functools.cache
+def _statements(dialect: str) -> tuple[Any, Any]:
+    """Insert into the history what is new; into the latest what is newer than the value there."""
+    statement = conflict_insert(dialect, latest_metrics)
     values, known = statement.excluded, latest_metrics.c
     is_newer = tuple_(values.step, values.timestamp, values.value) >= tuple_(known.step, known.timestamp, known.value)
     changed = {name: values[name] for name in ("value", "is_nan", "timestamp", "step")}
-    tx.execute(
+    return (
+        conflict_insert(dialect, run_metrics).on_conflict_do_nothing(),
         statement.on_conflict_do_update(index_elements=["run_id", "key"], set_=changed, where=is_newer),
-        list(newest.values()),
     )
 
 
@@ -48,10 +55,13 @@ def latest(tx: Transaction, run_ids: Sequence[str]) -> dict[str, dict[str, Metri
 
 def history(tx: Transaction, run_id: str, key: str, *, limit: int, offset: int = 0) -> list[Metric]:
     """The values of one metric by step, time and value, at most ``limit`` from ``offset``."""
-    table = run_metrics
-    query = select(table).where(table.c.run_id == run_id, table.c.key == key)
-    ordered = query.order_by(table.c.step, table.c.timestamp, table.c.value)
-    return [_metric(row) for row in tx.execute(ordered.limit(limit).offset(offset))]
+    table = run_metrics.c
+    query = select(table.value, table.is_nan, table.timestamp, table.step).where(
+        table.run_id == run_id, table.key == key
+    )
+    ordered = query.order_by(table.step, table.timestamp, table.value).limit(limit).offset(offset)
+    rows = tx.execute(ordered)
+    return [Metric(key, math.nan if is_nan else value, timestamp, step) for value, is_nan, timestamp, step in rows]
 
 
 def _row(run_id: str, metric: Metric) -> dict[str, Any]:
@@ -61,7 +71,7 @@ def _row(run_id: str, metric: Metric) -> dict[str, Any]:
         "key": metric.key,
         "value": 0.0 if is_nan else max(min(metric.value, LARGEST), -LARGEST),
         "is_nan": int(is_nan),
-        "timestamp": to_millis(metric.timestamp),
+        "timestamp": metric.timestamp_millis,
         "step": metric.step,
     }
 
@@ -71,4 +81,4 @@ def _age(row: Mapping[str, Any]) -> tuple[int, int, float]:
 
 
 def _metric(row: Row[Any]) -> Metric:
-    return Metric(row.key, math.nan if row.is_nan else row.value, from_millis(row.timestamp), row.step)
+    return Metric(row.key, math.nan if row.is_nan else row.value, row.timestamp, row.step)

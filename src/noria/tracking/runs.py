@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import Table, delete, insert, select, update
 
 from noria.clock import from_millis, to_millis
-from noria.errors import Conflict, InvalidInput, NotFound
+from noria.errors import Conflict, InvalidInput, NoriaError, NotFound
 from noria.ids import ExperimentId, RunId
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import run_inputs, run_outputs, run_params, run_tags, runs
@@ -53,11 +53,20 @@ def create(
 
 def require(tx: Transaction, run_id: str) -> None:
     """Check that the run can be written to. Raises NotFound, or Conflict for a deleted one."""
-    stage = tx.execute(select(runs.c.lifecycle_stage).where(runs.c.run_id == run_id)).scalar()
-    if stage is None:
-        raise _unknown(run_id)
-    if stage != experiments.ACTIVE:
-        raise Conflict(f"The run {run_id} must be in the 'active' state, it is {stage}", remedy="Restore it first.")
+    if (fault := unwritable(tx, [run_id]).get(run_id)) is not None:
+        raise fault
+
+
+def unwritable(tx: Transaction, run_ids: Sequence[str]) -> dict[str, NoriaError]:
+    """Those of the runs that cannot be written to, with the reason."""
+    found = tx.execute(select(runs.c.run_id, runs.c.lifecycle_stage).where(runs.c.run_id.in_(run_ids)))
+    stages = {row.run_id: row.lifecycle_stage for row in found}
+    faults: dict[str, NoriaError] = {run_id: _unknown(run_id) for run_id in run_ids if run_id not in stages}
+    for run_id, stage in stages.items():
+        if stage != experiments.ACTIVE:
+            text = f"The run {run_id} must be in the 'active' state, it is {stage}"
+            faults[run_id] = Conflict(text, remedy="Restore it first.")
+    return faults
 
 
 def log_params(tx: Transaction, run_id: str, params: Mapping[str, str]) -> None:
@@ -77,13 +86,20 @@ def log_params(tx: Transaction, run_id: str, params: Mapping[str, str]) -> None:
 
 def log_metrics(tx: Transaction, run_id: str, values: Sequence[Metric]) -> None:
     """Append metric values; one that is there already, to the step and time, is kept once."""
+    check_metrics(values)
+    metrics.append(tx, [(run_id, metric) for metric in values])
+
+
+def check_metrics(values: Sequence[Metric]) -> None:
+    """Raises InvalidInput for a key that is none."""
     for metric in values:
         _check_key(metric.key, "metric")
-    metrics.append(tx, run_id, values)
 
 
 def set_tags(tx: Transaction, run_id: str, tags: Mapping[str, str]) -> None:
     """Add or replace tags."""
+    if not tags:
+        return
     for key in tags:
         _check_key(key, "tag")
     tx.execute(delete(run_tags).where(run_tags.c.run_id == run_id, run_tags.c.key.in_(list(tags))))

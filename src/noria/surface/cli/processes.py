@@ -89,6 +89,7 @@ class Child:
         line = self._process.stdout.readline()
         if not line:
             self._process.wait()
+            self._process.stdout.close()
             raise Unavailable(f"`noria {self._command}` ended at its start", remedy=self._where())
         return int(json.loads(line)["port"])
 

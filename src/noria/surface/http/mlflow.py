@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import msgspec
 import structlog
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,12 +22,14 @@ from noria.errors import InvalidInput, NoriaError
 from noria.registry import Policies
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside
-from noria.surface.http import mlflow_artifacts, mlflow_logged_models, mlflow_registry, mlflow_tracking
+from noria.surface.http import mlflow_artifacts, mlflow_logged_models, mlflow_logging, mlflow_registry, mlflow_tracking
 from noria.surface.http.mlflow_call import Call, Handler
+from noria.tracking.writer import GroupWriter
 
 _log = structlog.get_logger()
 _PREFIXES = ("/api/2.0/mlflow", "/ajax-api/2.0/mlflow", "/api/3.0/mlflow")
 _LARGEST_BODY_BYTES = 32 * 1024 * 1024
+_LARGE_BODY_BYTES = 64 * 1024  # decoded beside the event loop
 
 
 def mlflow_routes(workspace: Workspace, policies: Policies, clock: Clock) -> list[BaseRoute]:
@@ -43,6 +47,19 @@ def mlflow_routes(workspace: Workspace, policies: Policies, clock: Clock) -> lis
         **mlflow_logged_models.HANDLERS,
         **mlflow_registry.HANDLERS,
     }
+    writer = GroupWriter(workspace.database)
+
+    def logging(decode: mlflow_logging.Decode) -> Callable[[Request], Any]:
+        async def respond(request: Request) -> Response:
+            return await _log_to_run(request, decode, writer)
+
+        return respond
+
+    hot = [
+        Route(prefix + path, logging(decode), methods=["POST"])
+        for prefix in _PREFIXES
+        for path, decode in mlflow_logging.DECODERS.items()
+    ]
     routes: list[BaseRoute] = [
         Route(prefix + path, endpoint(handler), methods=[method])
         for prefix in _PREFIXES
@@ -53,7 +70,12 @@ def mlflow_routes(workspace: Workspace, policies: Policies, clock: Clock) -> lis
         assert isinstance(route, Route)
         route.methods = None
     artifacts = mlflow_artifacts.routes(workspace, _refusal)
-    return [*artifacts, *routes, Route("/version", lambda _request: Response(__version__, media_type="text/plain"))]
+    return [
+        *hot,
+        *artifacts,
+        *routes,
+        Route("/version", lambda _request: Response(__version__, media_type="text/plain")),
+    ]
 
 
 async def _respond(
@@ -61,9 +83,27 @@ async def _respond(
 ) -> Response:
     from starlette.concurrency import run_in_threadpool
 
-    try:
+    async def answer() -> bytes:
         call = Call(await _arguments(request), request.path_params, _actor(request), workspace, policies, clock)
-        return JSONResponse(await run_in_threadpool(handler, call))
+        return await run_in_threadpool(lambda: msgspec.json.encode(handler(call)))
+
+    return await _told(request, answer)
+
+
+async def _log_to_run(request: Request, decode: mlflow_logging.Decode, writer: GroupWriter) -> Response:
+    async def answer() -> bytes:
+        body = await _body(request)
+        decoded = decode(body) if len(body) < _LARGE_BODY_BYTES else await asyncio.to_thread(decode, body)
+        await writer.write(decoded)
+        return b"{}"
+
+    return await _told(request, answer)
+
+
+async def _told(request: Request, answer: Callable[[], Awaitable[bytes]]) -> Response:
+    """The answer, or the error in MLflow's shape."""
+    try:
+        return Response(await answer(), media_type="application/json")
     except NoriaError as error:
         return _refusal(error)
     except Exception:
@@ -78,9 +118,7 @@ def _refusal(error: NoriaError) -> Response:
 
 async def _arguments(request: Request) -> dict[str, Any]:
     """The call's arguments: the query of a GET (repeated keys are lists), the JSON object of anything else."""
-    body = await request.body()
-    if len(body) > _LARGEST_BODY_BYTES:
-        raise InvalidInput("the request body is larger than 32 MiB", remedy="Send fewer entries a request.")
+    body = await _body(request)
     if request.method == "GET" and not body:
         query = request.query_params
         return {key: query.getlist(key) if len(query.getlist(key)) > 1 else query[key] for key in query}
@@ -91,6 +129,13 @@ async def _arguments(request: Request) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         raise InvalidInput("the request body is not a JSON object", remedy="Send an object of arguments.")
     return arguments
+
+
+async def _body(request: Request) -> bytes:
+    body = await request.body()
+    if len(body) > _LARGEST_BODY_BYTES:
+        raise InvalidInput("the request body is larger than 32 MiB", remedy="Send fewer entries a request.")
+    return body
 
 
 def _actor(request: Request) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from noria.clock import Clock, to_millis
-from noria.errors import InvalidInput, NotFound
+from noria.errors import NotFound
 from noria.ids import new_id
 from noria.store.workspace import Workspace, artifact_key, artifact_uri
 from noria.surface.http.mlflow_artifacts import listing
@@ -131,42 +131,10 @@ def _run_stage(stage: str) -> Handler:
     return handler
 
 
-def _log_metric(call: Call) -> Json:
-    with call.workspace.database.write() as tx:
-        runs.require(tx, _run_id(call))
-        runs.log_metrics(tx, _run_id(call), [_metric(call, call.arguments)])
-    return {}
-
-
-def _log_param(call: Call) -> Json:
-    with call.workspace.database.write() as tx:
-        runs.require(tx, _run_id(call))
-        runs.log_params(tx, _run_id(call), {call.text("key"): call.text("value", "")})
-    return {}
-
-
-def _set_tag(call: Call) -> Json:
-    with call.workspace.database.write() as tx:
-        runs.require(tx, _run_id(call))
-        runs.set_tags(tx, _run_id(call), {call.text("key"): call.text("value", "")})
-    return {}
-
-
 def _delete_tag(call: Call) -> Json:
     with call.workspace.database.write() as tx:
         runs.require(tx, _run_id(call))
         runs.delete_tag(tx, _run_id(call), call.text("key"))
-    return {}
-
-
-def _log_batch(call: Call) -> Json:
-    values = [_metric(call, item) for item in call.objects("metrics")]
-    with call.workspace.database.write() as tx:
-        runs.require(tx, _run_id(call))
-        runs.log_params(tx, _run_id(call), call.pairs("params"))
-        runs.log_metrics(tx, _run_id(call), values)
-        if tags := call.pairs("tags"):
-            runs.set_tags(tx, _run_id(call), tags)
     return {}
 
 
@@ -246,11 +214,7 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     ("GET", "/runs/get"): _get_run,
     ("POST", "/runs/delete"): _run_stage(experiments.DELETED),
     ("POST", "/runs/restore"): _run_stage(experiments.ACTIVE),
-    ("POST", "/runs/log-metric"): _log_metric,
-    ("POST", "/runs/log-parameter"): _log_param,
-    ("POST", "/runs/set-tag"): _set_tag,
     ("POST", "/runs/delete-tag"): _delete_tag,
-    ("POST", "/runs/log-batch"): _log_batch,
     ("POST", "/runs/log-inputs"): _log_inputs,
     ("POST", "/runs/outputs"): _log_outputs,
     ("POST", "/runs/log-model"): _log_model,
@@ -265,16 +229,6 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
 
 def _run_id(call: Call) -> str:
     return call.text("run_id", "") or call.text("run_uuid")
-
-
-def _metric(call: Call, item: Mapping[str, Any]) -> Metric:
-    inner = Call(item, call.path, call.actor, call.workspace, call.policies, call.clock)
-    text = inner.text("value")
-    try:
-        value = float(text)
-    except ValueError:
-        raise InvalidInput(f"metric value {text!r} is not a number", remedy="Send a number.") from None
-    return Metric(inner.text("key"), value, inner.instant("timestamp"), inner.number("step", 0))
 
 
 def _context(item: Mapping[str, Any]) -> str:
@@ -345,6 +299,6 @@ def _metric_document(metric: Metric) -> Json:
     return {
         "key": metric.key,
         "value": "NaN" if math.isnan(metric.value) else metric.value,
-        "timestamp": to_millis(metric.timestamp),
+        "timestamp": metric.timestamp_millis,
         "step": metric.step,
     }
