@@ -9,7 +9,7 @@ from pathlib import Path
 
 from typer.main import get_command
 
-from noria.config import Settings
+from noria.config import PolicySettings, Settings, StageRuleSettings
 from noria.surface.cli.main import app
 from noria.surface.errors import OUTSIDE
 
@@ -33,6 +33,12 @@ def test_every_setting_is_documented():
         names = getattr(field.annotation, "model_fields", {})
         missing = [f"{section}.{name}" for name in names if f"| `{name}` |" not in text]
         assert missing == []
+
+
+def test_every_setting_of_a_policy_is_documented():
+    text = (ROOT / "docs/reference/settings.md").read_text()
+    names = [*PolicySettings.model_fields, *StageRuleSettings.model_fields]
+    assert [name for name in names if name != "stages" and f"| `{name}` |" not in text] == []
 
 
 def test_every_error_code_is_documented():

@@ -53,7 +53,9 @@ class StageRuleSettings(_Section):
     """What a version needs to enter one stage."""
 
     required_tags: list[str] = Field([], description="Tags the version must carry.")
-    required_metrics: list[str] = Field([], description="Conditions such as 'auc >= 0.65', or a name alone.")
+    required_metrics: list[str] = Field(
+        [], description="Conditions such as 'auc >= 0.65', 'auc >= production - 0.01', or a name alone."
+    )
     approvals: int = Field(0, ge=0, description="How many people (or a passed canary) must approve.")
     reason_required: bool = Field(False, description="Whether the move must say why.")
 
@@ -64,6 +66,11 @@ class PolicySettings(_Section):
     stages: dict[Literal["Staging", "Production", "Archived"], StageRuleSettings] = Field(
         {}, description="Stage entered → what it needs."
     )
+    transitions: list[str] = Field([], description="Moves allowed, such as 'Staging -> Production'; empty: all.")
+    name_pattern: str = Field("", description="Regular expression a new model's whole name must match.")
+    max_versions: int = Field(0, ge=0, description="Versions a model may have; 0: any number.")
+    failed_runs: bool = Field(False, description="Whether a version may come from a failed or killed run.")
+    own_approval: bool = Field(True, description="Whether who registered a version may approve it.")
 
 
 class MonitorSettings(_Section):

@@ -38,7 +38,9 @@ def database(tmp_path):
 def governed(database):
     """A model with a version that was approved and moved."""
     with database.write() as tx:
-        register_version(tx, NewVersion(model="m", source="mlflow-artifacts:/m"), at=NOW, actor="someone")
+        register_version(
+            tx, NewVersion(model="m", source="mlflow-artifacts:/m"), policies=Policies(), at=NOW, actor="someone"
+        )
         approve(tx, "m", 1, Stage.PRODUCTION, at=NOW, actor="someone", reason="read")
         transition(tx, "m", 1, Stage.STAGING, policies=Policies(), at=NOW, actor="someone")
         audit.verify(tx)
@@ -127,11 +129,11 @@ def test_a_damaged_file_is_a_finding_and_no_traceback(governed, tmp_path):
 def test_a_renamed_model_takes_its_history_along(governed):
     with governed.write() as tx:
         set_alias(tx, "m", "champion", 1, at=NOW, actor="someone")
-        rename_model(tx, "m", "n", at=NOW, actor="someone")
+        rename_model(tx, "m", "n", policies=Policies(), at=NOW, actor="someone")
         audit.verify(tx)
         assert (aliases(tx, "n"), [move.to_stage for move in history(tx, "n")]) == ({"champion": 1}, [Stage.STAGING])
         with pytest.raises(AlreadyExists):
-            rename_model(tx, "n", "n", at=NOW, actor="someone")
+            rename_model(tx, "n", "n", policies=Policies(), at=NOW, actor="someone")
         transition(tx, "n", 1, Stage.PRODUCTION, policies=Policies(), at=NOW, actor="someone")
         with pytest.raises(Conflict, match="version 1 is in Production"):
-            rename_model(tx, "n", "o", at=NOW, actor="someone")
+            rename_model(tx, "n", "o", policies=Policies(), at=NOW, actor="someone")

@@ -294,6 +294,7 @@ def _register(
                 description=f"Trained because of {request.trigger}.",
                 idempotency_key=run_id,
             ),
+            policies=project.policies,
             at=request.at,
             actor=request.actor,
         )

@@ -11,8 +11,9 @@ from sqlalchemy import Row, delete, insert, select, update
 
 from noria import audit
 from noria.clock import from_millis, to_millis
-from noria.errors import AlreadyExists, Conflict, InvalidInput, NotFound
+from noria.errors import AlreadyExists, Conflict, InvalidInput, NotFound, PolicyRefused
 from noria.registry.entities import RegisteredModel, Stage
+from noria.registry.policy import Policies
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import approvals, model_aliases, model_versions, registered_models, transitions
 
@@ -23,13 +24,18 @@ def create_model(
     tx: Transaction,
     name: str,
     *,
+    policies: Policies,
     at: datetime,
     actor: str,
     description: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> RegisteredModel:
-    """Register a new name. Raises AlreadyExists, or InvalidInput for a name that URLs and paths cannot carry."""
-    _check_name(tx, name)
+    """Register a new name.
+
+    Raises AlreadyExists, InvalidInput for a name that URLs and paths cannot carry, PolicyRefused for one the policy
+    does not allow.
+    """
+    _check_name(tx, name, policies)
     moment = to_millis(at)
     tx.execute(
         insert(registered_models).values(
@@ -102,13 +108,15 @@ def update_model(
     return get_model(tx, name)
 
 
-def rename_model(tx: Transaction, name: str, new_name: str, *, at: datetime, actor: str) -> RegisteredModel:
+def rename_model(
+    tx: Transaction, name: str, new_name: str, *, policies: Policies, at: datetime, actor: str
+) -> RegisteredModel:
     """Give a model, with its versions, aliases, approvals and moves, another name.
 
     Raises AlreadyExists, InvalidInput, or Conflict while a version is in Production: routes know it by its name.
     """
     get_model(tx, name)
-    _check_name(tx, new_name)
+    _check_name(tx, new_name, policies)
     _refuse_in_production(tx, name, "renamed")
     before = _rows_of(tx, name)
     tx.execute(
@@ -184,7 +192,7 @@ def aliases(tx: Transaction, name: str) -> dict[str, int]:
     return {row.alias: row.version for row in rows}
 
 
-def _check_name(tx: Transaction, name: str) -> None:
+def _check_name(tx: Transaction, name: str, policies: Policies) -> None:
     if not name.strip() or len(name) > 250 or _FORBIDDEN.search(name):
         raise InvalidInput(
             f"{name!r} is not a model name",
@@ -192,6 +200,8 @@ def _check_name(tx: Transaction, name: str) -> None:
         )
     if find_model(tx, name) is not None:
         raise AlreadyExists(f"registered model {name!r} exists already", remedy="Add a version to it instead.")
+    if unmet := policies.of(name).unmet_by_name(name):
+        raise PolicyRefused(f"policy refuses the model {name!r}", details=unmet, remedy="Choose another name.")
 
 
 def _refuse_in_production(tx: Transaction, name: str, what: str) -> None:

@@ -18,16 +18,26 @@ _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-_CONDITION = re.compile(r"^\s*([\w.\-/ ]+?)\s*(?:(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?(?:[eE]-?\d+)?))?\s*$")
+_NUMBER = r"\d+(?:\.\d+)?(?:[eE]-?\d+)?"
+_CONDITION = re.compile(
+    rf"""^\s*(?P<metric>[\w.\-/ ]+?)\s*
+        (?:(?P<comparison>>=|<=|>|<)\s*
+           (?:(?P<threshold>-?{_NUMBER})|(?P<production>production)\s*(?P<margin>[+-]\s*{_NUMBER})?))?\s*$""",
+    re.VERBOSE,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class MetricCondition:
-    """``auc >= 0.6``, or ``auc`` alone: the metric must have been logged."""
+    """``auc >= 0.6``; ``auc >= production - 0.01``, against the version in Production; or ``auc``: it was logged.
+
+    ``threshold`` is the bound, or what is added to Production's value when ``relative``.
+    """
 
     metric: str
     comparison: str | None = None
-    threshold: float | None = None
+    threshold: float = 0.0
+    relative: bool = False
 
     @classmethod
     def parse(cls, text: str) -> MetricCondition:
@@ -36,21 +46,24 @@ class MetricCondition:
         if match is None:
             raise InvalidConfig(
                 f"{text!r} is not a metric condition",
-                remedy="Write a metric name, or a comparison such as 'auc >= 0.65'.",
+                remedy="Write a metric name, or a comparison such as 'auc >= 0.65' or 'auc >= production - 0.01'.",
             )
-        metric, comparison, threshold = match.groups()
-        return cls(metric, comparison, None if threshold is None else float(threshold))
+        relative = match["production"] is not None
+        number = (match["margin"] or "0").replace(" ", "") if relative else match["threshold"] or "0"
+        return cls(match["metric"], match["comparison"], float(number), relative)
 
-    def unmet(self, metrics: Mapping[str, float]) -> str | None:
-        """Why the condition does not hold, or None."""
+    def unmet(self, metrics: Mapping[str, float], production: Mapping[str, float] | None) -> str | None:
+        """Why the condition does not hold, or None. Without a version in Production a relative one holds."""
         value = metrics.get(self.metric)
         if value is None:
             return f"metric {self.metric!r} was not logged"
-        if self.comparison is None or self.threshold is None:
+        if self.comparison is None or (self.relative and (production is None or self.metric not in production)):
             return None
-        if _COMPARISONS[self.comparison](value, self.threshold):
+        bound = self.threshold + (production[self.metric] if self.relative and production is not None else 0.0)
+        if _COMPARISONS[self.comparison](value, bound):
             return None
-        return f"metric {self.metric} = {value:.4g}, required {self.comparison} {self.threshold:g}"
+        source = " (Production's, with the margin)" if self.relative else ""
+        return f"metric {self.metric} = {value:.4g}, required {self.comparison} {bound:.4g}{source}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +92,95 @@ class Policy:
 
     pattern: str
     rules: Mapping[Stage, StageRule] = field(default_factory=dict)
+    transitions: Sequence[tuple[str, str]] = ()
+    name_pattern: str = ""
+    max_versions: int = 0
+    failed_runs: bool = False
+    own_approval: bool = True
 
-    def unmet(self, version: ModelVersion, stage: Stage, approvals: Sequence[Approval], reason: str) -> list[str]:
-        """Every condition that does not hold, one sentence each."""
-        return list(self._unmet(version, self.rules.get(stage, StageRule()), stage, approvals, reason))
+    @classmethod
+    def from_settings(cls, pattern: str, settings: PolicySettings) -> Policy:
+        """One policy of noria.toml. Raises InvalidConfig for what is no condition, move or regular expression."""
+        try:
+            re.compile(settings.name_pattern)
+        except re.error as error:
+            raise InvalidConfig(
+                f"{settings.name_pattern!r} is not a regular expression: {error}", remedy="Mend name_pattern."
+            ) from None
+        return cls(
+            pattern,
+            {Stage(stage): StageRule.from_settings(rule) for stage, rule in settings.stages.items()},
+            tuple(_move(text) for text in settings.transitions),
+            settings.name_pattern,
+            settings.max_versions,
+            settings.failed_runs,
+            settings.own_approval,
+        )
 
-    @staticmethod
-    def _unmet(
-        version: ModelVersion, rule: StageRule, stage: Stage, approvals: Sequence[Approval], reason: str
+    def unmet(
+        self,
+        version: ModelVersion,
+        stage: Stage,
+        approvals: Sequence[Approval],
+        reason: str,
+        production: ModelVersion | None = None,
+    ) -> list[str]:
+        """Every condition of a move that does not hold, one sentence each; ``production`` is what it is compared to."""
+        return [*self._forbidden(version, stage), *self._missing(version, stage, approvals, reason, production)]
+
+    def unmet_by_name(self, model: str) -> list[str]:
+        """Why a model may not be called so."""
+        if not self.name_pattern or re.fullmatch(self.name_pattern, model):
+            return []
+        return [f"the name {model!r} does not match {self.name_pattern!r}"]
+
+    def unmet_by_registration(self, model: str, *, versions: int, run_status: str | None) -> list[str]:
+        """Every condition of one more version that does not hold."""
+        found = []
+        if self.max_versions and versions >= self.max_versions:
+            found.append(f"{model!r} has {versions} versions, at most {self.max_versions} are allowed")
+        if run_status in ("FAILED", "KILLED") and not self.failed_runs:
+            found.append(f"its run ended as {run_status}")
+        return found
+
+    def _forbidden(self, version: ModelVersion, stage: Stage) -> Iterator[str]:
+        if self.transitions and (version.stage.value, stage.value) not in self.transitions:
+            allowed = ", ".join(f"{before} → {after}" for before, after in self.transitions)
+            yield f"the move {version.stage} → {stage} is not allowed; allowed are {allowed}"
+
+    def _missing(
+        self,
+        version: ModelVersion,
+        stage: Stage,
+        approvals: Sequence[Approval],
+        reason: str,
+        production: ModelVersion | None,
     ) -> Iterator[str]:
+        rule = self.rules.get(stage, StageRule())
         for tag in rule.required_tags:
             if tag not in version.tags:
                 yield f"tag {tag!r} is missing"
         for condition in rule.required_metrics:
-            if (finding := condition.unmet(version.metrics)) is not None:
+            finding = condition.unmet(version.metrics, None if production is None else production.metrics)
+            if finding is not None:
                 yield finding
-        given = sum(approval.stage == stage for approval in approvals)
-        if given < rule.approvals:
-            yield f"{given} of {rule.approvals} approvals for {stage} given"
+        given = [approval.actor for approval in approvals if approval.stage == stage]
+        counted = [actor for actor in given if self.own_approval or actor != version.created_by]
+        if len(counted) < rule.approvals:
+            own = "; its author's does not count" if len(counted) < len(given) else ""
+            yield f"{len(counted)} of {rule.approvals} approvals for {stage} given{own}"
         if rule.reason_required and not reason.strip():
             yield "a reason is required"
+
+
+def _move(text: str) -> tuple[str, str]:
+    names = {stage.value for stage in Stage}
+    before, _, after = (part.strip() for part in text.partition("->"))
+    if before not in names or after not in names:
+        raise InvalidConfig(
+            f"{text!r} is not a move", remedy=f"Write 'Staging -> Production', of {', '.join(sorted(names))}."
+        )
+    return before, after
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +192,7 @@ class Policies:
     @classmethod
     def from_settings(cls, settings: Mapping[str, PolicySettings]) -> Policies:
         """The policies of noria.toml: name pattern → policy. Raises InvalidConfig for what is no metric condition."""
-        return cls(
-            tuple(
-                Policy(pattern, {Stage(stage): StageRule.from_settings(rule) for stage, rule in policy.stages.items()})
-                for pattern, policy in settings.items()
-            )
-        )
+        return cls(tuple(Policy.from_settings(pattern, policy) for pattern, policy in settings.items()))
 
     def of(self, model: str) -> Policy:
         """The policy of ``model``; one without conditions when none matches."""

@@ -8,10 +8,10 @@ from sqlalchemy import insert, select, update
 
 from noria import audit
 from noria.clock import from_millis, to_millis
-from noria.errors import InvalidInput, PolicyRefused
+from noria.errors import Conflict, InvalidInput, PolicyRefused
 from noria.registry.entities import Approval, ModelVersion, Stage, Transition
 from noria.registry.policy import Policies
-from noria.registry.versions import get_version, list_versions
+from noria.registry.versions import get_version, list_versions, version_in_stage
 from noria.store import tables
 from noria.store.database import Database, Transaction
 
@@ -43,7 +43,8 @@ def transition(
     found = get_version(tx, model, version)
     if found.stage is stage:
         return found
-    unmet = policies.of(model).unmet(found, stage, approvals(tx, model, version), reason)
+    production = version_in_stage(tx, model, Stage.PRODUCTION)
+    unmet = policies.of(model).unmet(found, stage, approvals(tx, model, version), reason, production)
     if unmet:
         raise PolicyRefused(
             f"policy refuses {found.label} {found.stage} → {stage}",
@@ -56,6 +57,31 @@ def transition(
                 _move(tx, other, Stage.ARCHIVED, at, actor, f"replaced by version {version}")
     _move(tx, found, stage, at, actor, reason)
     return get_version(tx, model, version)
+
+
+def roll_back(tx: Transaction, model: str, *, at: datetime, actor: str, reason: str) -> ModelVersion:
+    """Put the version before the one in Production back, in one step, and archive the one there.
+
+    No policy is asked: the version was let into Production before. Versions that were themselves rolled back are
+    passed over. Raises Conflict when there is nothing to go back to.
+    """
+    line: list[int] = []
+    for move in history(tx, model):
+        if move.to_stage is Stage.PRODUCTION:
+            line = line[: line.index(move.version)] if move.version in line else line
+            line.append(move.version)
+    there = {version.version for version in list_versions(tx, model)}
+    current = version_in_stage(tx, model, Stage.PRODUCTION)
+    earlier = [number for number in line if number in there and (current is None or number != current.version)]
+    if current is None or not earlier:
+        raise Conflict(
+            f"model {model!r} has no earlier version in Production to go back to",
+            remedy=f"`noria models history {model}` shows which versions were there.",
+        )
+    _move(tx, current, Stage.ARCHIVED, at, actor, f"rolled back to version {earlier[-1]}: {reason}")
+    previous = get_version(tx, model, earlier[-1])
+    _move(tx, previous, Stage.PRODUCTION, at, actor, f"rolled back from version {current.version}: {reason}")
+    return get_version(tx, model, previous.version)
 
 
 def approve(tx: Transaction, model: str, version: int, stage: Stage, *, at: datetime, actor: str, reason: str) -> None:

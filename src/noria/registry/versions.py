@@ -10,28 +10,34 @@ from sqlalchemy import Row, delete, func, insert, select, update
 
 from noria import audit
 from noria.clock import from_millis, to_millis
-from noria.errors import Conflict, NotFound
+from noria.errors import Conflict, NotFound, PolicyRefused
 from noria.registry.entities import ModelVersion, NewVersion, Signature, Stage
 from noria.registry.models import create_model, find_model
+from noria.registry.policy import Policies
 from noria.registry.semantic import next_semantic_version
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import model_aliases, model_versions
+from noria.tracking import runs
 
 
-def register_version(tx: Transaction, new: NewVersion, *, at: datetime, actor: str) -> ModelVersion:
-    """Add a version to its model, making the model when it is new.
+def register_version(tx: Transaction, new: NewVersion, *, policies: Policies, at: datetime, actor: str) -> ModelVersion:
+    """Add a version to its model, making the model when it is new; the metrics of its run are frozen once that ended.
 
-    With an ``idempotency_key`` seen before, the version made then is returned and nothing is written.
+    With an ``idempotency_key`` seen before, the version made then is returned and nothing is written. Raises
+    PolicyRefused with every unmet condition.
     """
     if new.idempotency_key is not None:
         known = select(model_versions).where(model_versions.c.idempotency_key == new.idempotency_key)
         if (row := tx.execute(known).first()) is not None:
             return _version(row)
+    _check_policy(tx, new, policies)
     if find_model(tx, new.model) is None:
-        create_model(tx, new.model, at=at, actor=actor)
+        create_model(tx, new.model, policies=policies, at=at, actor=actor)
     number = _next_number(tx, new.model)
     semantic = next_semantic_version(latest_version(tx, new.model), new)
     tx.execute(insert(model_versions).values(_row(new, number, semantic, at, actor)))
+    if new.run_id is not None:
+        runs.set_registered(tx, new.run_id, f"{new.model}@{number}")
     detail = {
         "semantic_version": semantic,
         "digest": new.digest,
@@ -133,9 +139,31 @@ def delete_version(tx: Transaction, model: str, version: int, *, at: datetime, a
     changed += [(model_versions, (model, version))]
     tx.execute(delete(model_aliases).where(model_aliases.c.model == model, model_aliases.c.version == version))
     tx.execute(delete(model_versions).where(model_versions.c.model == model, model_versions.c.version == version))
+    if found.run_id is not None:
+        _release_run(tx, found.run_id)
     audit.append(
         tx, at=at, actor=actor, action="version.delete", subject=f"version:{found.label}", detail={}, changed=changed
     )
+
+
+def _check_policy(tx: Transaction, new: NewVersion, policies: Policies) -> None:
+    count = select(func.count()).select_from(model_versions).where(model_versions.c.model == new.model)
+    status = None if new.run_id is None else runs.get(tx, new.run_id).status
+    unmet = policies.of(new.model).unmet_by_registration(
+        new.model,
+        versions=tx.execute(count).scalar_one(),
+        run_status=status,
+    )
+    if unmet:
+        raise PolicyRefused(
+            f"policy refuses a version of {new.model!r}", details=unmet, remedy="Meet every condition listed."
+        )
+
+
+def _release_run(tx: Transaction, run_id: str) -> None:
+    """After a version of the run was deleted: another one of it still holds it, or none does."""
+    row = tx.execute(select(model_versions).where(model_versions.c.run_id == run_id).limit(1)).first()
+    runs.set_registered(tx, run_id, None if row is None else f"{row.model}@{row.version}")
 
 
 def _next_number(tx: Transaction, model: str) -> int:

@@ -63,6 +63,8 @@ runs = Table(
     Column("started_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
     Column("artifact_uri", Text, nullable=False),
+    Column("registered_as", _name(512)),
+    Column("frozen", Integer, nullable=False, server_default="0"),
 )
 
 run_params = Table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy import Table, case, delete, insert, select, update
 
 from noria.clock import from_millis, to_millis
 from noria.errors import Conflict, InvalidInput, NoriaError, NotFound
@@ -57,16 +57,26 @@ def require(tx: Transaction, run_id: str) -> None:
         raise fault
 
 
-def unwritable(tx: Transaction, run_ids: Sequence[str]) -> dict[str, NoriaError]:
-    """Those of the runs that cannot be written to, with the reason."""
-    found = tx.execute(select(runs.c.run_id, runs.c.lifecycle_stage).where(runs.c.run_id.in_(run_ids)))
-    stages = {row.run_id: row.lifecycle_stage for row in found}
-    faults: dict[str, NoriaError] = {run_id: _unknown(run_id) for run_id in run_ids if run_id not in stages}
-    for run_id, stage in stages.items():
+def unwritable(tx: Transaction, run_ids: Sequence[str], *, metrics: bool = False) -> dict[str, NoriaError]:
+    """Those of the runs that cannot be written to, or with ``metrics`` take no more of these, with the reason."""
+    columns = runs.c.run_id, runs.c.lifecycle_stage, runs.c.frozen, runs.c.registered_as
+    faults: dict[str, NoriaError] = {run_id: _unknown(run_id) for run_id in run_ids}
+    for run_id, stage, frozen, registered_as in tx.execute(select(*columns).where(runs.c.run_id.in_(run_ids))):
+        del faults[run_id]
         if stage != experiments.ACTIVE:
             text = f"The run {run_id} must be in the 'active' state, it is {stage}"
             faults[run_id] = Conflict(text, remedy="Restore it first.")
+        elif frozen and metrics:
+            text = f"the metrics of run {run_id} are frozen: it ended and is registered as {registered_as}"
+            faults[run_id] = Conflict(text, remedy="Log them to another run, and register that.")
     return faults
+
+
+def set_registered(tx: Transaction, run_id: str, label: str | None) -> None:
+    """Say which version came of the run: its metrics are frozen once it has ended. None takes that back."""
+    ended = runs.c.status.in_(_TERMINAL)
+    frozen = case((ended, 1), else_=0) if label is not None else 0
+    tx.execute(update(runs).where(runs.c.run_id == run_id).values(registered_as=label, frozen=frozen))
 
 
 def log_params(tx: Transaction, run_id: str, params: Mapping[str, str]) -> None:
@@ -87,6 +97,8 @@ def log_params(tx: Transaction, run_id: str, params: Mapping[str, str]) -> None:
 def log_metrics(tx: Transaction, run_id: str, values: Sequence[Metric]) -> None:
     """Append metric values; one that is there already, to the step and time, is kept once."""
     check_metrics(values)
+    if values and (fault := unwritable(tx, [run_id], metrics=True).get(run_id)) is not None:
+        raise fault
     metrics.append(tx, [(run_id, metric) for metric in values])
 
 
@@ -147,10 +159,13 @@ def change(
     name: str | None = None,
     lifecycle_stage: str | None = None,
 ) -> Run:
-    """Update what is given. Raises InvalidInput for an unknown status."""
+    """Update what is given. Raises InvalidInput for an unknown status, Conflict when a registered run is deleted."""
     if status is not None and status not in STATUSES:
         raise InvalidInput(f"{status!r} is not a run status", remedy=f"Use one of {', '.join(STATUSES)}.")
     before = get(tx, run_id)
+    registered_as = tx.execute(select(runs.c.registered_as).where(runs.c.run_id == run_id)).scalar()
+    if lifecycle_stage == experiments.DELETED and registered_as is not None:
+        raise Conflict(f"run {run_id} is registered as {registered_as}", remedy="Delete that version first.")
     status = status or before.status
     ended = (ended_at or before.ended_at) if status in _TERMINAL else None
     tx.execute(
@@ -160,6 +175,7 @@ def change(
             status=status,
             ended_at=None if ended is None else to_millis(ended),
             lifecycle_stage=lifecycle_stage or before.lifecycle_stage,
+            **({"frozen": 1} if registered_as is not None and status in _TERMINAL else {}),
         )
     )
     if name:

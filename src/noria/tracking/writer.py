@@ -69,8 +69,9 @@ def write_all(tx: Transaction, group: Sequence[Batch]) -> Sequence[NoriaError | 
 
     Metrics of all batches go in two statements; params and tags, which may contradict what is there, batch by batch.
     """
-    unwritable = runs.unwritable(tx, list({batch.run_id for batch in group}))
-    faults = [unwritable.get(batch.run_id) or _fault(tx, batch) for batch in group]
+    measured, described = {b.run_id for b in group if b.metrics}, {b.run_id for b in group if not b.metrics}
+    closed = runs.unwritable(tx, list(described)), runs.unwritable(tx, list(measured), metrics=True)
+    faults = [closed[bool(batch.metrics)].get(batch.run_id) or _fault(tx, batch) for batch in group]
     accepted = [batch for batch, fault in zip(group, faults, strict=True) if fault is None]
     metrics.append(tx, [(batch.run_id, metric) for batch in accepted for metric in batch.metrics])
     return faults

@@ -98,4 +98,6 @@ def show(rows: Sequence[Mapping[str, object]], *, as_json: bool, title: str) -> 
 def _cell(value: object) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return "" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""`noria models`: list, approve, move."""
+"""`noria models`: list, compare, approve, move, roll back."""
 
 from __future__ import annotations
 
@@ -91,6 +91,51 @@ def move(
         load_project(folder), workspace, model, version, parse_stage(stage), actor=actor(), reason=reason
     )
     out.print(f"{moved.label} is in {moved.stage}", highlight=False)
+
+
+@app.command()
+@clear_errors
+def rollback(
+    model: ModelArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit trail.", prompt=True)],
+    project: ProjectOption = None,
+) -> None:
+    """Put the version before the current one back into Production and give it all traffic, at once."""
+    from noria.lifecycle.operations import roll_back_model
+    from noria.pipelines import load_project
+
+    folder, _, workspace = open_workspace(project)
+    restored = roll_back_model(load_project(folder), workspace, model, actor=actor(), reason=reason)
+    out.print(f"{restored.label} is back in {restored.stage}", highlight=False)
+
+
+@app.command()
+@clear_errors
+def compare(
+    model: ModelArgument,
+    first: Annotated[int, typer.Argument(help="Number of one version.")],
+    second: Annotated[int, typer.Argument(help="Number of the other.")],
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two versions' metrics, tags and origins, side by side."""
+    with open_workspace(project)[2].database.read() as tx:
+        one, other = get_version(tx, model, first), get_version(tx, model, second)
+    rows: list[dict[str, object]] = [
+        {"what": name, str(first): getattr(one, field), str(second): getattr(other, field)}
+        for name, field in (("stage", "stage"), ("semantic", "semantic_version"), ("data", "dataset_version_id"))
+    ]
+    for kind in ("tags", "metrics"):
+        mine, theirs = getattr(one, kind), getattr(other, kind)
+        rows += [
+            {"what": name, str(first): mine.get(name), str(second): theirs.get(name)}
+            for name in sorted({*mine, *theirs})
+        ]
+    for row in rows:
+        before, after = row[str(first)], row[str(second)]
+        both = isinstance(before, float) and isinstance(after, float)
+        row["difference"] = after - before if both else ("" if before == after else "differs")  # type: ignore[operator]
+    show(rows, as_json=as_json, title=f"{model}: version {first} and {second}")
 
 
 @app.command()

@@ -32,6 +32,7 @@ def _create_model(call: Call) -> Json:
         made = registry_models.create_model(
             tx,
             call.text("name"),
+            policies=call.policies,
             at=call.clock.now(),
             actor=call.actor,
             description=call.text("description", ""),
@@ -56,7 +57,12 @@ def _update_model(call: Call) -> Json:
 def _rename_model(call: Call) -> Json:
     with call.workspace.database.write() as tx:
         renamed = registry_models.rename_model(
-            tx, call.text("name"), call.text("new_name"), at=call.clock.now(), actor=call.actor
+            tx,
+            call.text("name"),
+            call.text("new_name"),
+            policies=call.policies,
+            at=call.clock.now(),
+            actor=call.actor,
         )
         return {"registered_model": _model(tx, renamed)}
 
@@ -149,6 +155,7 @@ def _create_version(call: Call) -> Json:
                 tags=call.pairs("tags"),
                 description=call.text("description", ""),
             ),
+            policies=call.policies,
             at=call.clock.now(),
             actor=call.actor,
         )

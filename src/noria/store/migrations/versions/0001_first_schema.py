@@ -220,6 +220,8 @@ def upgrade() -> None:
         sa.Column("started_at", sa.BigInteger(), nullable=False),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
         sa.Column("artifact_uri", sa.Text(), nullable=False),
+        sa.Column("registered_as", sa.String(length=512), nullable=True),
+        sa.Column("frozen", sa.Integer(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(
             ["experiment_id"],
             ["experiments.experiment_id"],
