@@ -104,6 +104,19 @@ def test_a_record_changed_behind_the_chain_is_found(governed, change, finding):
     assert finding in str(caught.value)
 
 
+def test_a_tail_cut_off_with_its_changes_is_found_by_an_anchor(governed):
+    with governed.read() as tx:
+        before = audit.verify(tx)
+    with governed.write() as tx:
+        set_alias(tx, "m", "champion", 1, at=NOW, actor="someone")
+        after = audit.verify(tx, [before])
+        tx.exec_driver_sql("DELETE FROM model_aliases")
+        tx.exec_driver_sql("DELETE FROM audit_entries WHERE sequence = (SELECT max(sequence) FROM audit_entries)")
+        assert audit.verify(tx, [before]) == before
+        with pytest.raises(BrokenChain, match=f"does not continue the anchor of entry {after.entries}"):
+            audit.verify(tx, [before, after])
+
+
 def test_every_governed_change_is_sealed_and_a_deletion_leaves_nothing_open(governed):
     with governed.write() as tx:
         set_alias(tx, "m", "champion", 1, at=NOW, actor="someone")

@@ -80,20 +80,28 @@ def entries(tx: Transaction, *, limit: int = 100, newest_first: bool = True) -> 
     return [_entry(row) for row in tx.execute(select(audit_entries).order_by(order).limit(limit))]
 
 
-def verify(tx: Transaction) -> Verification:
+def verify(tx: Transaction, anchors: Sequence[Verification] = ()) -> Verification:
     """Walk the whole chain, then hold the records against it.
 
     Raises BrokenChain at the first entry that was edited, removed or moved, and for every governed row that differs
-    from what the chain sealed. A tail cut off together with its changes cannot be seen from inside: compare the head
-    with one kept elsewhere.
+    from what the chain sealed. A tail cut off together with its changes cannot be seen from inside: ``anchors`` are
+    earlier verifications that were kept elsewhere, each of which the chain must still contain.
     """
     expected, previous = 1, GENESIS_HASH
     sealed: dict[str, str | None] = {}
+    heads = {0: GENESIS_HASH}
     for row in tx.execute(select(audit_entries).order_by(audit_entries.c.sequence)):
         for failure in _faults(row, expected, previous):
             raise BrokenChain(f"audit entry {row.sequence} {failure}", remedy=_REMEDY)
         sealed |= json.loads(row.seals)
+        heads[row.sequence] = row.entry_hash
         expected, previous = row.sequence + 1, row.entry_hash
+    for anchor in anchors:
+        if heads.get(anchor.entries) != anchor.head:
+            raise BrokenChain(
+                f"the chain has {expected - 1} entries and does not continue the anchor of entry {anchor.entries}",
+                remedy=_REMEDY,
+            )
     found = list(seals.faults(tx, sealed))
     if found:
         shown = found[:_FAULTS_SHOWN] + [f"and {len(found) - _FAULTS_SHOWN} more"] * (len(found) > _FAULTS_SHOWN)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from noria.clock import iso
 from noria.config import CONFIG_FILE, Settings, load_settings
-from noria.errors import InvalidConfig, NoriaError
+from noria.errors import InvalidConfig, NoriaError, Unavailable
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside, problem
 
@@ -63,20 +63,30 @@ def actor() -> str:
 
 
 def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Tell a NoriaError on stderr in plain words and exit with its code; a bug keeps its traceback."""
+    """Tell a NoriaError, or what the operating system refuses, in plain words; a bug keeps its traceback."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            refused = Unavailable(text, remedy="Check the path, its permissions and the free space.")
+            raise _exit(refused, as_json=bool(kwargs.get("as_json"))) from None
         except NoriaError as error:
-            if kwargs.get("as_json"):
-                print(json.dumps({"error": problem(error)}))
-            talk.print("[bold red]error:[/bold red]", end=" ")
-            talk.print(str(error), markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(outside(error).exit_code) from None
+            raise _exit(error, as_json=bool(kwargs.get("as_json"))) from None
 
     return wrapped
+
+
+def _exit(error: NoriaError, *, as_json: bool) -> typer.Exit:
+    if as_json:
+        print(json.dumps({"error": problem(error)}))
+    talk.print("[bold red]error:[/bold red]", end=" ")
+    talk.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    return typer.Exit(outside(error).exit_code)
 
 
 def show(rows: Sequence[Mapping[str, object]], *, as_json: bool, title: str) -> None:

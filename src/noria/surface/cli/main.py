@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import structlog
@@ -46,9 +47,25 @@ def trace(
         return
     for section, content in found.items():
         out.print(f"[bold]{section}[/bold]")
-        lines = content.items() if isinstance(content, dict) else enumerate(content or [], start=1)  # type: ignore[arg-type]
-        for name, value in lines:
-            out.print(f"  {name}: {value}", markup=False)
+        for line in _lines(content):
+            out.print(f"  {line}", markup=False, highlight=False)
+
+
+def _lines(content: object) -> Iterator[str]:
+    """A section's values, one a line; lists are indented below their name."""
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            if isinstance(value, list):
+                yield f"{name}:"
+                yield from (f"  {item}" for item in value)
+            elif isinstance(value, Mapping):
+                yield f"{name}: " + ", ".join(f"{key} = {item}" for key, item in value.items())
+            else:
+                yield f"{name}: {'unknown' if value is None else value}"
+    elif isinstance(content, list):
+        yield from (str(item) for item in content)
+    else:
+        yield "unknown" if content is None else str(content)
 
 
 def main() -> None:
