@@ -56,5 +56,5 @@ $(VENV)/.installed: $(BIN)/uv $(MANIFEST)
 
 $(VENV)/.installed-dev: $(VENV)/.installed $(MANIFEST)
 	@echo "installing the development tools into $(VENV)"
-	@$(UV) --editable '.[demo]' --group dev
+	@$(UV) --editable '.[demo,postgres,s3,oidc]' --group dev
 	@touch $@

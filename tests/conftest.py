@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from noria.ids import new_id
+from noria.store import Database
 from noria.surface.cli.processes import Child
+from servers import object_store, postgresql
 from support import noria
 
 
@@ -46,3 +49,63 @@ def server(governed_project: Path) -> Iterator[str]:
     child = Child("server", governed_project, 0)
     yield child.url
     child.stop()
+
+
+@pytest.fixture(scope="module")
+def production_server(
+    governed_project: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    new_database_url: Callable[[str], str],
+    s3_environment: dict[str, str],
+) -> Iterator[str]:
+    """A live `noria server` over the governed project's policies, on PostgreSQL and S3."""
+    folder = tmp_path_factory.mktemp("production")
+    shutil.copy(governed_project / "noria.toml", folder)
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in s3_environment.items():
+            environment.setenv(name, value)
+        environment.setenv("NORIA_STORE__DATABASE", new_database_url("postgresql"))
+        environment.setenv("NORIA_STORE__ARTIFACTS", f"s3://noria/{folder.name}")
+        child = Child("server", folder, 0)
+    yield child.url
+    child.stop()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a private PostgreSQL server, started once a session and only when asked for."""
+    with postgresql(tmp_path_factory.mktemp("postgresql")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What clients of a private S3 server with a bucket "noria" need in their environment."""
+    with object_store(tmp_path_factory.mktemp("s3")) as environment:
+        yield environment
+
+
+@pytest.fixture(scope="session")
+def new_database_url(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Makes an empty database of the engine named, "sqlite" or "postgresql", and gives its URL."""
+
+    def make(engine: str) -> str:
+        if engine == "sqlite":
+            return f"sqlite:///{tmp_path_factory.mktemp('database')}/noria.db"
+        import psycopg
+
+        server, name = request.getfixturevalue("postgresql_server"), f"noria_{new_id()}"
+        with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return f"{server}/{name}"
+
+    return make
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database(request: pytest.FixtureRequest, new_database_url: Callable[[str], str]) -> Iterator[Database]:
+    """A new database of each engine, migrated."""
+    database = Database(new_database_url(request.param))
+    database.migrate()
+    yield database
+    database.close()

@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,6 +33,7 @@ class StoreSettings(_Section):
     """Where state lives; relative paths start at the project's folder."""
 
     database: str = Field("sqlite:///.noria/noria.db", description="SQLAlchemy URL of the database.")
+    artifacts: str = Field("", description="URL of the artifacts: s3://, gs://, az://; empty: in `folder`.")
     folder: Path = Field(Path(".noria"), description="Folder of artifacts, online features, logs and routes.")
 
 
@@ -100,16 +101,21 @@ class EndpointSettings(_Section):
     port: int = Field(ge=0, le=65535, description="TCP port; 0 takes a free one.")
 
 
-class Settings(_Section):
+class ServerSettings(_Section):
+    """What a server needs to know: it may stand alone, without a project to train."""
+
+    store: StoreSettings = StoreSettings()
+    policies: dict[str, PolicySettings] = Field({}, description="Name pattern → policy.")
+    server: EndpointSettings = EndpointSettings(port=5000)
+
+
+class Settings(ServerSettings):
     """All of noria.toml."""
 
     project: ProjectSettings
-    store: StoreSettings = StoreSettings()
     model: ModelSettings
-    policies: dict[str, PolicySettings] = Field({}, description="Name pattern → policy.")
     monitor: MonitorSettings = MonitorSettings()
     canary: CanarySettings = CanarySettings()
-    server: EndpointSettings = EndpointSettings(port=5000)
     gateway: EndpointSettings = EndpointSettings(port=8000)
 
 
@@ -127,10 +133,34 @@ def load_settings(folder: Path, environment: Mapping[str, str] = os.environ) -> 
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path} is not valid TOML: {error}", remedy="Mend the line it names.") from error
+    return _validated(Settings, document, environment, path)
+
+
+def load_server_settings(
+    folder: Path,
+    given: Mapping[str, Mapping[str, str]] | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> ServerSettings:
+    """Settings of a server: ``folder``/noria.toml when there is one, overrides, and above both what is ``given``.
+
+    Raises InvalidConfig as load_settings does.
+    """
+    path = folder / CONFIG_FILE
+    found = load_settings(folder, environment) if path.is_file() else _validated(ServerSettings, {}, environment, path)
+    document = found.model_dump(include=set(ServerSettings.model_fields))
+    for section, values in (given or {}).items():
+        document[section] |= values
+    return _validated(ServerSettings, document, {}, path)
+
+
+_S = TypeVar("_S", bound=ServerSettings)
+
+
+def _validated(kind: type[_S], document: dict[str, Any], environment: Mapping[str, str], path: Path) -> _S:
     for keys, value in _overrides(environment):
         _set(document, keys, value)
     try:
-        return Settings.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
         findings = [_finding(item["loc"], item["type"], item["msg"]) for item in error.errors()]
         raise InvalidConfig(

@@ -94,3 +94,9 @@ class MissingExtra(NoriaError):
     """An optional package is needed; the message names the extra that installs it."""
 
     code = "missing_extra"
+
+
+class NotServed(NoriaError):
+    """Something a protocol has and this installation, or Noria, leaves out."""
+
+    code = "not_served"

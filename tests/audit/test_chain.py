@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import delete
 
 from noria import audit
-from noria.errors import AlreadyExists, BrokenChain, Conflict, NoriaError
+from noria.errors import AlreadyExists, BrokenChain, Conflict, NoriaError, Unavailable
 from noria.registry import NewVersion, Policies, Stage, approve, register_version, transition
 from noria.registry.models import aliases, delete_model, rename_model, set_alias, update_model
 from noria.registry.stages import history
@@ -23,15 +23,13 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path}/noria.db")
-    database.migrate()
+def database(empty_database):
+    database = empty_database
     with database.write() as tx:
         for number in range(10):
             detail = {"number": number}
             audit.append(tx, at=NOW, actor="someone", action="model.create", subject="model:m", detail=detail)
-    yield database
-    database.close()
+    return database
 
 
 @pytest.fixture
@@ -129,6 +127,10 @@ def test_every_governed_change_is_sealed_and_a_deletion_leaves_nothing_open(gove
 
 
 def test_a_damaged_file_is_a_finding_and_no_traceback(governed, tmp_path):
+    if not governed.is_sqlite:
+        with pytest.raises(Unavailable, match="only a SQLite"):
+            governed.copy_to(tmp_path / "copy.db")
+        return
     copy = tmp_path / "copy.db"
     governed.copy_to(copy)
     whole = copy.read_bytes()

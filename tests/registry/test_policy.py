@@ -13,7 +13,6 @@ from noria.registry import NewVersion, Policies, Signature, Stage, approve, get_
 from noria.registry.models import create_model
 from noria.registry.stages import history, request_transition, roll_back
 from noria.registry.versions import delete_version
-from noria.store import Database
 from noria.tracking import experiments, runs
 from noria.tracking.entities import Metric
 from noria.tracking.writer import Batch, write_all
@@ -34,11 +33,8 @@ RULES = {
 
 
 @pytest.fixture
-def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path}/noria.db")
-    database.migrate()
-    yield database
-    database.close()
+def database(empty_database):
+    return empty_database
 
 
 def policies(rules=RULES):

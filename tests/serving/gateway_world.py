@@ -17,7 +17,7 @@ import numpy as np
 from noria.features.online import ViewSpec
 from noria.optimize.bundle import ONNX_FILE, Bundle, Task, write_bundle
 from noria.rollout.routes import RouteTable, Variant, publish
-from noria.store.blobs import folder_digest
+from noria.store.blobs import FolderBlobs, folder_digest
 from noria.store.keyvalue import KeyValueStore
 from noria.surface.http.gateway import GatewaySettings
 
@@ -40,7 +40,7 @@ class World:
     @property
     def settings(self) -> GatewaySettings:
         return GatewaySettings(
-            self.root / "routes.json", self.root / "artifacts", self.root / "online.db", self.root / "log"
+            self.root / "routes.json", FolderBlobs(self.root / "artifacts"), self.root / "online.db", self.root / "log"
         )
 
     def add_model(self, version: int, task: Task = "classification", *, views: bool = True, seed: int = 0) -> Variant:
@@ -54,7 +54,7 @@ class World:
             input_dtype="float64",
         )
         source = f"models/flights/{version}"
-        folder = self.settings.artifacts / source
+        folder = self.root / "artifacts" / source
         folder.mkdir(parents=True)
         (folder / ONNX_FILE).write_bytes(_graph(task, len(bundle.inputs), seed + version))
         write_bundle(folder, bundle)

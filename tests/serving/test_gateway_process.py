@@ -150,7 +150,7 @@ def test_a_gateway_starts_empty_and_serves_once_something_is_deployed(world):
 def test_a_corrupted_version_leaves_the_old_table_serving_until_its_files_are_restored(world):
     world.deploy(1, world.add_model(1))
     broken = world.add_model(2)
-    graph = world.settings.artifacts / broken.source / ONNX_FILE
+    graph = world.root / "artifacts" / broken.source / ONNX_FILE
     content = graph.read_bytes()
     graph.write_bytes(content[:-1])
     with world.gateway() as url:

@@ -1,25 +1,103 @@
-"""The migrated schema is the declared one."""
+"""Databases of both engines: the migrated schema is the declared one, writers take turns, faults are told."""
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import func, insert, select
 
+from noria.errors import InvalidConfig, InvalidInput, Unavailable
 from noria.store import Database
 from noria.store.database import _MIGRATIONS, HEAD_REVISION
-from noria.store.tables import metadata
+from noria.store.tables import experiments, metadata
 
 
-def test_a_migrated_database_equals_the_declared_tables(tmp_path):
-    url = f"sqlite:///{tmp_path}/noria.db"
-    Database(url).migrate()
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    engine.dispose()
+def row(name, **changed):
+    plain = {"artifact_location": "", "lifecycle_stage": "active", "created_at": 0, "updated_at": 0}
+    return {"experiment_id": name[:32], "name": name, **plain, **changed}
+
+
+def test_a_migrated_database_equals_the_declared_tables(empty_database):
+    with empty_database.read() as tx:
+        assert compare_metadata(MigrationContext.configure(tx), metadata) == []
 
 
 def test_the_head_revision_named_in_the_code_is_the_newest_migration():
     assert ScriptDirectory(str(_MIGRATIONS)).get_heads() == [HEAD_REVISION]
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_processes_that_start_together_migrate_once(engine, new_database_url):
+    url = new_database_url(engine)
+    databases = [Database(url) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(Database.migrate, databases))
+    for database in databases:
+        database.close()
+
+
+def test_what_a_writer_read_still_holds_when_it_commits(empty_database):
+    def add(_number):
+        with empty_database.write() as tx:
+            count = tx.execute(select(func.count()).select_from(experiments)).scalar_one()
+            tx.execute(insert(experiments).values(row(str(count))))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    with empty_database.read() as tx:
+        names = {name for (name,) in tx.execute(select(experiments.c.name))}
+    assert names == {str(number) for number in range(40)}
+
+
+def test_a_reader_sees_one_moment(empty_database):
+    with empty_database.write() as tx:
+        tx.execute(insert(experiments).values(row("before")))
+
+    def add():
+        with empty_database.write() as tx:
+            tx.execute(insert(experiments).values(row("after")))
+
+    with empty_database.read() as tx:
+        first = tx.execute(select(func.count()).select_from(experiments)).scalar_one()
+        writer = threading.Thread(target=add)
+        writer.start()
+        writer.join()
+        assert tx.execute(select(func.count()).select_from(experiments)).scalar_one() == first == 1
+
+
+def test_a_block_that_raises_leaves_nothing(empty_database):
+    with pytest.raises(InvalidInput), empty_database.write() as tx:
+        tx.execute(insert(experiments).values(row("half")))
+        raise InvalidInput("no")
+    with empty_database.read() as tx:
+        assert tx.execute(select(experiments)).first() is None
+
+
+@pytest.mark.parametrize("name", ["nul \0 inside", "x" * 300])
+def test_a_value_postgresql_cannot_keep_is_bad_input(name, new_database_url):
+    database = Database(new_database_url("postgresql"))
+    database.migrate()
+    with pytest.raises(InvalidInput), database.write() as tx:
+        tx.execute(insert(experiments).values(row(name)))
+    database.close()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://localhost/x", "oracle://x"])
+def test_an_unknown_url_says_which_there_are(url):
+    with pytest.raises(InvalidConfig) as refused:
+        Database(url)
+    assert "postgresql://" in str(refused.value)
+
+
+def test_a_server_that_is_gone_is_named_without_its_password():
+    database = Database("postgresql://noria:secret@127.0.0.1:1/noria")
+    with pytest.raises(Unavailable) as refused:
+        database.migrate()
+    assert "127.0.0.1:1" in str(refused.value)
+    assert "secret" not in str(refused.value)
+    database.close()

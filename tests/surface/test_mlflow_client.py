@@ -31,9 +31,10 @@ def mlflow_python():
     return python
 
 
-@pytest.fixture(scope="module")
-def found(server, mlflow_python):
-    """What the script saw."""
+@pytest.fixture(scope="module", params=["server", "production_server"])
+def found(request, mlflow_python):
+    """What the script saw: with SQLite and a folder, and with PostgreSQL and S3."""
+    server = request.getfixturevalue(request.param)
     script = Path(__file__).parent / "mlflow_script.py"
     done = subprocess.run([mlflow_python, script, server], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]

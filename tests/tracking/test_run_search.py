@@ -53,9 +53,9 @@ orders = st.lists(
 )
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    database = Database(f"sqlite:///{tmp_path_factory.mktemp('search')}/noria.db")
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database(request, new_database_url):
+    database = Database(new_database_url(request.param))
     database.migrate()
     yield database
     database.close()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import text
 
 from noria.errors import Conflict, InvalidInput, NotFound, Unavailable
-from noria.store import Database
 from noria.tracking import experiments, runs
 from noria.tracking.entities import Metric
 from noria.tracking.writer import Batch, GroupWriter
@@ -18,16 +17,14 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path}/noria.db")
-    database.migrate()
+def database(empty_database):
+    database = empty_database
     with database.write() as tx:
         experiment = experiments.create(tx, "e", artifact_root="", at=NOW).experiment_id
         for run_id in ("a", "b", "deleted"):
             runs.create(tx, experiment, run_id=run_id, name=run_id, user="", artifact_uri="", at=NOW, tags={})
         runs.change(tx, "deleted", lifecycle_stage="deleted")
-    yield database
-    database.close()
+    return database
 
 
 def write(database, *batches):
@@ -77,9 +74,7 @@ def test_many_writers_at_once_lose_nothing(database):
 
 
 def test_a_database_that_cannot_be_written_is_told_to_every_writer(database):
-    blocker = sqlite3.connect(database.url.removeprefix("sqlite:///"))
-    blocker.execute("DROP TABLE run_metrics")
-    blocker.commit()
-    blocker.close()
+    with database.write() as tx:
+        tx.execute(text("DROP TABLE run_metrics"))
     outcomes = write(database, *(Batch("a", [Metric("m", 1.0, 1, step)]) for step in range(3)))
     assert {type(outcome) for outcome in outcomes} == {Unavailable}

@@ -32,7 +32,7 @@ def trace(workspace: Workspace, prediction_id: str) -> dict[str, object]:
         run = None if version.run_id is None else runs.get(tx, version.run_id)
         dataset_id = version.dataset_version_id
         dataset = None if dataset_id is None else get_dataset(tx, DatasetVersionId(dataset_id))
-        bundle = read_bundle(workspace.artifacts.path(artifact_key(version.source)))
+        bundle = read_bundle(workspace.artifacts.fetch(artifact_key(version.source)))
         return {
             "prediction": {
                 "prediction_id": record.prediction_id,

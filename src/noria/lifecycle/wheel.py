@@ -148,7 +148,7 @@ class Wheel:
             deployment=self.project.deployment,
             model_version=champion.version,
             task=self.project.settings.model.task,
-            profile=read_profile(self.workspace.artifacts.path(artifact_key(champion.source))),
+            profile=read_profile(self.workspace.artifacts.fetch(artifact_key(champion.source))),
             log=self.workspace.prediction_log,
             run_length_days=monitor.run_length_days,
             min_rows=monitor.min_rows,

@@ -178,7 +178,7 @@ def _rival_scores(workspace: Workspace, request: TrainingRequest, split: _Split)
         return np.full(len(split.held_out), float(split.train_labels.mean()))
     from noria.optimize.bundle import ONNX_FILE, read_bundle
 
-    folder = workspace.artifacts.path(artifact_key(request.champion.source))
+    folder = workspace.artifacts.fetch(artifact_key(request.champion.source))
     return onnx_scores(folder / ONNX_FILE, split.held_out.astype(read_bundle(folder).input_dtype))
 
 
@@ -286,7 +286,7 @@ def _register(
                 source=artifact_uri(f"{key}/model"),
                 run_id=run_id,
                 dataset_version_id=dataset.dataset_version_id,
-                digest=folder_digest(workspace.artifacts.path(f"{key}/model")),
+                digest=folder_digest(folder),
                 signature=signature,
                 algorithm=type(model).__name__,
                 metrics=metrics,

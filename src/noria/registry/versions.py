@@ -94,6 +94,14 @@ def version_in_stage(tx: Transaction, model: str, stage: Stage) -> ModelVersion 
     return None if row is None else _version(row)
 
 
+def version_of_artifact(tx: Transaction, uri: str) -> str | None:
+    """``name@version`` whose source is ``uri``, or a folder above it; None when no registered version holds it."""
+    parts = uri.split("/")
+    above = ["/".join(parts[:count]) for count in range(2, len(parts) + 1)]
+    row = tx.execute(select(model_versions).where(model_versions.c.source.in_(above)).limit(1)).first()
+    return None if row is None else f"{row.model}@{row.version}"
+
+
 def update_version(
     tx: Transaction,
     model: str,

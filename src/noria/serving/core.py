@@ -20,6 +20,7 @@ from noria.rollout.routes import RouteTable, Variant
 from noria.serving.inputs import Inputs, PredictionRequest, parse_instant
 from noria.serving.metrics import ServingMetrics
 from noria.serving.runtime import Runtime, load_runtime
+from noria.store.blobs import BlobStore
 
 _log = structlog.get_logger()
 _Runtimes = Mapping[tuple[str, int], Runtime]
@@ -67,7 +68,7 @@ class DataPlane:
     ``fault`` is why the newest route table does not serve, ``log_fault`` why the last batch was not logged.
     """
 
-    def __init__(self, artifacts: Path, online_store: Path, prediction_log: Path) -> None:
+    def __init__(self, artifacts: BlobStore, online_store: Path, prediction_log: Path) -> None:
         self._artifacts = artifacts
         self._inputs = Inputs(online_store)
         self._predictions = LogWriter(prediction_log, "predictions")
@@ -252,7 +253,7 @@ class DataPlane:
             self.log_fault = None
 
 
-def _load(artifacts: Path, table: RouteTable, before: _Runtimes) -> _Runtimes:
+def _load(artifacts: BlobStore, table: RouteTable, before: _Runtimes) -> _Runtimes:
     """The runtimes of ``table``; one that is loaded already is kept when its files are to be the same."""
     table.choose("probe")  # a malformed table fails here, not at its first request
     runtimes: dict[tuple[str, int], Runtime] = {}

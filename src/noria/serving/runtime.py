@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.errors import CorruptArtifact
+from noria.errors import CorruptArtifact, NotFound
 from noria.optimize.bundle import ONNX_FILE, Bundle, read_bundle
 from noria.rollout.routes import Variant
-from noria.store.blobs import folder_digest
+from noria.store.blobs import BlobStore, folder_digest
 
 
 class Runtime:
@@ -34,10 +34,13 @@ class Runtime:
         return column
 
 
-def load_runtime(artifacts: Path, variant: Variant) -> Runtime:
+def load_runtime(artifacts: BlobStore, variant: Variant) -> Runtime:
     """Load the version a variant names. Raises CorruptArtifact when its files are not those registered."""
-    folder = artifacts / variant.source
-    found = folder_digest(folder) if folder.is_dir() else "nothing"
+    try:
+        folder = artifacts.fetch(variant.source)
+        found = folder_digest(folder)
+    except NotFound:
+        found = "nothing"
     if found != variant.digest:
         raise CorruptArtifact(
             f"the files of {variant.model}@{variant.version} are not those registered: "

@@ -1,72 +1,259 @@
-"""Blobs: files under one root, written whole or not at all, checked by hash when read."""
+"""Blobs: artifacts by path, in a folder or an object store; written whole or not at all, checked by hash when read."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import AsyncIterable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 
-from noria.errors import CorruptArtifact, InvalidInput, NotFound
+from noria.errors import CorruptArtifact, InvalidInput, NotFound, NotServed, Unavailable
+
+CHUNK_BYTES = 1024 * 1024
 
 
-class BlobStore:
-    """Files addressed by a relative POSIX path. Writes are atomic; concurrent writers of a path: last one wins."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a listing shows: ``key`` below the artifact root, and the size in bytes of what is no folder."""
+
+    key: str
+    size: int | None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it holds other entries."""
+        return self.size is None
+
+
+class BlobStore(Protocol):
+    """Files addressed by a relative POSIX path, the key. Concurrent writers of a key: the last one wins.
+
+    Every method raises InvalidInput for a key that leaves the root, and Unavailable when the store cannot be reached.
+    """
+
+    def write(self, key: str, content: bytes) -> None:
+        """Store ``content`` under ``key``: a reader sees the old file or the new one, never half of it."""
+
+    async def receive(self, key: str, chunks: AsyncIterable[bytes]) -> None:
+        """Like ``write``, for what arrives piece by piece and need not fit into memory."""
+
+    def read(self, key: str, *, sha256: str | None = None) -> bytes:
+        """The bytes under ``key``. Raises NotFound, or CorruptArtifact when ``sha256`` is given and does not match."""
+
+    def stream(self, key: str) -> tuple[int, Iterable[bytes]]:
+        """The size in bytes under ``key``, and the content in pieces. Raises NotFound."""
+
+    def entries(self, key: str) -> list[Entry]:
+        """What lies directly below the folder ``key``, by name; nothing when there is no such folder."""
+
+    def delete(self, key: str) -> None:
+        """Remove the file, or the folder with all below it. Raises NotFound."""
+
+    def put_folder(self, key: str, source: Path) -> None:
+        """Copy a folder in, replacing what was there; call it before anything refers to ``key``."""
+
+    def fetch(self, key: str) -> Path:
+        """A local folder or file with what lies at ``key``, to be read only. Raises NotFound."""
+
+    def sign(self, key: str, method: str, *, valid: timedelta) -> str:
+        """A URL with which anyone may GET or PUT ``key`` for a while. Raises NotServed where there is none."""
+
+
+class FolderBlobs:
+    """Blobs in a folder of this machine."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
 
-    def path(self, key: str) -> Path:
-        """Where ``key`` lives on this machine. Raises InvalidInput for a path that leaves the root."""
-        target = (self.root / key).resolve()
-        if not target.is_relative_to(self.root):
-            raise InvalidInput(f"artifact path {key!r} leaves the artifact root", remedy="Use a relative path.")
-        return target
+    def write(self, key: str, content: bytes) -> None:
+        """See BlobStore."""
+        write_atomically(self._path(key), content)
 
-    def write(self, key: str, content: bytes) -> Path:
-        """Store ``content`` under ``key``: a reader sees the old file or the new one, never half of it."""
-        target = self.path(key)
-        write_atomically(target, content)
-        return target
+    async def receive(self, key: str, chunks: AsyncIterable[bytes]) -> None:
+        """See BlobStore."""
+        staged = await asyncio.to_thread(_Staged, self._path(key))
+        try:
+            async for chunk in chunks:
+                await asyncio.to_thread(staged.write, chunk)
+            await asyncio.to_thread(staged.commit)
+        finally:
+            staged.discard()
 
     def read(self, key: str, *, sha256: str | None = None) -> bytes:
-        """The bytes under ``key``; when ``sha256`` is given they must match it."""
-        target = self.path(key)
+        """See BlobStore."""
+        target = self._path(key)
         if not target.is_file():
-            raise NotFound(f"no artifact at {key!r}", remedy="List the folder to see what is stored.")
-        content = target.read_bytes()
-        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-            raise CorruptArtifact(
-                f"artifact {key!r} does not match its recorded hash {sha256[:12]}",
-                remedy="Restore the file from a backup or register the model again.",
-            )
-        return content
+            raise no_blob(key)
+        return checked(key, target.read_bytes(), sha256)
+
+    def stream(self, key: str) -> tuple[int, Iterable[bytes]]:
+        """See BlobStore."""
+        target = self._path(key)
+        if not target.is_file():
+            raise no_blob(key)
+        return target.stat().st_size, _pieces(target)
+
+    def entries(self, key: str) -> list[Entry]:
+        """See BlobStore."""
+        folder = self._path(key)
+        if not folder.is_dir():
+            return []
+        found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(_STAGING)]
+        return [
+            Entry(path.relative_to(self.root).as_posix(), None if path.is_dir() else path.stat().st_size)
+            for path in found
+        ]
+
+    def delete(self, key: str) -> None:
+        """See BlobStore."""
+        target = self._path(key)
+        if target.is_dir() and target != self.root:
+            shutil.rmtree(target)
+        elif target.is_file():
+            target.unlink()
+        else:
+            raise no_blob(key)
 
     def put_folder(self, key: str, source: Path) -> None:
-        """Copy a folder in; it appears under ``key`` complete or not at all, replacing what was there."""
-        target = self.path(key)
+        """See BlobStore. The folder appears complete or not at all."""
+        target = self._path(key)
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".staging-"))
+        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=_STAGING))
         shutil.copytree(source, staging, dirs_exist_ok=True)
         if target.exists():
             shutil.rmtree(target)
         staging.rename(target)
 
+    def fetch(self, key: str) -> Path:
+        """See BlobStore."""
+        target = self._path(key)
+        if not target.exists():
+            raise no_blob(key)
+        return target
+
+    def sign(self, key: str, method: str, *, valid: timedelta) -> str:
+        """See BlobStore: files of this machine have no URL."""
+        raise NotServed(
+            f"{method} of {key!r} cannot be signed ({valid} asked): the artifacts lie in a folder of the server",
+            remedy="Go through the artifact proxy, or keep artifacts in an object store.",
+        )
+
+    def _path(self, key: str) -> Path:
+        target = (self.root / clean_key(key)).resolve()
+        if not target.is_relative_to(self.root):
+            raise InvalidInput(f"artifact path {key!r} leaves the artifact root", remedy="Use a relative path.")
+        return target
+
+
+_STAGING = ".staging-"
+
+
+def open_blobs(url: str, *, folder: Path, cache: Path) -> BlobStore:
+    """The store that ``url`` names: ``s3://``, ``gs://``, ``az://``, a local path, or ``folder`` when it is empty.
+
+    What an object store holds is fetched into ``cache``. Raises InvalidInput for another scheme, MissingExtra.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not url:
+        return FolderBlobs(folder)
+    if not separator or scheme == "file":
+        return FolderBlobs(Path(rest if separator else url))
+    if scheme not in ("s3", "gs", "az"):
+        raise InvalidInput(f"{url!r} is no place for artifacts", remedy="Use a folder, s3://, gs:// or az://.")
+    from noria.store.object_blobs import ObjectBlobs
+
+    return ObjectBlobs(url, cache)
+
+
+def clean_key(key: str) -> str:
+    """``key`` without empty parts. Raises InvalidInput for one that leaves the root or that no store can keep."""
+    parts = [part for part in key.split("/") if part not in ("", ".")]
+    if key.startswith("/") or ".." in parts or "\0" in key or "\\" in key or any(len(p) > 250 for p in parts):
+        raise InvalidInput(
+            f"{key[:200]!r} is not an artifact path",
+            remedy="Use a relative path that stays below the root, with names of at most 250 characters.",
+        )
+    return "/".join(parts)
+
+
+def no_blob(key: str) -> NotFound:
+    """The error for a key that holds nothing."""
+    return NotFound(f"no artifact at {key!r}", remedy="List the folder to see what is stored.")
+
+
+def checked(key: str, content: bytes, sha256: str | None) -> bytes:
+    """``content``, once it has the hash expected. Raises CorruptArtifact."""
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise CorruptArtifact(
+            f"artifact {key!r} does not match its recorded hash {sha256[:12]}",
+            remedy="Restore the file from a backup or register the model again.",
+        )
+    return content
+
 
 def write_atomically(target: Path, content: bytes) -> None:
     """Write beside ``target``, sync, rename over it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, staging = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+    staged = _Staged(target)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(staging).replace(target)
-    except BaseException:
-        Path(staging).unlink(missing_ok=True)
-        raise
+        staged.write(content)
+        staged.commit()
+    finally:
+        staged.discard()
+
+
+class _Staged:
+    """A file beside ``target`` that takes its place, synced, at ``commit``. Raises Unavailable for a full disk."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        with self._clear():
+            if target.is_dir():
+                raise InvalidInput(f"{target.name!r} is a folder", remedy="Choose another name for the file.")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, staging = tempfile.mkstemp(dir=target.parent, prefix=_STAGING)
+        self._staging, self._file = Path(staging), os.fdopen(handle, "wb")
+
+    def write(self, content: bytes) -> None:
+        """Add ``content``."""
+        with self._clear():
+            self._file.write(content)
+
+    def commit(self) -> None:
+        """Make what was written durable, then visible."""
+        with self._clear():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._staging.replace(self._target)
+
+    def discard(self) -> None:
+        """Leave nothing of what was not committed."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._staging.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _clear(self) -> Iterator[None]:
+        name = self._target.name
+        try:
+            yield
+        except (NotADirectoryError, FileExistsError):
+            raise InvalidInput(f"a folder of {name!r} is a file", remedy="Choose another folder.") from None
+        except OSError as error:
+            raise Unavailable(f"cannot write {name!r}: {error.strerror}", remedy="Check the free space.") from error
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK_BYTES):
+            yield piece
 
 
 def folder_digest(folder: Path) -> str:

@@ -8,11 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from noria.errors import Conflict, CorruptArtifact, NoriaError, Unavailable
+from noria.errors import (
+    Conflict,
+    CorruptArtifact,
+    InvalidConfig,
+    InvalidInput,
+    MissingExtra,
+    NoriaError,
+    Unavailable,
+)
 from noria.store.tables import metadata
 
 Transaction = Connection
@@ -20,6 +28,8 @@ Transaction = Connection
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_SECONDS = 30
+_URLS = "Write sqlite:///PATH or postgresql://USER@HOST/NAME."
+_WRITE_LOCK = 7_406_191  # PostgreSQL's advisory lock of this database's writers
 
 
 class Database:
@@ -44,19 +54,42 @@ class Database:
 
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
-        with self._connect() as connection, connection.begin():
-            config.attributes["connection"] = connection
+        with self.write() as tx:  # of two processes that start at once, the second finds the work done
+            config.attributes["connection"] = tx
             command.upgrade(config, "head")
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """A read-write transaction: commits when the block ends, rolls back when it raises.
 
-        On SQLite the write lock is taken at the start, so that what was read inside still holds at the commit.
+        One at a time, in all processes: what was read inside still holds at the commit.
         """
+        with self._begin("SELECT pg_advisory_xact_lock(%s)") as connection:
+            yield connection
+
+    @contextmanager
+    def append(self) -> Iterator[Transaction]:
+        """A transaction that adds rows nobody else changes: beside others of its kind, never beside a ``write``."""
+        with self._begin("SELECT pg_advisory_xact_lock_shared(%s)") as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A consistent snapshot for reading."""
         with self._connect() as connection:
-            if self._engine.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            if not self.is_sqlite:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            else:
+                connection.exec_driver_sql("BEGIN")
+            yield connection
+
+    @contextmanager
+    def _begin(self, lock: str) -> Iterator[Connection]:
+        with self._connect() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")  # the one lock SQLite has
+            else:
+                connection.exec_driver_sql(lock, (_WRITE_LOCK,))
             try:
                 yield connection
             except BaseException:
@@ -64,15 +97,14 @@ class Database:
                 raise
             connection.commit()
 
-    @contextmanager
-    def read(self) -> Iterator[Transaction]:
-        """A consistent snapshot for reading."""
-        with self._connect() as connection:
-            yield connection
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is the embedded engine."""
+        return self._engine.dialect.name == "sqlite"
 
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy of a SQLite database to ``path``. Raises Unavailable for another engine."""
-        if self._engine.dialect.name != "sqlite":
+        if not self.is_sqlite:
             raise Unavailable("only a SQLite database is copied to a file", remedy="Use the server's own backup tool.")
         with self._connect() as connection:
             connection.exec_driver_sql("VACUUM INTO ?", (str(path),))
@@ -97,6 +129,8 @@ HEAD_REVISION = "0001"
 
 def _clear(error: DBAPIError, url: URL) -> NoriaError:
     name, cause = url.render_as_string(hide_password=True), str(error.orig)
+    if isinstance(error, DataError):
+        return InvalidInput(f"a value cannot be stored: {cause}", remedy="Shorten it, or leave out NUL characters.")
     if isinstance(error, IntegrityError):
         return Conflict(f"the same was written at the same time: {cause}", remedy="Look at what is there, then retry.")
     if "malformed" in cause or "not a database" in cause:
@@ -108,11 +142,26 @@ def _clear(error: DBAPIError, url: URL) -> NoriaError:
 
 
 def _open_engine(url: str) -> Engine:
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise InvalidConfig(f"{url!r} is no database URL", remedy=_URLS) from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        return _open_postgresql(parsed.set(drivername="postgresql+psycopg"))
+    if parsed.drivername != "sqlite":
+        raise InvalidConfig(f"{parsed.drivername!r} is no database Noria knows", remedy=_URLS)
     engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS})
     event.listen(engine, "connect", _configure_sqlite)
     return engine
+
+
+def _open_postgresql(url: URL) -> Engine:
+    try:
+        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+    except ImportError:
+        raise MissingExtra(
+            "a PostgreSQL database needs a package that is not installed", remedy="pip install 'noria[postgres]'"
+        ) from None
 
 
 def _configure_sqlite(connection: object, _entry: ConnectionPoolEntry) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from noria.config import Settings
-from noria.store.blobs import BlobStore
+from noria.config import ServerSettings
+from noria.store.blobs import open_blobs
 from noria.store.database import Database
 from noria.store.keyvalue import KeyValueStore
 
@@ -16,11 +16,13 @@ ARTIFACT_SCHEME = "mlflow-artifacts:/"
 class Workspace:
     """Opens what ``settings.store`` names, relative to the project's folder, and migrates the database."""
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(self, folder: Path, settings: ServerSettings) -> None:
         self.folder = (folder / settings.store.folder).resolve()
         self.database = Database(_absolute(settings.store.database, folder))
         self.database.migrate()
-        self.artifacts = BlobStore(self.folder / "artifacts")
+        self.artifacts = open_blobs(
+            settings.store.artifacts, folder=self.folder / "artifacts", cache=self.folder / "cache" / "artifacts"
+        )
         self.prediction_log = self.folder / "predictions"
         self.online_path = self.folder / "online" / "features.db"
 

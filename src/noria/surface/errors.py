@@ -31,7 +31,8 @@ OUTSIDE: Mapping[str, Outside] = {
     "broken_chain": Outside(500, "DATA_LOSS", 1),
     "unavailable": Outside(503, "TEMPORARILY_UNAVAILABLE", 1),
     "missing_extra": Outside(501, "NOT_IMPLEMENTED", 1),
-    "not_served": Outside(404, "ENDPOINT_NOT_FOUND", 1),
+    "not_served": Outside(501, "NOT_IMPLEMENTED", 1),
+    "no_endpoint": Outside(404, "ENDPOINT_NOT_FOUND", 1),
     "parity_broken": Outside(422, "INVALID_PARAMETER_VALUE", 1),
 }
 

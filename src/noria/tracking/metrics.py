@@ -29,7 +29,7 @@ def append(tx: Transaction, values: Sequence[tuple[str, Metric]]) -> None:
         name = row["run_id"], row["key"]
         if name not in newest or _age(newest[name]) <= _age(row):
             newest[name] = row
-    tx.execute(into_latest, list(newest.values()))
+    tx.execute(into_latest, [newest[name] for name in sorted(newest)])  # in one order, so that writers never deadlock
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, and_, case, exists, func, select
+from sqlalchemy import ColumnElement, Select, String, Table, and_, case, collate, exists, func, select
 
 from noria.errors import InvalidInput
 from noria.store.database import Transaction
@@ -54,7 +54,7 @@ def search_runs(
         query = query.where(runs.c.lifecycle_stage == ("active" if view == "ACTIVE_ONLY" else "deleted"))
     query = query.where(*(_condition(tx, clause) for clause in parse_filter(filter_text)))
     for kind, key, descending in (parse_order(text) for text in order_by):
-        query = _ordered(query, kind, key, descending)
+        query = _ordered(tx, query, kind, key, descending)
     query = query.order_by(runs.c.started_at.desc(), runs.c.run_id).limit(limit).offset(offset)
     return load(tx, list(tx.execute(query).scalars()))
 
@@ -74,7 +74,7 @@ def _condition(tx: Transaction, clause: Clause) -> ColumnElement[bool]:
     return exists().where(table.c.run_id == runs.c.run_id, table.c.key == clause.key, holds)
 
 
-def _ordered(query: Select[Any], kind: str, key: str, descending: bool) -> Select[Any]:
+def _ordered(tx: Transaction, query: Select[Any], kind: str, key: str, descending: bool) -> Select[Any]:
     if kind == "attributes":
         value = _named(_ATTRIBUTES, key, "attribute")
     elif kind == "datasets":
@@ -83,6 +83,8 @@ def _ordered(query: Select[Any], kind: str, key: str, descending: bool) -> Selec
         table = (latest_metrics if kind == "metrics" else _PAIRS[kind]).alias()
         query = query.outerjoin(table, and_(table.c.run_id == runs.c.run_id, table.c.key == key))
         value = case((table.c.is_nan == 0, table.c.value)) if kind == "metrics" else table.c.value
+    if tx.dialect.name != "sqlite" and isinstance(value.type, String):
+        value = collate(value, "C")  # by code point, whatever the database's language is
     return query.order_by(value.is_(None), value.desc() if descending else value.asc())
 
 
@@ -95,7 +97,7 @@ def _compare(tx: Transaction, column: ColumnElement[Any], clause: Clause, *, num
         values = [value] if isinstance(value, str | float) else list(value)
         return column.in_(values) if operator == "IN" else column.not_in(values)
     if "LIKE" in operator:
-        matches = column.ilike(str(value)) if operator == "ILIKE" else _like(tx, column, str(value))
+        matches = _ilike(tx, column, str(value)) if operator == "ILIKE" else _like(tx, column, str(value))
         return matches if operator != "NOT LIKE" else ~matches
     known: ColumnElement[bool] = column.op(operator, is_comparison=True)(value)
     return known
@@ -104,9 +106,14 @@ def _compare(tx: Transaction, column: ColumnElement[Any], clause: Clause, *, num
 def _like(tx: Transaction, column: ColumnElement[Any], pattern: str) -> ColumnElement[bool]:
     """LIKE that minds case; SQLite's own does not, its GLOB does."""
     if tx.dialect.name != "sqlite":
-        return column.like(pattern)
+        return column.like(pattern, escape="")
     special = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
     return func.glob("".join(special.get(char, char) for char in pattern), column, type_=None) == 1
+
+
+def _ilike(tx: Transaction, column: ColumnElement[Any], pattern: str) -> ColumnElement[bool]:
+    """LIKE that minds no case; no character escapes another, as in SQLite."""
+    return column.ilike(pattern) if tx.dialect.name == "sqlite" else column.ilike(pattern, escape="")
 
 
 def _named(columns: Mapping[str, ColumnElement[Any]], key: str, what: str) -> ColumnElement[Any]:

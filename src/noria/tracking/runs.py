@@ -10,7 +10,7 @@ from sqlalchemy import Table, case, delete, insert, select, update
 from noria.clock import from_millis, to_millis
 from noria.errors import Conflict, InvalidInput, NoriaError, NotFound
 from noria.ids import ExperimentId, RunId
-from noria.store.database import Transaction, from_json, to_json
+from noria.store.database import Transaction, conflict_insert, from_json, to_json
 from noria.store.tables import run_inputs, run_outputs, run_params, run_tags, runs
 from noria.tracking import experiments, metrics
 from noria.tracking.entities import Metric, Run
@@ -81,17 +81,20 @@ def set_registered(tx: Transaction, run_id: str, label: str | None) -> None:
 
 def log_params(tx: Transaction, run_id: str, params: Mapping[str, str]) -> None:
     """Add params. The same value again changes nothing; another value is refused with Conflict."""
-    known = _pairs(tx, run_params, run_id)
     for key, value in params.items():
         _check_key(key, "param")
         if len(value) > _LONGEST_PARAM:
             raise InvalidInput(f"param {key!r} has {len(value)} characters", remedy=f"At most {_LONGEST_PARAM}.")
-        if key in known and known[key] != value:
+    rows = [{"run_id": run_id, "key": key, "value": value} for key, value in sorted(params.items())]
+    if rows:
+        tx.execute(conflict_insert(tx.dialect.name, run_params).on_conflict_do_nothing(), rows)
+    known = _pairs(tx, run_params, run_id)
+    for key, value in params.items():
+        if known[key] != value:
             raise Conflict(
                 f"Changing param values is not allowed: {key!r} of run {run_id} is {known[key]!r}, not {value!r}",
                 remedy="Start another run, or log under another key.",
             )
-    _insert_pairs(tx, run_params, run_id, {key: value for key, value in params.items() if key not in known})
 
 
 def log_metrics(tx: Transaction, run_id: str, values: Sequence[Metric]) -> None:
@@ -114,8 +117,11 @@ def set_tags(tx: Transaction, run_id: str, tags: Mapping[str, str]) -> None:
         return
     for key in tags:
         _check_key(key, "tag")
-    tx.execute(delete(run_tags).where(run_tags.c.run_id == run_id, run_tags.c.key.in_(list(tags))))
-    _insert_pairs(tx, run_tags, run_id, tags)
+    statement = conflict_insert(tx.dialect.name, run_tags)
+    replace = statement.on_conflict_do_update(
+        index_elements=["run_id", "key"], set_={"value": statement.excluded.value}
+    )
+    tx.execute(replace, [{"run_id": run_id, "key": key, "value": value} for key, value in sorted(tags.items())])
     if (name := tags.get("mlflow.runName")) is not None:
         tx.execute(update(runs).where(runs.c.run_id == run_id).values(name=name))
 
@@ -237,11 +243,6 @@ def _check_key(key: str, kind: str) -> None:
 
 def _pairs(tx: Transaction, table: Table, run_id: str) -> dict[str, str]:
     return {row.key: row.value for row in tx.execute(select(table).where(table.c.run_id == run_id))}
-
-
-def _insert_pairs(tx: Transaction, table: Table, run_id: str, pairs: Mapping[str, str]) -> None:
-    if pairs:
-        tx.execute(insert(table), [{"run_id": run_id, "key": key, "value": value} for key, value in pairs.items()])
 
 
 def _grouped(tx: Transaction, table: Table, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:

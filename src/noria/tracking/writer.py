@@ -60,7 +60,7 @@ class GroupWriter:
         self._task = None
 
     def _commit(self, group: Sequence[Batch]) -> Sequence[Exception | None]:
-        with self._database.write() as tx:
+        with self._database.append() as tx:
             return write_all(tx, group)
 
 

@@ -15,7 +15,7 @@ from noria.audit import verify as verify_chain
 from noria.clock import iso
 from noria.errors import InvalidInput, NotFound
 from noria.store.database import Database
-from noria.surface.cli.context import JsonOption, ProjectOption, clear_errors, open_workspace, out, show
+from noria.surface.cli.context import JsonOption, ProjectOption, clear_errors, open_records, out, show
 
 app = typer.Typer(no_args_is_help=True, help="The hash-chained record of every change.")
 DatabaseOption = Annotated[
@@ -104,7 +104,7 @@ def _read_anchors(file: Path) -> list[Verification]:
 
 def _open(project: Path | None, database: Path | None) -> Database:
     if database is None:
-        return open_workspace(project)[2].database
+        return open_records(project).database
     if not database.is_file():
         raise NotFound(f"there is no database {database}", remedy="Name an existing SQLite file.")
     return Database(f"sqlite:///{database.resolve()}")

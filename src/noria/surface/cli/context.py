@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import wraps
@@ -14,7 +15,7 @@ import typer
 from rich.console import Console
 
 from noria.clock import iso
-from noria.config import CONFIG_FILE, Settings, load_settings
+from noria.config import CONFIG_FILE, Settings, load_server_settings, load_settings
 from noria.errors import InvalidConfig, NoriaError, Unavailable
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside, problem
@@ -25,6 +26,7 @@ R = TypeVar("R")
 out = Console(soft_wrap=True)
 talk = Console(stderr=True)
 DEMO_PREFIX = "noria-demo-"
+STORE_VARIABLE = "NORIA_STORE__DATABASE"
 
 ProjectOption = Annotated[Path | None, typer.Option("--project", "-p", help="Folder with noria.toml.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -55,6 +57,12 @@ def open_workspace(given: Path | None) -> tuple[Path, Settings, Workspace]:
     folder = find_project(given)
     settings = load_settings(folder)
     return folder, settings, Workspace(folder, settings)
+
+
+def open_records(given: Path | None) -> Workspace:
+    """The state alone: of a project, or where there is none, of the database that NORIA_STORE__DATABASE names."""
+    folder = Path.cwd() if given is None and os.environ.get(STORE_VARIABLE) else find_project(given)
+    return Workspace(folder, load_server_settings(folder))
 
 
 def actor() -> str:

