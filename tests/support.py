@@ -11,10 +11,16 @@ from pathlib import Path
 import pytest
 
 
-def noria(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def noria(*arguments: str, cwd: Path, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does."""
     done = subprocess.run(
-        [sys.executable, "-m", "noria", *arguments], cwd=cwd, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-m", "noria", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        input=stdin,
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done

@@ -58,6 +58,9 @@ class StageRuleSettings(_Section):
         [], description="Conditions such as 'auc >= 0.65', 'auc >= production - 0.01', or a name alone."
     )
     approvals: int = Field(0, ge=0, description="How many people (or a passed canary) must approve.")
+    approver_roles: list[Literal["viewer", "contributor", "maintainer", "approver", "admin", "canary"]] = Field(
+        [], description="Roles whose approval counts; empty: any."
+    )
     reason_required: bool = Field(False, description="Whether the move must say why.")
 
 
@@ -101,11 +104,34 @@ class EndpointSettings(_Section):
     port: int = Field(ge=0, le=65535, description="TCP port; 0 takes a free one.")
 
 
+class OidcSettings(_Section):
+    """An OpenID Connect issuer whose users may sign in to the console."""
+
+    issuer: str = Field(pattern=r"^https?://", description="URL of the issuer.")
+    client_id: str = Field(description="This server's name at the issuer.")
+    client_secret: str = Field("", description="Its secret: by NORIA_ACCESS__OIDC__CLIENT_SECRET, not in the file.")
+    name_claim: str = Field("email", description="Claim that names the user.")
+    roles_claim: str = Field("groups", description="Claim that lists the user's groups.")
+    roles: dict[str, Literal["viewer", "contributor", "maintainer", "approver", "admin"]] = Field(
+        {}, description="Group → role on the whole workspace."
+    )
+    default_role: Literal["", "viewer", "contributor"] = Field("", description="Role of a user in none of them.")
+
+
+class AccessSettings(_Section):
+    """Who may use the server. Off, it listens on this machine only and takes each client's word for its name."""
+
+    enabled: bool = Field(False, description="Whether every request must come from a known user.")
+    session_hours: float = Field(12, gt=0, description="Hours a sign-in to the console lasts.")
+    oidc: OidcSettings | None = Field(None, description="Sign-in through an OpenID Connect issuer.")
+
+
 class ServerSettings(_Section):
     """What a server needs to know: it may stand alone, without a project to train."""
 
     store: StoreSettings = StoreSettings()
     policies: dict[str, PolicySettings] = Field({}, description="Name pattern → policy.")
+    access: AccessSettings = AccessSettings()
     server: EndpointSettings = EndpointSettings(port=5000)
 
 

@@ -72,6 +72,18 @@ class PolicyRefused(NoriaError):
     code = "policy_refused"
 
 
+class Unauthenticated(NoriaError):
+    """Nobody, or not who it says it is."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(NoriaError):
+    """Whoever acts holds no role that permits it."""
+
+    code = "forbidden"
+
+
 class CorruptArtifact(NoriaError):
     """Stored bytes do not match the hash recorded for them."""
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -11,7 +15,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import func, insert, select
 
+from noria import audit
 from noria.errors import InvalidConfig, InvalidInput, Unavailable
+from noria.registry import NewVersion, Policies, register_version
 from noria.store import Database
 from noria.store.database import _MIGRATIONS, HEAD_REVISION
 from noria.store.tables import experiments, metadata
@@ -100,4 +106,21 @@ def test_a_server_that_is_gone_is_named_without_its_password():
         database.migrate()
     assert "127.0.0.1:1" in str(refused.value)
     assert "secret" not in str(refused.value)
+    database.close()
+
+
+def test_a_database_of_the_first_revision_is_brought_up_to_date_and_its_chain_still_holds(tmp_path):
+    path = tmp_path / "noria.db"
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript((Path(__file__).parent / "revision_0001.sql").read_text())
+    database = Database(f"sqlite:///{path}")
+    database.migrate()
+    with database.read() as tx:
+        assert compare_metadata(MigrationContext.configure(tx), metadata) == []
+        assert audit.verify(tx).entries == 6
+    with database.write() as tx:
+        new = NewVersion(model="m", source="s")
+        made = register_version(tx, new, policies=Policies(), at=datetime(2026, 2, 1, tzinfo=UTC), actor="someone")
+        assert made.version == 3
+        assert audit.verify(tx).entries == 7
     database.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,6 +20,7 @@ from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import audit_entries
 
 GENESIS_HASH = "0" * 64
+_REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 _FAULTS_SHOWN = 20
 _REMEDY = "The database was changed outside Noria: restore a copy whose chain verifies."
 
@@ -43,6 +46,16 @@ class Verification:
     head: str
 
 
+@contextmanager
+def request(request_id: str) -> Iterator[None]:
+    """Within the block, every entry names the request that caused it."""
+    token = _REQUEST_ID.set(request_id)
+    try:
+        yield
+    finally:
+        _REQUEST_ID.reset(token)
+
+
 def append(
     tx: Transaction,
     *,
@@ -60,6 +73,8 @@ def append(
     last = tx.execute(
         select(audit_entries.c.sequence, audit_entries.c.entry_hash).order_by(audit_entries.c.sequence.desc()).limit(1)
     ).first()
+    if (request_id := _REQUEST_ID.get()) is not None:
+        detail = {**detail, "request_id": request_id}
     sequence, previous = (1, GENESIS_HASH) if last is None else (last.sequence + 1, last.entry_hash)
     row = {
         "sequence": sequence,

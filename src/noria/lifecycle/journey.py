@@ -127,6 +127,7 @@ class Journey:
                     at=self._start,
                     actor=self._actor,
                     reason="evaluation and model card read",
+                    roles=["approver"],
                 )
         promoted = self._move(version, Stage.PRODUCTION, "first version")
         self._wheel.deploy(promoted, reason="first deployment", actor=self._actor)

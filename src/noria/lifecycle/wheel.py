@@ -253,7 +253,9 @@ class Wheel:
     def _promote(self, tx: Transaction, rollout: Rollout, reason: str) -> None:
         now, model, version = self.clock.now(), rollout.model, rollout.challenger
         if self.project.settings.canary.approves:
-            approve(tx, model, version, Stage.PRODUCTION, at=now, actor=ACTOR, reason="passed its canary")
+            approve(
+                tx, model, version, Stage.PRODUCTION, at=now, actor=ACTOR, reason="passed its canary", roles=["canary"]
+            )
         transition(
             tx,
             model,

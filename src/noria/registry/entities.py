@@ -100,12 +100,13 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """One actor's consent that a version may enter a stage."""
+    """One actor's consent that a version may enter a stage, and the roles it held on the model when it gave it."""
 
     actor: str
     stage: Stage
     reason: str
     approved_at: datetime
+    roles: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

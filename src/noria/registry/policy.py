@@ -73,6 +73,7 @@ class StageRule:
     required_tags: Sequence[str] = ()
     required_metrics: Sequence[MetricCondition] = ()
     approvals: int = 0
+    approver_roles: Sequence[str] = ()
     reason_required: bool = False
 
     @classmethod
@@ -82,6 +83,7 @@ class StageRule:
             required_tags=tuple(settings.required_tags),
             required_metrics=tuple(MetricCondition.parse(text) for text in settings.required_metrics),
             approvals=settings.approvals,
+            approver_roles=tuple(settings.approver_roles),
             reason_required=settings.reason_required,
         )
 
@@ -164,11 +166,14 @@ class Policy:
             finding = condition.unmet(version.metrics, None if production is None else production.metrics)
             if finding is not None:
                 yield finding
-        given = [approval.actor for approval in approvals if approval.stage == stage]
-        counted = [actor for actor in given if self.own_approval or actor != version.created_by]
+        given = [approval for approval in approvals if approval.stage == stage]
+        others = [approval for approval in given if self.own_approval or approval.actor != version.created_by]
+        wanted = set(rule.approver_roles)
+        counted = [approval for approval in others if not wanted or wanted & set(approval.roles)]
         if len(counted) < rule.approvals:
-            own = "; its author's does not count" if len(counted) < len(given) else ""
-            yield f"{len(counted)} of {rule.approvals} approvals for {stage} given{own}"
+            by = f" by {' or '.join(rule.approver_roles)}" if wanted else ""
+            own = "; its author's does not count" if len(others) < len(given) else ""
+            yield f"{len(counted)} of {rule.approvals} approvals for {stage}{by} given{own}"
         if rule.reason_required and not reason.strip():
             yield "a reason is required"
 

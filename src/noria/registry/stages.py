@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import insert, select, update
@@ -84,14 +85,24 @@ def roll_back(tx: Transaction, model: str, *, at: datetime, actor: str, reason: 
     return get_version(tx, model, previous.version)
 
 
-def approve(tx: Transaction, model: str, version: int, stage: Stage, *, at: datetime, actor: str, reason: str) -> None:
-    """Record that ``actor`` consents to the version entering ``stage``; saying it twice changes nothing."""
+def approve(
+    tx: Transaction,
+    model: str,
+    version: int,
+    stage: Stage,
+    *,
+    at: datetime,
+    actor: str,
+    reason: str,
+    roles: Sequence[str] = (),
+) -> None:
+    """Record that ``actor``, in its ``roles``, consents to the version entering ``stage``; once is enough."""
     found = get_version(tx, model, version)
     if any(a.actor == actor and a.stage is stage for a in approvals(tx, model, version)):
         return
     row = {"model": model, "version": version, "stage": stage.value, "actor": actor, "reason": reason}
-    tx.execute(insert(tables.approvals).values(**row, approved_at=to_millis(at)))
-    detail = {"stage": stage.value, "reason": reason}
+    tx.execute(insert(tables.approvals).values(**row, approved_at=to_millis(at), roles=",".join(roles)))
+    detail = {"stage": stage.value, "reason": reason, "roles": list(roles)}
     audit.append(
         tx,
         at=at,
@@ -108,7 +119,7 @@ def approvals(tx: Transaction, model: str, version: int) -> list[Approval]:
     table = tables.approvals
     query = select(table).where(table.c.model == model, table.c.version == version)
     return [
-        Approval(row.actor, Stage(row.stage), row.reason, from_millis(row.approved_at))
+        Approval(row.actor, Stage(row.stage), row.reason, from_millis(row.approved_at), tuple(row.roles.split(",")))
         for row in tx.execute(query.order_by(table.c.approved_at))
     ]
 

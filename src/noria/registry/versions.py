@@ -16,7 +16,7 @@ from noria.registry.models import create_model, find_model
 from noria.registry.policy import Policies
 from noria.registry.semantic import next_semantic_version
 from noria.store.database import Transaction, from_json, to_json
-from noria.store.tables import model_aliases, model_versions
+from noria.store.tables import approvals, model_aliases, model_versions, registered_models, transitions
 from noria.tracking import runs
 
 
@@ -33,7 +33,7 @@ def register_version(tx: Transaction, new: NewVersion, *, policies: Policies, at
     _check_policy(tx, new, policies)
     if find_model(tx, new.model) is None:
         create_model(tx, new.model, policies=policies, at=at, actor=actor)
-    number = _next_number(tx, new.model)
+    number = _take_number(tx, new.model)
     semantic = next_semantic_version(latest_version(tx, new.model), new)
     tx.execute(insert(model_versions).values(_row(new, number, semantic, at, actor)))
     if new.run_id is not None:
@@ -54,7 +54,7 @@ def register_version(tx: Transaction, new: NewVersion, *, policies: Policies, at
         action="version.register",
         subject=subject,
         detail=detail,
-        changed=[(model_versions, (new.model, number))],
+        changed=[(model_versions, (new.model, number)), (registered_models, (new.model,))],
     )
     return get_version(tx, new.model, number)
 
@@ -174,9 +174,16 @@ def _release_run(tx: Transaction, run_id: str) -> None:
     runs.set_registered(tx, run_id, None if row is None else f"{row.model}@{row.version}")
 
 
-def _next_number(tx: Transaction, model: str) -> int:
-    highest = tx.execute(select(func.max(model_versions.c.version)).where(model_versions.c.model == model)).scalar()
-    return (highest or 0) + 1
+def _take_number(tx: Transaction, model: str) -> int:
+    """The next version number: never one that had been given before, to a version or a model since deleted.
+
+    Approvals and moves are kept by number, and must not be inherited.
+    """
+    given = [select(registered_models.c.last_version).where(registered_models.c.name == model)]
+    given += [select(func.max(t.c.version)).where(t.c.model == model) for t in (model_versions, approvals, transitions)]
+    number = max(tx.execute(query).scalar() or 0 for query in given) + 1
+    tx.execute(update(registered_models).where(registered_models.c.name == model).values(last_version=number))
+    return number
 
 
 def _row(new: NewVersion, number: int, semantic: str, at: datetime, actor: str) -> dict[str, object]:

@@ -117,13 +117,15 @@ class Database:
                 yield connection
         except DBAPIError as error:
             raise _clear(error, self._engine.url) from error
+        except UnicodeDecodeError:  # SQLite quotes a damaged file's own bytes in its message
+            raise _damaged(self._engine.url, "it cannot be read") from None
 
     def close(self) -> None:
         """Give all connections back."""
         self._engine.dispose()
 
 
-HEAD_REVISION = "0001"
+HEAD_REVISION = "0002"
 """The newest revision under ``migrations/versions``; a test holds the two together."""
 
 
@@ -134,11 +136,16 @@ def _clear(error: DBAPIError, url: URL) -> NoriaError:
     if isinstance(error, IntegrityError):
         return Conflict(f"the same was written at the same time: {cause}", remedy="Look at what is there, then retry.")
     if "malformed" in cause or "not a database" in cause:
-        return CorruptArtifact(f"the database {name} is damaged: {cause}", remedy="Restore a copy of it.")
+        return _damaged(url, cause)
     return Unavailable(
         f"the database {name} cannot be used: {cause}",
         remedy="Check store.database in noria.toml, the free space, and that the folder or server accepts writes.",
     )
+
+
+def _damaged(url: URL, cause: str) -> CorruptArtifact:
+    name = url.render_as_string(hide_password=True)
+    return CorruptArtifact(f"the database {name} is damaged: {cause}", remedy="Restore a copy of it.")
 
 
 def _open_engine(url: str) -> Engine:

@@ -20,6 +20,9 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+ADDED = {"added": True}
+"""Marks a column that a governed table got after its first revision: while empty it is not part of the row's seal."""
+
 
 def _name(length: int = 256) -> String:
     return String(length)
@@ -156,6 +159,7 @@ registered_models = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("tags", Text, nullable=False, server_default="{}"),
+    Column("last_version", Integer, nullable=False, server_default="0", info=ADDED),
 )
 
 model_versions = Table(
@@ -180,6 +184,7 @@ model_versions = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("idempotency_key", _name(), unique=True),
+    Index("model_versions_by_source", "source", postgresql_using="hash"),
 )
 
 model_aliases = Table(
@@ -188,6 +193,37 @@ model_aliases = Table(
     Column("model", ForeignKey("registered_models.name", onupdate="CASCADE"), primary_key=True),
     Column("alias", _name(), primary_key=True),
     Column("version", Integer, nullable=False),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", _name(), primary_key=True),
+    Column("origin", _name(512), nullable=False),
+    Column("password_hash", Text),
+    Column("disabled", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+role_grants = Table(
+    "role_grants",
+    metadata,
+    Column("user_name", ForeignKey("users.name"), primary_key=True),
+    Column("role", String(16), primary_key=True),
+    Column("pattern", _name(), primary_key=True),
+    Column("granted_at", BigInteger, nullable=False),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("token_id", String(16), primary_key=True),
+    Column("user_name", ForeignKey("users.name"), nullable=False, index=True),
+    Column("label", _name(), nullable=False),
+    Column("secret_hash", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
 )
 
 approvals = Table(
@@ -199,6 +235,7 @@ approvals = Table(
     Column("actor", _name(), primary_key=True),
     Column("reason", Text, nullable=False),
     Column("approved_at", BigInteger, nullable=False),
+    Column("roles", Text, nullable=False, server_default="", info=ADDED),
 )
 
 transitions = Table(

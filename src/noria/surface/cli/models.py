@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from noria.access import Role
 from noria.clock import SystemClock
 from noria.registry import approve as record_approval
 from noria.registry import get_version, list_versions
@@ -78,7 +79,9 @@ def approve(
     workspace = open_records(project)
     target = parse_stage(stage)
     with workspace.database.write() as tx:
-        record_approval(tx, model, version, target, at=SystemClock().now(), actor=actor(), reason=reason)
+        record_approval(
+            tx, model, version, target, at=SystemClock().now(), actor=actor(), reason=reason, roles=[Role.ADMIN]
+        )
     out.print(f"{model}@{version} approved for {target} by {actor()}", highlight=False)
 
 

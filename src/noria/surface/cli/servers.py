@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import time
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from noria.config import load_server_settings
+from noria.config import ServerSettings, load_server_settings
+from noria.errors import InvalidConfig
 from noria.store.workspace import Workspace
 from noria.surface.cli.context import ProjectOption, clear_errors, find_project, open_workspace, talk
 from noria.surface.cli.processes import Child
@@ -53,7 +55,6 @@ def server(
     announce: AnnounceOption = False,
 ) -> None:
     """Run the server: MLflow's REST protocol and the console. With --store it needs no project."""
-    from noria.registry import Policies
     from noria.surface.http.listen import bind
     from noria.surface.http.listen import serve as serve_on
     from noria.surface.http.server import create_app
@@ -62,8 +63,9 @@ def server(
     given = {"database": store, "artifacts": artifacts}
     settings = load_server_settings(folder, {"store": {name: url for name, url in given.items() if url}})
     workspace = Workspace(folder, settings)
+    _check_exposure(host or settings.server.host, settings)
     listener = bind(host or settings.server.host, settings.server.port if port is None else port)
-    application = create_app(workspace, Policies.from_settings(settings.policies))
+    application = create_app(workspace, settings)
     serve_on(application, listener, ready=lambda bound: _announce("server", bound, announce))
 
 
@@ -89,6 +91,22 @@ def up(
     finally:
         for child in children:
             child.stop()
+
+
+def _check_exposure(host: str, settings: ServerSettings) -> None:
+    """Raises InvalidConfig when a server without accounts would be open to other machines."""
+    if settings.access.enabled:
+        return
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise InvalidConfig(
+            f"without accounts the server does not listen on {host}, where other machines reach it",
+            remedy="Add an admin with `noria users add NAME --role admin`, and set access.enabled = true.",
+        )
+    talk.print("[yellow]no accounts: whoever reaches this port may do everything[/yellow] (access.enabled)")
 
 
 def _announce(name: str, port: int, as_json: bool) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -17,13 +14,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from noria import __version__
+from noria.access import Permission
 from noria.clock import Clock
 from noria.errors import InvalidInput, NoriaError
 from noria.registry import Policies
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside
 from noria.surface.http import mlflow_artifacts, mlflow_logged_models, mlflow_logging, mlflow_registry, mlflow_tracking
+from noria.surface.http.guard import identity_of
 from noria.surface.http.mlflow_call import Call, Handler
+from noria.surface.http.mlflow_permissions import permit
 from noria.tracking.writer import GroupWriter
 
 _log = structlog.get_logger()
@@ -84,7 +84,9 @@ async def _respond(
     from starlette.concurrency import run_in_threadpool
 
     async def answer() -> bytes:
-        call = Call(await _arguments(request), request.path_params, _actor(request), workspace, policies, clock)
+        arguments, identity = await _arguments(request), identity_of(request)
+        permit(identity, request.method, request.url.path, arguments)
+        call = Call(arguments, request.path_params, identity, workspace, policies, clock)
         return await run_in_threadpool(lambda: msgspec.json.encode(handler(call)))
 
     return await _told(request, answer)
@@ -92,6 +94,7 @@ async def _respond(
 
 async def _log_to_run(request: Request, decode: mlflow_logging.Decode, writer: GroupWriter) -> Response:
     async def answer() -> bytes:
+        identity_of(request).require(Permission.WRITE)
         body = await _body(request)
         decoded = decode(body) if len(body) < _LARGE_BODY_BYTES else await asyncio.to_thread(decode, body)
         await writer.write(decoded)
@@ -136,17 +139,6 @@ async def _body(request: Request) -> bytes:
     if len(body) > _LARGEST_BODY_BYTES:
         raise InvalidInput("the request body is larger than 32 MiB", remedy="Send fewer entries a request.")
     return body
-
-
-def _actor(request: Request) -> str:
-    """Who the client says it is: Basic auth's user, as MLflow clients send it. Nobody checks it yet."""
-    header = request.headers.get("authorization", "")
-    if match := re.match(r"^Basic\s+(\S+)$", header):
-        try:
-            return f"mlflow:{base64.b64decode(match[1]).decode().split(':')[0][:200]}"
-        except (binascii.Error, UnicodeDecodeError):
-            return "mlflow:unreadable"
-    return "mlflow:anonymous"
 
 
 def _unknown(call: Call) -> Mapping[str, object]:

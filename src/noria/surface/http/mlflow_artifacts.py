@@ -16,10 +16,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from noria.access import Permission
 from noria.errors import InvalidInput, NoriaError, PolicyRefused
 from noria.registry.versions import version_of_artifact
 from noria.store.blobs import BlobStore, Entry, clean_key
 from noria.store.workspace import Workspace, artifact_uri
+from noria.surface.http.guard import identity_of
 
 _PREFIXES = ("/api/2.0/mlflow-artifacts", "/ajax-api/2.0/mlflow-artifacts")
 _PARTS = ".parts"
@@ -45,6 +47,9 @@ def routes(workspace: Workspace, refuse: Callable[[NoriaError], Response]) -> li
     def told(handler: Handler) -> Handler:
         async def respond(request: Request) -> Response:
             try:
+                if handler != proxy.part:  # its address is its own credential
+                    reads = request.method == "GET"
+                    identity_of(request).require(Permission.READ if reads else Permission.WRITE)
                 return await handler(request)
             except NoriaError as error:
                 return refuse(error)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from noria.access import Identity
 from noria.clock import Clock, from_millis
 from noria.errors import InvalidInput
 from noria.registry import Policies
@@ -19,10 +20,15 @@ class Call:
 
     arguments: Mapping[str, Any]
     path: Mapping[str, str]
-    actor: str
+    identity: Identity
     workspace: Workspace
     policies: Policies
     clock: Clock
+
+    @property
+    def actor(self) -> str:
+        """The name the change is recorded under."""
+        return self.identity.name
 
     def text(self, name: str, default: str | None = None) -> str:
         """A text argument. Raises InvalidInput when it is missing without a default, or no text."""

@@ -8,24 +8,32 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from noria.access import Authenticator
 from noria.clock import Clock, SystemClock
+from noria.config import ServerSettings
 from noria.errors import NoriaError
 from noria.registry import Policies
 from noria.store.workspace import Workspace
-from noria.surface.console.routes import STATIC, console_routes
+from noria.surface.console.pages import STATIC
+from noria.surface.console.routes import console_routes
+from noria.surface.console.sign_in import sign_in_routes
 from noria.surface.errors import outside, problem
+from noria.surface.http.guard import Guard
 from noria.surface.http.mlflow import mlflow_routes
 
 
-def create_app(workspace: Workspace, policies: Policies, clock: Clock | None = None) -> Starlette:
+def create_app(workspace: Workspace, settings: ServerSettings, clock: Clock | None = None) -> Guard:
     """The ASGI application. Handlers that touch SQL are synchronous: Starlette runs them in threads."""
+    clock, policies = clock or SystemClock(), Policies.from_settings(settings.policies)
+    authenticator = Authenticator(workspace.database, clock) if settings.access.enabled else None
     routes: list[BaseRoute] = [
-        *mlflow_routes(workspace, policies, clock or SystemClock()),
+        *mlflow_routes(workspace, policies, clock),
         *console_routes(workspace.database),
+        *(sign_in_routes(workspace.database, settings.access, authenticator, clock) if authenticator else []),
         Mount("/static", StaticFiles(directory=STATIC)),
         Route("/health", _health),
     ]
-    return Starlette(routes=routes, exception_handlers={NoriaError: _refuse})
+    return Guard(Starlette(routes=routes, exception_handlers={NoriaError: _refuse}), authenticator)
 
 
 def _health(_request: Request) -> Response:

@@ -1,0 +1,121 @@
+"""The door of the server: who asks, under which request id; whoever is nobody gets no further."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from noria import audit
+from noria.access import Authenticator, Grant, Identity, Role
+from noria.errors import Forbidden, NoriaError, Unauthenticated
+from noria.ids import new_id
+from noria.surface.errors import outside, problem
+
+COOKIE = "noria_session"
+_OPEN = ("/health", "/version", "/login", "/static/")
+_PART_UPLOAD = re.compile(r"/(ajax-)?api/2\.0/mlflow-artifacts/mpu/parts/[0-9a-f]{48}/\d+")
+_REQUEST_ID = re.compile(r"[\w.-]{1,64}")
+_EVERYTHING = (Grant(Role.ADMIN),)
+
+Scope = MutableMapping[str, Any]
+Application = Callable[[Scope, Any, Any], Awaitable[None]]
+
+
+class Guard:
+    """ASGI middleware. Without an authenticator everybody is let in, under the name that the client claims."""
+
+    def __init__(self, application: Application, authenticator: Authenticator | None) -> None:
+        self._application = application
+        self._authenticator = authenticator
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        """Let a request in with its identity in ``state``, or answer 401 or 403."""
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
+        with audit.request(request_id):
+            try:
+                identity = await self._identify(scope, headers)
+            except NoriaError as error:
+                await _refusal(scope, headers, error)(scope, receive, send)
+                return
+            scope.setdefault("state", {})["identity"] = identity
+            await self._application(scope, receive, _with_request_id(send, request_id))
+
+    async def _identify(self, scope: Scope, headers: Headers) -> Identity:
+        name, secret = _credential(headers.get("authorization", ""))
+        if self._authenticator is None:
+            return Identity(f"mlflow:{name or 'anonymous'}", _EVERYTHING)
+        path = str(scope["path"])
+        if path.startswith(_OPEN) or _PART_UPLOAD.fullmatch(path):
+            return Identity("anonymous")
+        if not secret and (cookie := HTTPConnection(scope).cookies.get(COOKIE)):
+            _check_origin(scope, headers)
+            name, secret = "", cookie
+        if not secret:
+            raise Unauthenticated("this server wants to know who asks", remedy="Send Basic or Bearer credentials.")
+        if (remembered := self._authenticator.remembered(name, secret)) is not None:
+            return remembered
+        return await run_in_threadpool(self._authenticator.authenticate, name, secret)
+
+
+def identity_of(request: HTTPConnection) -> Identity:
+    """Who sent the request."""
+    identity: Identity = request.scope["state"]["identity"]
+    return identity
+
+
+def _credential(header: str) -> tuple[str, str]:
+    """(user, password) of Basic, ("", token) of Bearer; nothing of anything else. Raises Unauthenticated."""
+    scheme, _, value = header.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return "", value.strip()
+    if scheme.lower() != "basic":
+        return "", ""
+    try:
+        name, _, secret = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        raise Unauthenticated("the Authorization header is not base64", remedy="Send user:password so.") from None
+    return name[:200], secret
+
+
+def _check_origin(scope: Scope, headers: Headers) -> None:
+    """A cookie goes along with whatever page sends the request, so a change must come from our own pages."""
+    if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        return
+    origin = headers.get("origin", "")
+    if urlsplit(origin).netloc != headers.get("host", ""):
+        raise Forbidden(f"a page of {origin or 'nowhere'} asks for a change", remedy="Use the console's own pages.")
+
+
+def _refusal(scope: Scope, headers: Headers, error: NoriaError) -> Response:
+    seen, path = outside(error), str(scope["path"])
+    challenge = {"www-authenticate": 'Basic realm="Noria"'} if seen.status == 401 else {}
+    if "text/html" in headers.get("accept", "") and seen.status == 401 and scope["method"] == "GET":
+        return RedirectResponse("/login", 303)
+    if path.startswith("/api/noria"):
+        return JSONResponse(problem(error), seen.status, challenge, media_type="application/problem+json")
+    return JSONResponse({"error_code": seen.mlflow, "message": str(error)}, seen.status, challenge)
+
+
+def _with_request_id(send: Any, request_id: str) -> Callable[[MutableMapping[str, Any]], Awaitable[None]]:
+    name = (b"x-request-id", request_id.encode())
+
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), name]
+        await send(message)
+
+    return sending

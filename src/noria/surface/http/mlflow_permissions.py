@@ -1,0 +1,40 @@
+"""Which permission each endpoint of MLflow's protocol takes, and on which model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from noria.access import Identity, Permission
+
+_READS = ("/search", "/get-latest-versions", "/batchGetInfos", "/get-history-bulk-interval")
+_ADDS = ("/registered-models/create", "/model-versions/create")
+_REGISTRY = ("/registered-models/", "/model-versions/")
+
+
+def permit(identity: Identity, method: str, path: str, arguments: Mapping[str, Any]) -> None:
+    """Raises Forbidden unless ``identity`` may call the endpoint with these arguments.
+
+    Reading takes a viewer, logging and registering a contributor; whatever else changes a model takes a maintainer of
+    it, so that the tags and stages a policy looks at are not set by whoever wants to pass it.
+    """
+    permission = _needed(method, path)
+    identity.require(permission)
+    if _of_registry(path):
+        for key in ("name", "new_name"):
+            if key in arguments:
+                identity.require(permission, str(arguments[key]))
+
+
+def _needed(method: str, path: str) -> Permission:
+    if method == "GET" or path.endswith(_READS):
+        return Permission.READ
+    if _of_registry(path) and not path.endswith(_ADDS):
+        return Permission.MAINTAIN
+    if "/webhooks" in path:
+        return Permission.ADMINISTER
+    return Permission.WRITE
+
+
+def _of_registry(path: str) -> bool:
+    return any(part in path for part in _REGISTRY)
