@@ -16,8 +16,8 @@ _IDS = {"run_id": "run", "model_id": "logged model"}
 _ROOT = re.compile(r"(mlflow-artifacts:/)(\d+)")
 _TIMES = re.compile(r"(_time|_timestamp|_timestamp_ms|^timestamp)$")
 _RECENT = 1_600_000_000_000
-# What differs everywhere; checks of their own show each: who_a_run_is_of, who_a_version_is_of and version_tags_exact.
-_IGNORED_FIELDS = ("user_id", "run_uuid")
+# What differs everywhere; the checks who_..._is_of, workspace_of_an_experiment and version_tags_exact show it.
+_IGNORED_FIELDS = ("user_id", "run_uuid", "workspace")
 _IGNORED_TAGS = ("noria.semantic_version",)
 
 
@@ -113,9 +113,13 @@ class Api:
         content = arguments if isinstance(arguments, str) else json.dumps(arguments)
         return self._send(method, url, content=content, headers={"content-type": "application/json"})
 
-    def artifact(self, method: str, path: str = "", content: bytes | None = None, **query: str) -> Answer:
-        """One call of the artifact proxy, the path as it is given."""
-        return self._send(method, ARTIFACTS + path, content=content, params=query or None)
+    def artifact(self, method: str, path: str, content: bytes | None = None) -> Answer:
+        """One call of the artifact proxy for one file, the path as it is given."""
+        return self._send(method, ARTIFACTS + path, content=content)
+
+    def artifacts(self, folder: str) -> Answer:
+        """The artifact proxy's listing of a folder."""
+        return self._send("GET", ARTIFACTS, params={"path": folder})
 
     def _send(self, method: str, url: str, **options: Any) -> Answer:
         answer = self.client.request(method, url, **options)
@@ -183,7 +187,8 @@ class Api:
         if isinstance(seen, Answer):
             if seen.status != 200:
                 return {"status": seen.status, "error": seen.get("error_code")}
-            return self.observe(seen.body)
+            body = self.observe(seen.body)
+            return {"status": 200, **(body if isinstance(body, dict) else {"body": body} if body else {})}
         if isinstance(seen, Mapping):
             return self._observe_fields(seen)
         if isinstance(seen, list | tuple):

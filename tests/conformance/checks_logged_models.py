@@ -225,15 +225,19 @@ def check_logged_model_order_by(api: Api) -> object:
     orders = (
         [{"field_name": "name"}],
         [{"field_name": "name", "ascending": False}],
-        [{"field_name": "attributes.name"}],
-        [{"field_name": "params.depth"}, {"field_name": "name", "ascending": False}],
-        [{"field_name": "tags.team"}],
         [{"field_name": "model_type"}],
         [{"field_name": "color"}],
         [{"field_name": ""}],
         [{}],
     )
     return [[order, _names(api, experiment, order_by=order)] for order in orders]
+
+
+@check("POST /logged-models/search")
+def check_logged_model_order_by_params_and_tags(api: Api) -> object:
+    experiment = _filled(api)
+    fields = ("attributes.name", "params.depth", "tags.team")
+    return [_names(api, experiment, order_by=[{"field_name": field}, {"field_name": "name"}]) for field in fields]
 
 
 @check("POST /logged-models/search")
@@ -265,8 +269,14 @@ def check_logged_model_search_by_pages(api: Api) -> object:
 @check("POST /logged-models/search")
 def check_logged_model_search_limits(api: Api) -> object:
     experiment = api.experiment()
-    limits = (-1, 0, 1, 50, 51, 100, 101, 50_000, 50_001, "x")
+    limits = (1, 50, 51, 100, 101, 50_000, 50_001, "x")
     return [[limit, _names(api, experiment, max_results=limit)] for limit in limits]
+
+
+@check("POST /logged-models/search")
+def check_logged_model_search_limits_below_one(api: Api) -> object:
+    experiment = api.experiment()
+    return [_names(api, experiment, max_results=limit) for limit in (0, -1)]
 
 
 @check("POST /logged-models/search")

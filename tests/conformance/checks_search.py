@@ -77,7 +77,12 @@ _FILTERS = {
     "and_within_quotes": ["tags.team = 'a and b' AND metrics.loss > 0", "tags.team = 'x AND y'"],
     "or": ["metrics.loss > 0 OR metrics.auc > 0", "(metrics.loss > 0)"],
     "not": ["NOT metrics.loss > 0", "tags.team NOT LIKE 'g%'"],
-    "incomplete": ["metrics.loss >", "metrics.loss", "> 3", "metrics.loss > 0 AND", "AND"],
+    "incomplete": [
+        "metrics.loss >",
+        "metrics.loss",
+        "> 3",
+    ],
+    "ending_in_and": ["metrics.loss > 0 AND", "AND"],
     "nonsense": [
         "this is no filter",
         "metrics.loss === 3",
@@ -85,10 +90,12 @@ _FILTERS = {
         ";",
         "metrics.loss > 0; DROP TABLE runs",
     ],
-    "unknown_kind": ["color.loss > 0", "metrics. > 0", ".loss > 0"],
+    "unknown_kind": ["color.loss > 0", ".loss > 0"],
+    "without_a_key": ["metrics. > 0", "params. = 'x'"],
     "unknown_attribute": ["attributes.color = 'x'", "color = 'x'"],
     "quotes": ["params.depth = 3'", "params.depth = '3", "params.`depth = '3'", "tags.team = `growth`"],
-    "empty": ["", "   "],
+    "empty": [""],
+    "blank": ["   "],
     "spaces": ["  metrics.loss>0.3  ", "metrics.loss   =0.5", "metrics.loss\n> 0.3"],
     "run_prefix": ["run.status = 'FAILED'", "attr.status = 'FAILED'"],
     "nan": ["metrics.loss > 'NaN'", "metrics.loss = NaN"],
@@ -219,7 +226,8 @@ def _experiment_names(api: Api, **arguments: object) -> object:
 
 
 _EXPERIMENT_FILTERS = {
-    "name": ["name LIKE '%-alpha'", "name ILIKE '%-BETA'", "attributes.name LIKE '%mm%'", "attribute.name != 'x'"],
+    "prefixed_in_the_plural": ["attributes.name LIKE '%mm%'"],
+    "name": ["name LIKE '%-alpha'", "name ILIKE '%-BETA'", "name != 'x'", "attribute.name != 'x'"],
     "tags": ["tags.team = 'growth'", "tags.`team` != 'growth'", "tag.team LIKE '%'", "tags.team ILIKE 'OPS'"],
     "null": ["tags.team IS NULL", "tags.team IS NOT NULL"],
     "times": ["creation_time > 0", "last_update_time < 5", "creation_time = 'x'", "creation_time LIKE '1%'"],
@@ -246,7 +254,7 @@ for _name, _texts in _EXPERIMENT_FILTERS.items():
 def check_experiment_order_by(api: Api) -> object:
     _experiments(api)
     orders = (
-        ["name"], ["name DESC"], ["attributes.name asc"], ["attribute.name"], ["creation_time", "name"],
+        ["name"], ["name DESC"], ["name asc"], ["attribute.name"], ["creation_time", "name"],
         ["experiment_id"], ["experiment_id DESC"], ["last_update_time DESC", "name"],
         ["color"], ["tags.team"], ["name UP"], [""], ["lifecycle_stage", "name"],
     )  # fmt: skip

@@ -134,6 +134,12 @@ def check_experiment_renamed_after_its_deletion(api: Api) -> object:
     return api.post("experiments/update", experiment_id=experiment, new_name=api.name("other"))
 
 
+@check("GET /experiments/get")
+def check_workspace_of_an_experiment(api: Api) -> object:
+    found = api.get("experiments/get", experiment_id=api.experiment())["experiment"]
+    return {"the workspace": found.get("workspace", "")}
+
+
 refusals(
     "tracking",
     {
@@ -656,7 +662,7 @@ def check_param_with_an_empty_value(api: Api) -> object:
 def check_param_with_a_number_as_value(api: Api) -> object:
     run = api.run()
     done = api.post("runs/log-parameter", run_id=run, key="depth", value=3)
-    return [done, api.get("runs/get", run_id=run)["run"]["data"].get("params")]
+    return [done, api.get("runs/get", run_id=run)["run"]["data"].get("params") or None]
 
 
 @check("POST /runs/log-parameter", "GET /runs/get")
@@ -751,7 +757,7 @@ def check_batch_with_a_changed_param_keeps_nothing(api: Api) -> object:
     pairs = [{"key": "width", "value": "1"}, {"key": "depth", "value": "4"}]
     done = api.post("runs/log-batch", run_id=run, params=pairs, metrics=[{"key": "m", "value": 1, "timestamp": 1}])
     data = api.get("runs/get", run_id=run)["run"]["data"]
-    return [done, data.get("params"), data.get("metrics")]
+    return [done, data.get("params"), data.get("metrics") or None]
 
 
 @check("POST /runs/log-batch")
@@ -849,7 +855,7 @@ def check_inputs_are_kept(api: Api) -> object:
 def check_inputs_twice_the_same_are_kept_once(api: Api) -> object:
     run = api.run()
     for _ in range(2):
-        api.post("runs/log-inputs", run_id=run, datasets=[{"dataset": _DATASET}])
+        api.post("runs/log-inputs", run_id=run, datasets=[{"dataset": {**_DATASET, "name": api.name()}}])
     return api.get("runs/get", run_id=run)["run"].get("inputs")
 
 
@@ -869,7 +875,7 @@ def check_model_of_an_older_client_is_kept_as_a_tag(api: Api) -> object:
     run = api.run()
     model = {"artifact_path": "model", "run_id": run, "utc_time_created": "x", "flavors": {"python_function": {}}}
     done = api.post("runs/log-model", run_id=run, model_json=_json(model))
-    return [done, [tag["key"] for tag in api.get("runs/get", run_id=run)["run"]["data"]["tags"]]]
+    return [done, sorted(tag["key"] for tag in api.get("runs/get", run_id=run)["run"]["data"]["tags"])]
 
 
 refusals(

@@ -65,7 +65,7 @@ def test_the_server_stays_light(found, governed_project):
         ("POST", "/api/2.0/mlflow/runs/create", "{", 400),
         ("POST", "/api/2.0/mlflow/runs/create", "[]", 400),
         ("POST", "/api/2.0/mlflow/runs/log-metric", '{"run_id": "x", "key": "k", "value": "no"}', 400),
-        ("POST", "/api/2.0/mlflow/runs/log-metric", '{"run_id": "x", "key": "k", "value": 1}', 404),
+        ("POST", "/api/2.0/mlflow/runs/log-metric", '{"run_id": "x", "key": "k", "value": 1, "timestamp": 1}', 404),
         ("POST", "/api/2.0/mlflow/registered-models/create", '{"name": "a/b"}', 400),
         ("GET", "/api/2.0/mlflow/nothing", "", 404),
         ("GET", "/api/2.0/mlflow-artifacts/artifacts/%2e%2e/%2e%2e/noria.toml", "", 400),

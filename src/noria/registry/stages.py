@@ -19,7 +19,7 @@ from noria.store.database import Database, Transaction
 def parse_stage(text: str) -> Stage:
     """The stage people name in any case. Raises InvalidInput."""
     for stage in Stage:
-        if stage.value.lower() == text.strip().lower():
+        if stage.value.lower() == text.lower():
             return stage
     raise InvalidInput(f"{text!r} is not a stage", remedy=f"Use one of {', '.join(Stage)}.")
 

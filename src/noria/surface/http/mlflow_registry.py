@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from noria.clock import to_millis
-from noria.errors import NotFound
+from noria.errors import InvalidInput
 from noria.registry import (
     ModelVersion,
     NewVersion,
@@ -24,6 +24,13 @@ from noria.surface.http.mlflow_call import Call, Handler, as_pairs
 from noria.tracking import logged_models, runs, search
 from noria.tracking.entities import Run
 
+_MODELS = search.Searchable(texts=("name",), orders=("name", "timestamp", "last_updated_timestamp"), nulls=False)
+_VERSIONS = search.Searchable(
+    texts=("name", "run_id", "source_path"),
+    numbers=("version_number",),
+    orders=("name", "version_number", "creation_timestamp", "last_updated_timestamp"),
+    nulls=False,
+)
 Json = Mapping[str, object]
 
 
@@ -76,8 +83,10 @@ def _delete_model(call: Call) -> Json:
 def _search_models(call: Call) -> Json:
     with call.workspace.database.read() as tx:
         found = registry_models.list_models(tx)
-        matching = search.select_matching(found, _model_fields, call.text("filter", ""), call.texts("order_by"))
-        page, rest = call.page(matching, default_size=100)
+        matching = search.select_matching(
+            found, _model_fields, call.text("filter", ""), call.texts("order_by"), _MODELS
+        )
+        page, rest = call.page(matching, default_size=100, largest=1000)
         return {"registered_models": [_model(tx, item) for item in page], **rest}
 
 
@@ -92,7 +101,9 @@ def _latest_versions(call: Call) -> Json:
 def _set_model_tag(call: Call) -> Json:
     with call.workspace.database.write() as tx:
         before = registry_models.get_model(tx, call.text("name"))
-        tags = {**before.tags, call.text("key"): call.text("value", "")}
+        tags = {call.text("key"): call.text("value", "")}
+        registry_models.check_tags(tags)
+        tags = {**before.tags, **tags}
         registry_models.update_model(tx, before.name, at=call.clock.now(), actor=call.actor, tags=tags)
     return {}
 
@@ -100,7 +111,7 @@ def _set_model_tag(call: Call) -> Json:
 def _delete_model_tag(call: Call) -> Json:
     with call.workspace.database.write() as tx:
         before = registry_models.get_model(tx, call.text("name"))
-        tags = {key: value for key, value in before.tags.items() if key != call.text("key")}
+        tags = {key: value for key, value in before.tags.items() if key != call.required("key")}
         registry_models.update_model(tx, before.name, at=call.clock.now(), actor=call.actor, tags=tags)
     return {}
 
@@ -124,7 +135,7 @@ def _get_by_alias(call: Call) -> Json:
         registry_models.get_model(tx, name)
         version = registry_models.aliases(tx, name).get(alias)
         if version is None:
-            raise NotFound(f"Registered model alias {alias} not found.", remedy="Set it first.")
+            raise InvalidInput(f"Registered model alias {alias} not found.", remedy="Set it first.")
         return {"model_version": _version(tx, get_version(tx, name, version))}
 
 
@@ -138,7 +149,11 @@ def _create_version(call: Call) -> Json:
     """Register what a client saved; the metrics of its run are what policies look at."""
     run_id, model_id = call.text("run_id", ""), call.text("model_id", "")
     with call.workspace.database.write() as tx:
-        source = call.text("source")
+        source = call.required("source")
+        if ".." in source.split("/") or source.startswith(("/", "file:")) or ":" not in source:
+            raise InvalidInput(
+                f"{source[:200]!r} is no place for a model", remedy="Send a URI, as the client gives it."
+            )
         if model_id:
             logged = logged_models.get(tx, model_id)
             source, run_id = logged.artifact_uri, run_id or (logged.source_run_id or "")
@@ -195,9 +210,9 @@ def _search_versions(call: Call) -> Json:
     with call.workspace.database.read() as tx:
         newest_first = list_versions(tx)[::-1]
         matching = search.select_matching(
-            newest_first, _version_fields, call.text("filter", ""), call.texts("order_by")
+            newest_first, _version_fields, call.text("filter", ""), call.texts("order_by"), _VERSIONS
         )
-        page, rest = call.page(matching, default_size=10_000)
+        page, rest = call.page(matching, default_size=10_000, largest=200_000)
         return {"model_versions": [_version(tx, item) for item in page], **rest}
 
 
@@ -207,6 +222,7 @@ def _download_uri(call: Call) -> Json:
 
 
 def _transition(call: Call) -> Json:
+    call.flag("archive_existing_versions")
     moved = request_transition(
         call.workspace.database,
         call.text("name"),
@@ -223,7 +239,9 @@ def _transition(call: Call) -> Json:
 def _set_version_tag(call: Call) -> Json:
     with call.workspace.database.write() as tx:
         before = get_version(tx, call.text("name"), call.number("version"))
-        tags = {**before.tags, call.text("key"): call.text("value", "")}
+        tags = {call.text("key"): call.text("value", "")}
+        registry_models.check_tags(tags)
+        tags = {**before.tags, **tags}
         update_version(tx, before.model, before.version, at=call.clock.now(), actor=call.actor, tags=tags)
     return {}
 
