@@ -122,7 +122,10 @@ class Api:
         return self._send("GET", ARTIFACTS, params={"path": folder})
 
     def _send(self, method: str, url: str, **options: Any) -> Answer:
-        answer = self.client.request(method, url, **options)
+        try:
+            answer = self.client.request(method, url, **options)
+        except httpx.TransportError:
+            return Answer(599, "no answer")
         kind = answer.headers.get("content-type", "")
         try:
             body = answer.json() if "json" in kind else answer.text

@@ -133,16 +133,16 @@ refusals(
         ),
         "logged_model_with_a_param_key_of_251_characters": (
             "POST /logged-models",
-            {"experiment_id": "0", "params": [_LONG]},
+            {"experiment_id": "0", "name": "x", "params": [_LONG]},
         ),
         "logged_model_with_a_tag_key_of_251_characters": (
             "POST /logged-models",
-            {"experiment_id": "0", "tags": [_LONG]},
+            {"experiment_id": "0", "name": "x", "tags": [_LONG]},
         ),
         "logged_model_with_params_that_are_text": ("POST /logged-models", {"experiment_id": "0", "params": "x"}),
         "logged_model_params_of_an_unknown_one": (
             "POST /logged-models/m-unknown/params",
-            {"params": [{"key": "a", "value": "1"}]},
+            {"model_id": "m-unknown", "params": [{"key": "a", "value": "1"}]},
         ),
         "logged_model_tags_of_an_unknown_one": (
             "PATCH /logged-models/m-unknown/tags",
@@ -160,7 +160,10 @@ refusals(
         ),
         "logged_model_tag_deleted_that_is_not_there": (f"DELETE {_ONE}/tags/{{key}}", {}),
         "logged_model_unknown": ("GET /logged-models/m-unknown", {}),
-        "logged_model_finalized_unknown": ("PATCH /logged-models/m-unknown", {"status": "LOGGED_MODEL_READY"}),
+        "logged_model_finalized_unknown": (
+            "PATCH /logged-models/m-unknown",
+            {"model_id": "m-unknown", "status": "LOGGED_MODEL_READY"},
+        ),
         "logged_model_artifacts_of_an_unknown_one": ("GET /logged-models/m-unknown/artifacts/directories", {}),
         "logged_model_search_without_experiments": ("POST /logged-models/search", {}),
         "logged_model_search_of_unknown_experiments": ("POST /logged-models/search", {"experiment_ids": ["999999"]}),

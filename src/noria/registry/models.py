@@ -120,7 +120,9 @@ def rename_model(
 
     Raises AlreadyExists, InvalidInput, or Conflict while a version is in Production: routes know it by its name.
     """
-    get_model(tx, name)
+    there = get_model(tx, name)
+    if new_name == name:
+        return there
     _check_name(tx, new_name, policies)
     _refuse_in_production(tx, name, "renamed")
     before = _rows_of(tx, name)

@@ -16,7 +16,7 @@ from noria.registry.models import create_model, find_model
 from noria.registry.policy import Policies
 from noria.registry.semantic import next_semantic_version
 from noria.store.database import Transaction, from_json, to_json
-from noria.store.tables import model_aliases, model_versions
+from noria.store.tables import approvals, model_aliases, model_versions, transitions
 from noria.tracking import runs
 
 
@@ -167,8 +167,10 @@ def _release_run(tx: Transaction, run_id: str) -> None:
 
 
 def _next_number(tx: Transaction, model: str) -> int:
-    highest = tx.execute(select(func.max(model_versions.c.version)).where(model_versions.c.model == model)).scalar()
-    return (highest or 0) + 1
+    """One more than any version that is there, or whose moves and approvals are on record after its deletion."""
+    tables = model_versions, transitions, approvals
+    highest = [tx.execute(select(func.max(table.c.version)).where(table.c.model == model)).scalar() for table in tables]
+    return max(number or 0 for number in highest) + 1
 
 
 def _row(new: NewVersion, number: int, semantic: str, at: datetime, actor: str) -> dict[str, object]:

@@ -69,8 +69,8 @@ def _log_model_params(call: Call) -> Json:
 
 def _set_model_tags(call: Call) -> Json:
     with call.workspace.database.write() as tx:
-        changed = logged_models.change(tx, call.path["model_id"], at=call.clock.now(), tags=call.pairs("tags"))
-    return {"model": _logged_model(changed)}
+        logged_models.change(tx, call.path["model_id"], at=call.clock.now(), tags=call.pairs("tags"))
+    return {}
 
 
 def _delete_model_tag(call: Call) -> Json:

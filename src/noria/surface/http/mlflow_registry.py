@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 from noria.clock import to_millis
@@ -24,6 +25,7 @@ from noria.surface.http.mlflow_call import Call, Handler, as_pairs
 from noria.tracking import logged_models, runs, search
 from noria.tracking.entities import Run
 
+_OF_RUN = re.compile(r"mlflow-artifacts:/+\d+/([0-9a-f]{32})/artifacts")
 _MODELS = search.Searchable(texts=("name",), orders=("name", "timestamp", "last_updated_timestamp"), nulls=False)
 _VERSIONS = search.Searchable(
     texts=("name", "run_id", "source_path"),
@@ -111,7 +113,8 @@ def _set_model_tag(call: Call) -> Json:
 def _delete_model_tag(call: Call) -> Json:
     with call.workspace.database.write() as tx:
         before = registry_models.get_model(tx, call.text("name"))
-        tags = {key: value for key, value in before.tags.items() if key != call.required("key")}
+        left_out = call.required("key")
+        tags = {key: value for key, value in before.tags.items() if key != left_out}
         registry_models.update_model(tx, before.name, at=call.clock.now(), actor=call.actor, tags=tags)
     return {}
 
@@ -150,13 +153,10 @@ def _create_version(call: Call) -> Json:
     run_id, model_id = call.text("run_id", ""), call.text("model_id", "")
     with call.workspace.database.write() as tx:
         source = call.required("source")
-        if ".." in source.split("/") or source.startswith(("/", "file:")) or ":" not in source:
-            raise InvalidInput(
-                f"{source[:200]!r} is no place for a model", remedy="Send a URI, as the client gives it."
-            )
         if model_id:
             logged = logged_models.get(tx, model_id)
             source, run_id = logged.artifact_uri, run_id or (logged.source_run_id or "")
+        _check_source(tx, source, run_id)
         registry_models.get_model(tx, call.text("name"))
         metrics = _numbers(runs.get(tx, run_id)) if run_id else {}
         made = register_version(
@@ -175,6 +175,20 @@ def _create_version(call: Call) -> Json:
             actor=call.actor,
         )
         return {"model_version": _version(tx, made)}
+
+
+def _check_source(tx: Transaction, source: str, run_id: str) -> None:
+    """Raises InvalidInput for what is no place of a model, or another run's; NotFound for a model that is not there."""
+    of_run = _OF_RUN.match(source)
+    climbs = ".." in source.split("/") or source.startswith(("/", "file:", "runs:")) or ":" not in source
+    if climbs or (of_run and run_id and of_run[1] != run_id):
+        raise InvalidInput(f"{source[:200]!r} is no place of this model", remedy="Send the URI of the run's artifacts.")
+    if source.startswith("models:/"):
+        name, _, version = source.removeprefix("models:/").rpartition("/")
+        if not name:
+            logged_models.get(tx, version)
+        elif version.isdecimal():
+            get_version(tx, name, int(version))
 
 
 def _numbers(run: Run) -> dict[str, float]:
@@ -222,7 +236,6 @@ def _download_uri(call: Call) -> Json:
 
 
 def _transition(call: Call) -> Json:
-    call.flag("archive_existing_versions")
     moved = request_transition(
         call.workspace.database,
         call.text("name"),
@@ -231,6 +244,7 @@ def _transition(call: Call) -> Json:
         policies=call.policies,
         at=call.clock.now(),
         actor=call.actor,
+        archive_existing=call.flag("archive_existing_versions"),
     )
     with call.workspace.database.read() as tx:
         return {"model_version": _version(tx, moved)}
@@ -249,7 +263,8 @@ def _set_version_tag(call: Call) -> Json:
 def _delete_version_tag(call: Call) -> Json:
     with call.workspace.database.write() as tx:
         before = get_version(tx, call.text("name"), call.number("version"))
-        tags = {key: value for key, value in before.tags.items() if key != call.text("key")}
+        left_out = call.required("key")
+        tags = {key: value for key, value in before.tags.items() if key != left_out}
         update_version(tx, before.model, before.version, at=call.clock.now(), actor=call.actor, tags=tags)
     return {}
 

@@ -169,6 +169,10 @@ def _log_inputs(call: Call) -> Json:
                 raise InvalidInput("an entry of 'datasets' holds no dataset", remedy="See MLflow's REST API.")
             document = {"tags": item.get("tags", []), "dataset": dataset}
             name, digest = str(dataset.get("name", "")), str(dataset.get("digest", ""))
+            if len(name) > 250 or len(digest) > 36:
+                raise InvalidInput(
+                    "the name or digest of a dataset is too long", remedy="At most 250 and 36 characters."
+                )
             runs.log_dataset(tx, _run_id(call), name, digest, document, context=_context(item))
     return {}
 
@@ -198,6 +202,8 @@ def _log_model(call: Call) -> Json:
 
 def _search_runs(call: Call) -> Json:
     size, start = call.page_bounds(default_size=1000, largest=50_000)
+    if not all(item.isdecimal() for item in call.texts("experiment_ids")):
+        raise InvalidInput("experiment_ids holds what is no id", remedy="Send the numbers of experiments.")
     with call.workspace.database.read() as tx:
         found = search_runs(
             tx,
