@@ -33,7 +33,7 @@ def mlflow_server(folder: Path) -> Iterator[httpx.Client]:
     url = f"http://127.0.0.1:{_free_port()}"
     command = [mlflow, "server", "--workers", "1", "--port", url.rpartition(":")[2]]
     store = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    artifacts = ["--serve-artifacts", "--artifacts-destination", folder / "mlflow-artifacts"]
+    artifacts = ["--serve-artifacts", "--artifacts-destination", folder / "files"]
     with (folder / "mlflow.log").open("wb") as log:
         process = subprocess.Popen(
             [*command, *store, *artifacts], cwd=folder, stdout=log, stderr=log, start_new_session=True
