@@ -93,16 +93,16 @@ class Api:
     _experiments: dict[str, str] = field(default_factory=dict)
     _fresh_things: dict[str, str] = field(default_factory=dict)
 
-    def post(self, path: str, **arguments: object) -> Answer:
+    def post(self, path: str, /, **arguments: object) -> Answer:
         return self.call("POST", path, arguments)
 
-    def patch(self, path: str, **arguments: object) -> Answer:
+    def patch(self, path: str, /, **arguments: object) -> Answer:
         return self.call("PATCH", path, arguments)
 
-    def delete(self, path: str, **arguments: object) -> Answer:
+    def delete(self, path: str, /, **arguments: object) -> Answer:
         return self.call("DELETE", path, arguments)
 
-    def get(self, path: str, **arguments: object) -> Answer:
+    def get(self, path: str, /, **arguments: object) -> Answer:
         return self.call("GET", path, arguments)
 
     def call(self, method: str, path: str, arguments: object) -> Answer:

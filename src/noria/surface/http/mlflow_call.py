@@ -55,7 +55,7 @@ class Call:
     def folder(self, name: str) -> str:
         """A folder below another, empty when it is missing. Raises InvalidInput for a path that leads elsewhere."""
         path = self.text(name, "")
-        if path.startswith("/") or "\\" in path or ".." in path.split("/") or "%" in path or ":" in path.split("/")[0]:
+        if path.startswith("/") or ".." in path.split("/") or "%" in path or ":" in path.split("/")[0]:
             raise InvalidInput(f"Invalid path: {path[:200]!r}", remedy="Send a path below the folder that is listed.")
         return path
 
