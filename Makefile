@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 MANIFEST := pyproject.toml constraints.txt
 
-.PHONY: help demo test check env env-demo docs bench constraints format
+.PHONY: help demo test check conformance env env-demo docs bench constraints format
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,6 +23,9 @@ check: env  ## lint, format, types, import contracts, documentation
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/mkdocs build --quiet --strict
+
+conformance: env  ## each check of MLflow's protocol against MLflow itself and against Noria, endpoint by endpoint
+	@PYTHONPATH=tests $(BIN)/python -m conformance.report $(if $(JSON),--json $(JSON))
 
 format: env  ## rewrite the code in the house's format
 	@$(BIN)/ruff check --fix --quiet

@@ -12,7 +12,7 @@ from noria.ids import new_id
 from noria.store import Database
 from noria.surface.cli.processes import Child
 from servers import object_store, postgresql
-from support import noria
+from support import mlflow_environment, noria
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +28,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(trained: Path, tmp_path: Path) -> Path:
     """A copy of the trained project that the test may spoil."""
     return Path(shutil.copytree(trained, tmp_path / "shop"))
+
+
+@pytest.fixture(scope="session")
+def mlflow_python() -> Path:
+    """MLflow's interpreter, installed when it is missing."""
+    return mlflow_environment()
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+_MLFLOW = Path(__file__).parents[1] / ".bench/mlflow"
+_INSTALL = ["mlflow==3.17.*", "scikit-learn", "cloudpickle"]
 
 
 def noria(*arguments: str, cwd: Path, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -48,3 +52,15 @@ def require(found: object, what: str, how: str) -> None:
     if not found:
         message = f"{what} is missing: {how}"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+
+
+def mlflow_environment() -> Path:
+    """The interpreter of an environment with MLflow in it, installed when it is missing."""
+    python = _MLFLOW / "bin/python"
+    _MLFLOW.parent.mkdir(exist_ok=True)
+    with FileLock(f"{_MLFLOW}.lock"):
+        if not (_MLFLOW / "bin/mlflow").exists():
+            uv = [sys.executable, "-m", "uv"]
+            subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, _MLFLOW], check=True)
+            subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, *_INSTALL], check=True)
+    return python

@@ -4,31 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
-from filelock import FileLock
 
 from support import process_of, resident_megabytes
-
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = ROOT / ".bench/mlflow"
-INSTALL = ["mlflow==3.17.*", "scikit-learn", "cloudpickle"]
-
-
-@pytest.fixture(scope="module")
-def mlflow_python():
-    """MLflow's interpreter, installed when it is missing."""
-    python = ENVIRONMENT / "bin/python"
-    ENVIRONMENT.parent.mkdir(exist_ok=True)
-    with FileLock(f"{ENVIRONMENT}.lock"):
-        if not (ENVIRONMENT / "bin/mlflow").exists():
-            uv = [sys.executable, "-m", "uv"]
-            subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, ENVIRONMENT], check=True)
-            subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, *INSTALL], check=True)
-    return python
 
 
 @pytest.fixture(scope="module", params=["server", "production_server"])
@@ -85,7 +66,7 @@ def test_the_server_stays_light(found, governed_project):
         ("POST", "/api/2.0/mlflow/runs/create", "{", 400),
         ("POST", "/api/2.0/mlflow/runs/create", "[]", 400),
         ("POST", "/api/2.0/mlflow/runs/log-metric", '{"run_id": "x", "key": "k", "value": "no"}', 400),
-        ("POST", "/api/2.0/mlflow/runs/log-metric", '{"run_id": "x", "key": "k", "value": 1}', 404),
+        ("POST", "/api/2.0/mlflow/runs/log-metric", '{"run_id": "x", "key": "k", "value": 1, "timestamp": 1}', 404),
         ("POST", "/api/2.0/mlflow/registered-models/create", '{"name": "a/b"}', 400),
         ("GET", "/api/2.0/mlflow/nothing", "", 404),
         ("GET", "/api/2.0/mlflow-artifacts/artifacts/%2e%2e/%2e%2e/noria.toml", "", 400),

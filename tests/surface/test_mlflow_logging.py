@@ -58,10 +58,14 @@ def test_every_answered_metric_survives_kill_9(governed_project):
 @pytest.mark.parametrize(
     ("path", "body", "words"),
     [
-        ("log-metric", '{"key": "k", "value": 1}', "'run_id'"),
+        ("log-metric", '{"key": "k", "value": 1, "timestamp": 1}', "'run_id'"),
         ("log-metric", '{"run_id": "r", "value": 1}', "missing required field `key`"),
         ("log-metric", '{"run_id": "r", "key": "k", "value": [1]}', "Expected `float`"),
-        ("log-metric", '{"run_id": "r", "key": "k", "value": 1, "step": 99999999999999999999}', "$.step"),
+        (
+            "log-metric",
+            '{"run_id": "r", "key": "k", "value": 1, "timestamp": 1, "step": 99999999999999999999}',
+            "$.step",
+        ),
         ("log-batch", '{"run_id": "r", "metrics": [{"key": "k"}]}', "$.metrics[0]"),
         ("log-batch", '{"run_id": "r", "params": [{"key": "a", "value": "1"}, {"key": "a", "value": "2"}]}', "twice"),
         ("log-parameter", "nonsense", "cannot be read"),

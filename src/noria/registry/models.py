@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -17,6 +18,9 @@ from noria.registry.policy import Policies
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import approvals, model_aliases, model_versions, registered_models, transitions
 
+_ALIAS = re.compile(r"[\w\-]{1,255}")
+_TAG_KEY = re.compile(r"[\w.\-/ :]{1,250}")
+_LONGEST_TAG = 100_000
 _FORBIDDEN = re.compile(r"[/:@%\"'\x00-\x1f]")
 
 
@@ -36,6 +40,7 @@ def create_model(
     does not allow.
     """
     _check_name(tx, name, policies)
+    check_tags(tags or {})
     moment = to_millis(at)
     tx.execute(
         insert(registered_models).values(
@@ -115,7 +120,9 @@ def rename_model(
 
     Raises AlreadyExists, InvalidInput, or Conflict while a version is in Production: routes know it by its name.
     """
-    get_model(tx, name)
+    there = get_model(tx, name)
+    if new_name == name:
+        return there
     _check_name(tx, new_name, policies)
     _refuse_in_production(tx, name, "renamed")
     before = _rows_of(tx, name)
@@ -149,7 +156,8 @@ def delete_model(tx: Transaction, name: str, *, at: datetime, actor: str) -> Non
 
 
 def set_alias(tx: Transaction, name: str, alias: str, version: int, *, at: datetime, actor: str) -> None:
-    """Point ``alias`` at ``version``, moving it when it points elsewhere."""
+    """Point ``alias`` at ``version``, moving it when it points elsewhere. Raises InvalidInput for what is no alias."""
+    _check_alias(alias)
     known = select(model_versions.c.version).where(model_versions.c.model == name, model_versions.c.version == version)
     if tx.execute(known).first() is None:
         raise NotFound(f"version {version} of model {name!r} does not exist", remedy="`noria models versions NAME`")
@@ -170,6 +178,7 @@ def set_alias(tx: Transaction, name: str, alias: str, version: int, *, at: datet
 
 def delete_alias(tx: Transaction, name: str, alias: str, *, at: datetime, actor: str) -> None:
     """Remove ``alias``; removing one that is not there changes nothing."""
+    get_model(tx, name)
     before = aliases(tx, name).get(alias)
     if before is None:
         return
@@ -192,8 +201,26 @@ def aliases(tx: Transaction, name: str) -> dict[str, int]:
     return {row.alias: row.version for row in rows}
 
 
+def check_tags(tags: Mapping[str, str]) -> None:
+    """Raises InvalidInput for a tag of a model or version that is too long or has no key."""
+    for key, value in tags.items():
+        if not _TAG_KEY.fullmatch(key) or posixpath.normpath(key) != key or key[0] in "./" or len(value) > _LONGEST_TAG:
+            raise InvalidInput(
+                f"tag {key[:60]!r} with {len(value)} characters cannot be kept",
+                remedy=f"Use 1 to 250 letters, digits, _-./, spaces and colons, and a value up to {_LONGEST_TAG}.",
+            )
+
+
+def _check_alias(alias: str) -> None:
+    if not _ALIAS.fullmatch(alias) or alias.lower() == "latest" or re.fullmatch(r"v\d+", alias, re.IGNORECASE):
+        raise InvalidInput(
+            f"{alias[:60]!r} is not an alias",
+            remedy="Use 1 to 255 letters, digits, _ or -, not 'latest' and not like 'v1'.",
+        )
+
+
 def _check_name(tx: Transaction, name: str, policies: Policies) -> None:
-    if not name.strip() or len(name) > 250 or _FORBIDDEN.search(name):
+    if not name.strip() or len(name) > 250 or name in (".", "..") or _FORBIDDEN.search(name):
         raise InvalidInput(
             f"{name!r} is not a model name",
             remedy="Use 1 to 250 characters without slash, colon, @, %, quotes or control characters.",

@@ -20,7 +20,7 @@ from noria.store.database import Database, Transaction
 def parse_stage(text: str) -> Stage:
     """The stage people name in any case. Raises InvalidInput."""
     for stage in Stage:
-        if stage.value.lower() == text.strip().lower():
+        if stage.value.lower() == text.lower():
             return stage
     raise InvalidInput(f"{text!r} is not a stage", remedy=f"Use one of {', '.join(Stage)}.")
 
@@ -35,10 +35,12 @@ def transition(
     at: datetime,
     actor: str,
     reason: str = "",
+    archive_existing: bool = False,
 ) -> ModelVersion:
     """Move a version to ``stage`` when the policy allows; a version already there stays as it is.
 
-    Entering Production archives the version that was there: one model has one current Production.
+    Entering Production archives the version that was there: one model has one current Production. Entering Staging
+    does so with ``archive_existing``.
     Raises PolicyRefused with every unmet condition.
     """
     found = get_version(tx, model, version)
@@ -52,9 +54,9 @@ def transition(
             details=unmet,
             remedy="Meet every condition listed, then ask again.",
         )
-    if stage is Stage.PRODUCTION:
+    if stage is Stage.PRODUCTION or (stage is Stage.STAGING and archive_existing):
         for other in list_versions(tx, model):
-            if other.stage is Stage.PRODUCTION:
+            if other.stage is stage:
                 _move(tx, other, Stage.ARCHIVED, at, actor, f"replaced by version {version}")
     _move(tx, found, stage, at, actor, reason)
     return get_version(tx, model, version)
@@ -172,11 +174,22 @@ def request_transition(
     at: datetime,
     actor: str,
     reason: str = "",
+    archive_existing: bool = False,
 ) -> ModelVersion:
     """``transition`` in a transaction of its own; a refusal is audited too, then raised."""
     try:
         with database.write() as tx:
-            return transition(tx, model, version, stage, policies=policies, at=at, actor=actor, reason=reason)
+            return transition(
+                tx,
+                model,
+                version,
+                stage,
+                policies=policies,
+                at=at,
+                actor=actor,
+                reason=reason,
+                archive_existing=archive_existing,
+            )
     except PolicyRefused as refusal:
         detail: dict[str, object] = {"to_stage": stage.value, "unmet": list(refusal.details), "reason": reason}
         with database.write() as tx:

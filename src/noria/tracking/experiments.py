@@ -10,24 +10,24 @@ from sqlalchemy import Integer, Row, func, insert, select, update
 from sqlalchemy import cast as sql_cast
 
 from noria.clock import from_millis, to_millis
-from noria.errors import AlreadyExists, InvalidInput, NotFound
+from noria.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from noria.ids import ExperimentId
 from noria.store.database import Transaction, from_json, to_json
-from noria.store.tables import experiments
+from noria.store.tables import experiments, runs
 from noria.tracking.entities import Experiment
 
 ACTIVE, DELETED = "active", "deleted"
 DEFAULT_ID = ExperimentId("0")
+_LONGEST_TAG_KEY, _LONGEST_TAG = 250, 20_000
 
 
 def create(
     tx: Transaction, name: str, *, artifact_root: str, at: datetime, tags: Mapping[str, str] | None = None
 ) -> Experiment:
     """A new experiment with the next number as id. Raises AlreadyExists or InvalidInput."""
-    if not name.strip() or len(name) > 250:
-        raise InvalidInput(f"{name[:60]!r} is not an experiment name", remedy="Use 1 to 250 characters.")
-    if find(tx, name) is not None:
-        raise AlreadyExists(f"experiment {name!r} exists already", remedy="Choose another name, or use this one.")
+    _check_name(tx, name)
+    for key, value in (tags or {}).items():
+        check_tag(key, value)
     highest = tx.execute(select(func.max(sql_cast(experiments.c.experiment_id, Integer)))).scalar() or 0
     return _insert(tx, ExperimentId(str(highest + 1)), name, artifact_root, at, tags or {})
 
@@ -50,7 +50,9 @@ def find(tx: Transaction, name: str) -> Experiment | None:
 
 
 def get(tx: Transaction, experiment_id: str) -> Experiment:
-    """The experiment of that id. Raises NotFound."""
+    """The experiment of that id. Raises NotFound, or InvalidInput for what is no id."""
+    if not experiment_id.isdecimal():
+        raise InvalidInput(f"{experiment_id[:60]!r} is not an experiment id", remedy="Send the number of one.")
     row = tx.execute(select(experiments).where(experiments.c.experiment_id == experiment_id)).first()
     if row is None:
         raise NotFound(f"No Experiment with id={experiment_id} exists", remedy="Search experiments for the ids.")
@@ -68,22 +70,63 @@ def change(
     *,
     at: datetime,
     name: str | None = None,
-    lifecycle_stage: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Experiment:
-    """Rename, delete, restore, or replace the tags."""
-    before = get(tx, experiment_id)
+    """Rename, or replace the tags. Raises AlreadyExists, or Conflict for a deleted experiment."""
+    before = require(tx, experiment_id)
+    if name is not None and name != before.name:
+        _check_name(tx, name)
     tx.execute(
         update(experiments)
         .where(experiments.c.experiment_id == experiment_id)
         .values(
             name=name or before.name,
-            lifecycle_stage=lifecycle_stage or before.lifecycle_stage,
             tags=to_json(dict(before.tags if tags is None else tags)),
             updated_at=to_millis(at),
         )
     )
     return get(tx, experiment_id)
+
+
+def move(tx: Transaction, experiment_id: str, lifecycle_stage: str, *, at: datetime) -> None:
+    """Delete an experiment with its runs, or restore both. Raises NotFound when none is there to be moved."""
+    if get(tx, experiment_id).lifecycle_stage == lifecycle_stage:
+        raise NotFound(f"No other than {lifecycle_stage} experiment {experiment_id} exists", remedy="It is so already.")
+    stage = {"lifecycle_stage": lifecycle_stage}
+    registered = select(runs.c.registered_as).where(
+        runs.c.experiment_id == experiment_id, runs.c.registered_as.is_not(None)
+    )
+    if lifecycle_stage == DELETED and (label := tx.execute(registered.limit(1)).scalar()) is not None:
+        raise Conflict(
+            f"a run of experiment {experiment_id} is registered as {label}", remedy="Delete that version first."
+        )
+    of_it = experiments.c.experiment_id == experiment_id
+    tx.execute(update(experiments).where(of_it).values(**stage, updated_at=to_millis(at)))
+    tx.execute(update(runs).where(runs.c.experiment_id == experiment_id).values(**stage))
+
+
+def require(tx: Transaction, experiment_id: str) -> Experiment:
+    """The experiment, when runs can be added to it. Raises NotFound, or Conflict for a deleted one."""
+    found = get(tx, experiment_id)
+    if found.lifecycle_stage != ACTIVE:
+        raise Conflict(f"The experiment {experiment_id} is deleted", remedy="Restore it first.")
+    return found
+
+
+def check_tag(key: str, value: str) -> None:
+    """Raises InvalidInput for a tag whose key or value is too long."""
+    if not key or len(key) > _LONGEST_TAG_KEY or len(value) > _LONGEST_TAG:
+        raise InvalidInput(
+            f"tag {key[:60]!r} with {len(value)} characters is too long, or has no key",
+            remedy=f"Use 1 to {_LONGEST_TAG_KEY} characters as key and at most {_LONGEST_TAG} as value.",
+        )
+
+
+def _check_name(tx: Transaction, name: str) -> None:
+    if not name.strip() or len(name) > 250:
+        raise InvalidInput(f"{name[:60]!r} is not an experiment name", remedy="Use 1 to 250 characters.")
+    if find(tx, name) is not None:
+        raise AlreadyExists(f"experiment {name!r} exists already", remedy="Choose another name, or use this one.")
 
 
 def _insert(

@@ -10,7 +10,7 @@ from sqlalchemy import Row, insert, select, update
 from sqlalchemy import delete as sql_delete
 
 from noria.clock import from_millis, to_millis
-from noria.errors import NotFound
+from noria.errors import Conflict, NotFound
 from noria.ids import ExperimentId, RunId, new_id
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import logged_models
@@ -32,7 +32,7 @@ def create(
     at: datetime,
 ) -> LoggedModel:
     """A new logged model, pending until it is finalized; its files go below the experiment's artifacts."""
-    experiment = experiments.get(tx, experiment_id)
+    experiment = experiments.require(tx, experiment_id)
     model_id = f"m-{new_id()}"
     tx.execute(
         insert(logged_models).values(
@@ -69,8 +69,10 @@ def change(
     params: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> LoggedModel:
-    """Set the status; add params and tags to those there."""
+    """Set the status; add params and tags to those there. Raises Conflict for a param that is there already."""
     before = get(tx, model_id)
+    if again := before.params.keys() & (params or {}):
+        raise Conflict(f"Changing params of a logged model is not allowed: {sorted(again)}", remedy="Log others.")
     tx.execute(
         update(logged_models)
         .where(logged_models.c.model_id == model_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, select, tuple_
@@ -61,6 +61,38 @@ def history(tx: Transaction, run_id: str, key: str, *, limit: int, offset: int =
     )
     ordered = query.order_by(table.step, table.timestamp, table.value).limit(limit).offset(offset)
     rows = tx.execute(ordered)
+    return [Metric(key, math.nan if is_nan else value, timestamp, step) for value, is_nan, timestamp, step in rows]
+
+
+def steps(tx: Transaction, run_ids: Sequence[str], key: str, bounds: Sequence[int] = ()) -> list[list[int]]:
+    """The steps at which each run has that metric, ascending; ``bounds`` are the first and last of interest."""
+    table = run_metrics.c
+    found = []
+    for run_id in run_ids:
+        query = select(table.step).distinct().where(table.run_id == run_id, table.key == key).order_by(table.step)
+        if bounds:
+            query = query.where(table.step.between(bounds[0], bounds[1]))
+        found.append(list(tx.execute(query).scalars()))
+    return found
+
+
+def thinned(steps: Sequence[Sequence[int]], most: int) -> set[int]:
+    """About ``most`` of the steps of several runs, evenly apart; the first and last of every run are among them."""
+    together = sorted({step for of_run in steps for step in of_run})
+    if len(together) <= most:
+        return set(together)
+    every = len(together) / most
+    ends = {step for of_run in steps for step in (of_run[0], of_run[-1]) if of_run}
+    return {together[int(place * every)] for place in range(most)} | ends
+
+
+def at_steps(tx: Transaction, run_id: str, key: str, chosen: Collection[int]) -> list[Metric]:
+    """The values of one metric of one run at those steps, in order."""
+    table = run_metrics.c
+    query = select(table.value, table.is_nan, table.timestamp, table.step).where(
+        table.run_id == run_id, table.key == key, table.step.in_(chosen)
+    )
+    rows = tx.execute(query.order_by(table.step, table.timestamp, table.value))
     return [Metric(key, math.nan if is_nan else value, timestamp, step) for value, is_nan, timestamp, step in rows]
 
 

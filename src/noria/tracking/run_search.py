@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, Table, and_, case, collate, exists, func, select
+from sqlalchemy import ColumnElement, Select, String, Table, and_, case, collate, exists, func, or_, select
 
 from noria.errors import InvalidInput
 from noria.store.database import Transaction
 from noria.store.tables import latest_metrics, run_inputs, run_params, run_tags, runs
 from noria.tracking.entities import Run
 from noria.tracking.runs import load
-from noria.tracking.search import Clause, parse_filter, parse_order
+from noria.tracking.search import NULLS, Clause, parse_filter, parse_order
 
 _ATTRIBUTES: Mapping[str, ColumnElement[Any]] = {
     "run_id": runs.c.run_id,
     "run_name": runs.c.name,
     "Run name": runs.c.name,
+    "run name": runs.c.name,
     "user_id": runs.c.user_id,
     "status": runs.c.status,
     "artifact_uri": runs.c.artifact_uri,
@@ -51,7 +52,7 @@ def search_runs(
     """
     query = select(runs.c.run_id).where(runs.c.experiment_id.in_(experiment_ids))
     if view != "ALL":
-        query = query.where(runs.c.lifecycle_stage == ("active" if view == "ACTIVE_ONLY" else "deleted"))
+        query = query.where(runs.c.lifecycle_stage == ("deleted" if view == "DELETED_ONLY" else "active"))
     query = query.where(*(_condition(tx, clause) for clause in parse_filter(filter_text)))
     for kind, key, descending in (parse_order(text) for text in order_by):
         query = _ordered(tx, query, kind, key, descending)
@@ -67,9 +68,13 @@ def _condition(tx: Transaction, clause: Clause) -> ColumnElement[bool]:
         return exists().where(run_inputs.c.run_id == runs.c.run_id, found)
     if clause.kind == "metrics":
         table = latest_metrics
-        holds = and_(table.c.is_nan == 0, _compare(tx, table.c.value, clause, number=True))
+        compared = _compare(tx, table.c.value, clause, number=True)
+        holds = or_(table.c.is_nan == 1, compared) if clause.operator == "!=" else and_(table.c.is_nan == 0, compared)
     else:
         table = _PAIRS[clause.kind]
+        if clause.operator in NULLS:
+            has_it = exists().where(table.c.run_id == runs.c.run_id, table.c.key == clause.key)
+            return has_it if clause.operator == "IS NOT NULL" else ~has_it
         holds = _compare(tx, table.c.value, clause, number=False)
     return exists().where(table.c.run_id == runs.c.run_id, table.c.key == clause.key, holds)
 
@@ -90,6 +95,10 @@ def _ordered(tx: Transaction, query: Select[Any], kind: str, key: str, descendin
 
 def _compare(tx: Transaction, column: ColumnElement[Any], clause: Clause, *, number: bool) -> ColumnElement[bool]:
     operator, value = clause.operator, clause.value
+    if operator in NULLS or (not number and operator.startswith((">", "<"))):
+        raise InvalidInput(
+            f"{clause.kind}.{clause.key} cannot be compared by {operator}", remedy="Compare by = or LIKE."
+        )
     if number != isinstance(value, float):
         wanted = "a number" if number else "a text in quotes"
         raise InvalidInput(f"{clause.kind}.{clause.key} is compared with {wanted}", remedy="Change the filter's value.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -19,6 +21,8 @@ STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
 _TERMINAL = ("FINISHED", "FAILED", "KILLED")
 _LONGEST_KEY = 250
 _LONGEST_PARAM = 6000
+_LONGEST_TAG = 8000
+_KEY = re.compile(r"[\w.\-/ :]+")
 
 
 def create(
@@ -34,7 +38,7 @@ def create(
 ) -> Run:
     """A new run; one of that id that exists already is returned as it is."""
     if tx.execute(select(runs.c.run_id).where(runs.c.run_id == run_id)).first() is None:
-        experiments.get(tx, experiment_id)
+        experiments.require(tx, experiment_id)
         tx.execute(
             insert(runs).values(
                 run_id=run_id,
@@ -81,10 +85,7 @@ def set_registered(tx: Transaction, run_id: str, label: str | None) -> None:
 
 def log_params(tx: Transaction, run_id: str, params: Mapping[str, str]) -> None:
     """Add params. The same value again changes nothing; another value is refused with Conflict."""
-    for key, value in params.items():
-        _check_key(key, "param")
-        if len(value) > _LONGEST_PARAM:
-            raise InvalidInput(f"param {key!r} has {len(value)} characters", remedy=f"At most {_LONGEST_PARAM}.")
+    check_params(params)
     rows = [{"run_id": run_id, "key": key, "value": value} for key, value in sorted(params.items())]
     if rows:
         tx.execute(conflict_insert(tx.dialect.name, run_params).on_conflict_do_nothing(), rows)
@@ -95,6 +96,13 @@ def log_params(tx: Transaction, run_id: str, params: Mapping[str, str]) -> None:
                 f"Changing param values is not allowed: {key!r} of run {run_id} is {known[key]!r}, not {value!r}",
                 remedy="Start another run, or log under another key.",
             )
+
+
+def check_params(params: Mapping[str, str]) -> None:
+    """Raises InvalidInput for a key that is none or a value that is too long."""
+    for key, value in params.items():
+        _check_key(key, "param")
+        _check_length(key, value, "param", _LONGEST_PARAM)
 
 
 def log_metrics(tx: Transaction, run_id: str, values: Sequence[Metric]) -> None:
@@ -115,8 +123,10 @@ def set_tags(tx: Transaction, run_id: str, tags: Mapping[str, str]) -> None:
     """Add or replace tags."""
     if not tags:
         return
-    for key in tags:
+    for key, value in tags.items():
         _check_key(key, "tag")
+        if not key.startswith("mlflow."):  # these are written by clients, which do not count
+            _check_length(key, value, "tag", _LONGEST_TAG)
     statement = conflict_insert(tx.dialect.name, run_tags)
     replace = statement.on_conflict_do_update(
         index_elements=["run_id", "key"], set_={"value": statement.excluded.value}
@@ -169,6 +179,8 @@ def change(
     if status is not None and status not in STATUSES:
         raise InvalidInput(f"{status!r} is not a run status", remedy=f"Use one of {', '.join(STATUSES)}.")
     before = get(tx, run_id)
+    if lifecycle_stage is None:
+        require(tx, run_id)
     registered_as = tx.execute(select(runs.c.registered_as).where(runs.c.run_id == run_id)).scalar()
     if lifecycle_stage == experiments.DELETED and registered_as is not None:
         raise Conflict(f"run {run_id} is registered as {registered_as}", remedy="Delete that version first.")
@@ -235,10 +247,17 @@ def _unknown(run_id: str) -> NotFound:
 
 
 def _check_key(key: str, kind: str) -> None:
-    if not key or len(key) > _LONGEST_KEY or ".." in key.split("/") or key.startswith("/"):
+    readable = _KEY.fullmatch(key) and key == posixpath.normpath(key) and key[0] not in "/" and key != "."
+    if not readable or len(key) > _LONGEST_KEY or key.split("/")[0] == "..":
         raise InvalidInput(
-            f"{key[:60]!r} is not a {kind} key", remedy=f"Use 1 to {_LONGEST_KEY} characters that read as a path."
+            f"{key[:60]!r} is not a {kind} key",
+            remedy=f"Use 1 to {_LONGEST_KEY} letters, digits, or _-./ and spaces and colons, that read as a path.",
         )
+
+
+def _check_length(key: str, value: str, kind: str, longest: int) -> None:
+    if len(value) > longest:
+        raise InvalidInput(f"{kind} {key!r} has {len(value)} characters", remedy=f"At most {longest}.")
 
 
 def _pairs(tx: Transaction, table: Table, run_id: str) -> dict[str, str]:

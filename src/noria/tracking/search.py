@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from noria.errors import InvalidInput
 
 T = TypeVar("T")
+NULLS = ("IS NULL", "IS NOT NULL")
 Value = str | float | None
 Fields = Callable[[str, str], Value]
 """(kind, key) → the value of one candidate: kinds are attributes, metrics, params, tags."""
 
 _CLAUSE = re.compile(
     r"""^\s*(?:(?P<kind>\w+)\.)?(?P<key>`[^`]+`|"[^"]+"|[\w.\-/]+)\s*
-        (?P<op>!=|>=|<=|=|>|<|NOT\s+LIKE|LIKE|ILIKE|NOT\s+IN|IN)\s*
-        (?P<value>'[^']*'|"[^"]*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|\([^)]*\))\s*$""",
+        (?:(?P<null>IS\s+(?:NOT\s+)?NULL)|(?P<op>!=|>=|<=|=|>|<|NOT\s+LIKE|LIKE|ILIKE|NOT\s+IN|IN)\s*
+        (?P<value>'[^']*'|"[^"]*"|-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|\([^)]*\)))\s*$""",
     re.IGNORECASE | re.VERBOSE,
 )
 _AND = re.compile(r"""\s+AND\s+(?=(?:[^'"]|'[^']*'|"[^"]*")*$)""", re.IGNORECASE)
@@ -40,11 +41,48 @@ class Clause:
     def holds(self, fields: Fields) -> bool:
         """Whether a candidate meets it; a missing value meets none."""
         found = fields(self.kind, self.key)
+        if self.operator in NULLS:
+            return (found is None) == (self.operator == "IS NULL")
         if found is None:
             return False
         if isinstance(found, float | int) and isinstance(self.value, float):
             return _compare(self.operator, found, self.value)
         return _match(self.operator, str(found), self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Searchable:
+    """What of a kind of thing can be asked for: attributes that are texts or numbers, and more than those."""
+
+    texts: Collection[str] = ()
+    numbers: Collection[str] = ()
+    orders: Collection[str] = ()
+    kinds: Collection[str] = ("tags",)
+    ordered_kinds: Collection[str] = ()
+    nulls: bool = True
+
+    def check(self, clause: Clause) -> None:
+        """Raises InvalidInput for a clause that compares what is not there, or in a way that makes no sense."""
+        is_number = clause.kind == "metrics" or (clause.kind == "attributes" and clause.key in self.numbers)
+        if clause.kind == "attributes":
+            known = clause.key in self.texts or clause.key in self.numbers
+        else:
+            known = clause.kind in self.kinds
+        if not known:
+            raise _no_clause(clause, f"Use {', '.join((*self.texts, *self.numbers, *self.kinds))}.")
+        if clause.operator in NULLS:
+            sound = self.nulls and clause.kind in ("tags", "params")
+        elif is_number:
+            sound = isinstance(clause.value, float) and clause.operator in ("=", "!=", ">", ">=", "<", "<=")
+        else:
+            sound = not isinstance(clause.value, float) and not clause.operator.startswith((">", "<"))
+        if not sound:
+            raise _no_clause(clause, "Compare texts by =, !=, LIKE, ILIKE or IN, and numbers by =, !=, >, >=, < or <=.")
+
+    def check_order(self, kind: str, key: str) -> None:
+        """Raises InvalidInput for what cannot be ordered by."""
+        if key not in self.orders if kind == "attributes" else kind not in self.ordered_kinds:
+            raise InvalidInput(f"Invalid order_by {key!r}", remedy=f"Order by {', '.join(self.orders)}.")
 
 
 def parse_filter(text: str) -> list[Clause]:
@@ -62,12 +100,23 @@ def parse_order(text: str) -> tuple[str, str, bool]:
 
 
 def select_matching(
-    candidates: Sequence[T], fields_of: Callable[[T], Fields], filter_text: str, order_by: Sequence[str]
+    candidates: Sequence[T],
+    fields_of: Callable[[T], Fields],
+    filter_text: str,
+    order_by: Sequence[str],
+    searchable: Searchable,
 ) -> list[T]:
-    """The candidates that meet the filter, ordered; ties keep the order given, missing values come last."""
-    clauses = parse_filter(filter_text)
+    """The candidates that meet the filter, ordered; ties keep the order given, missing values come last.
+
+    Raises InvalidInput for a filter or an order of what is not ``searchable``.
+    """
+    clauses, orders = parse_filter(filter_text), [parse_order(text) for text in order_by]
+    for clause in clauses:
+        searchable.check(clause)
+    for kind, key, _ in orders:
+        searchable.check_order(kind, key)
     chosen = [item for item in candidates if all(clause.holds(fields_of(item)) for clause in clauses)]
-    for kind, key, descending in reversed([parse_order(text) for text in order_by]):
+    for kind, key, descending in reversed(orders):
         known = [item for item in chosen if fields_of(item)(kind, key) is not None]
         missing = [item for item in chosen if fields_of(item)(kind, key) is None]
         known.sort(key=lambda item: _sortable(fields_of(item)(kind, key)), reverse=descending)
@@ -82,8 +131,15 @@ def _clause(text: str) -> Clause:
             f"Invalid clause(s) in filter string: {text.strip()!r}",
             remedy="Write clauses such as metrics.auc > 0.8, joined by AND.",
         )
-    operator = re.sub(r"\s+", " ", match["op"].upper())
-    return Clause(_kind(match["kind"]), match["key"].strip('`"'), operator, _value(match["value"]))
+    operator = re.sub(r"\s+", " ", (match["null"] or match["op"]).upper())
+    value = _value(match["value"] or "''")
+    if operator.endswith("IN") != isinstance(value, list) or value == []:
+        raise InvalidInput(f"Invalid list in {text.strip()!r}", remedy="Write a list after IN: key IN ('a', 'b').")
+    return Clause(_kind(match["kind"]), match["key"].strip('`"'), operator, value)
+
+
+def _no_clause(clause: Clause, remedy: str) -> InvalidInput:
+    return InvalidInput(f"Invalid clause on {clause.kind}.{clause.key} {clause.operator}", remedy=remedy)
 
 
 def _kind(name: str | None) -> str:

@@ -37,15 +37,39 @@ class Call:
             value = default
         if value is None:
             raise InvalidInput(f"Missing value for required parameter '{name}'.", remedy=f"Send {name}.")
-        if not isinstance(value, str | int | float) or isinstance(value, bool):
+        if not isinstance(value, str):
             raise InvalidInput(
                 f"parameter {name!r} is {type(value).__name__}, not text", remedy=f"Send {name} as text."
             )
-        return str(value)
+        return value
+
+    def required(self, name: str) -> str:
+        """A text argument that is not empty."""
+        if text := self.text(name, ""):
+            return text
+        raise InvalidInput(f"Missing value for required parameter '{name}'.", remedy=f"Send {name}.")
+
+    def flag(self, name: str) -> bool:
+        """A yes or no, no when it is missing."""
+        value = self.arguments.get(name, False)
+        if value in (True, False, "true", "false"):
+            return value in (True, "true")
+        raise InvalidInput(
+            f"parameter {name!r} is {value!r}, not true or false", remedy=f"Send {name} as true or false."
+        )
+
+    def folder(self, name: str) -> str:
+        """A folder below another, empty when it is missing. Raises InvalidInput for a path that leads elsewhere."""
+        path = self.text(name, "")
+        if path.startswith("/") or ".." in path.split("/") or "%" in path or ":" in path.split("/")[0]:
+            raise InvalidInput(f"Invalid path: {path[:200]!r}", remedy="Send a path below the folder that is listed.")
+        return path
 
     def number(self, name: str, default: int | None = None) -> int:
         """An integer argument."""
-        text = self.text(name, None if default is None else str(default))
+        given = self.arguments.get(name)
+        plain = isinstance(given, int) and not isinstance(given, bool)
+        text = str(given) if plain else self.text(name, None if default is None else str(default))
         try:
             return int(text)
         except ValueError:
@@ -61,8 +85,11 @@ class Call:
 
     def texts(self, name: str) -> list[str]:
         """A list of texts; a single one counts as a list."""
-        value = self.arguments.get(name, [])
-        return [value] if isinstance(value, str) else [str(item) for item in value]
+        value = self.arguments.get(name) or []
+        found = [value] if isinstance(value, str) else value
+        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+            raise InvalidInput(f"parameter {name!r} is not a list of texts", remedy="See MLflow's REST API.")
+        return found
 
     def objects(self, name: str) -> list[Mapping[str, Any]]:
         """A list of JSON objects. Raises InvalidInput for anything else."""
@@ -80,9 +107,9 @@ class Call:
             found[item["key"]] = str(item.get("value", ""))
         return found
 
-    def page(self, items: list[Any], *, default_size: int) -> tuple[list[Any], dict[str, str]]:
+    def page(self, items: list[Any], *, default_size: int, largest: int) -> tuple[list[Any], dict[str, str]]:
         """The page asked for of all ``items``, and the token of the next."""
-        size, start = self.page_bounds(default_size=default_size, largest=1_000_000)
+        size, start = self.page_bounds(default_size=default_size, largest=largest)
         found = items[start : start + size + 1]
         return found[:size], next_page(found, size, start)
 

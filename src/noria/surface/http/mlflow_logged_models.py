@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from noria.clock import to_millis
+from noria.errors import InvalidInput
 from noria.store.workspace import artifact_key
 from noria.surface.http.mlflow_artifacts import listing
 from noria.surface.http.mlflow_call import Call, Handler, as_pairs
-from noria.tracking import logged_models, search
+from noria.tracking import logged_models, runs, search
 from noria.tracking.entities import LoggedModel
 
+_STATUSES = ("LOGGED_MODEL_PENDING", "LOGGED_MODEL_READY", "LOGGED_MODEL_UPLOAD_FAILED")
+_ODD_NAME = re.compile(r"[/:.%\"']")
+_TIMES = ("creation_time", "creation_timestamp", "last_updated_timestamp")
+_TEXTS = ("name", "model_id", "model_type", "status", "source_run_id")
+_SEARCHABLE = search.Searchable(
+    texts=_TEXTS,
+    numbers=_TIMES,
+    orders=(*_TEXTS, *_TIMES),
+    kinds=("tags", "params", "metrics"),
+    ordered_kinds=("tags", "params"),
+    nulls=False,
+)
 Json = Mapping[str, object]
 
 
 def _create_logged_model(call: Call) -> Json:
+    if _ODD_NAME.search(call.text("name", "")):
+        raise InvalidInput("the name of a logged model holds / : . % or a quote", remedy="Choose a plain name.")
     with call.workspace.database.write() as tx:
         made = logged_models.create(
             tx,
@@ -36,23 +52,25 @@ def _get_logged_model(call: Call) -> Json:
 
 
 def _finalize_logged_model(call: Call) -> Json:
+    if (status := call.text("status")) not in _STATUSES:
+        raise InvalidInput(f"{status!r} is no status of a logged model", remedy=f"Use one of {', '.join(_STATUSES)}.")
     with call.workspace.database.write() as tx:
-        changed = logged_models.change(
-            tx, call.path["model_id"], at=call.clock.now(), status=call.text("status", "LOGGED_MODEL_READY")
-        )
+        changed = logged_models.change(tx, call.path["model_id"], at=call.clock.now(), status=status)
     return {"model": _logged_model(changed)}
 
 
 def _log_model_params(call: Call) -> Json:
+    params = call.pairs("params")
+    runs.check_params(params)
     with call.workspace.database.write() as tx:
-        logged_models.change(tx, call.path["model_id"], at=call.clock.now(), params=call.pairs("params"))
+        logged_models.change(tx, call.path["model_id"], at=call.clock.now(), params=params)
     return {}
 
 
 def _set_model_tags(call: Call) -> Json:
     with call.workspace.database.write() as tx:
-        changed = logged_models.change(tx, call.path["model_id"], at=call.clock.now(), tags=call.pairs("tags"))
-    return {"model": _logged_model(changed)}
+        logged_models.change(tx, call.path["model_id"], at=call.clock.now(), tags=call.pairs("tags"))
+    return {}
 
 
 def _delete_model_tag(call: Call) -> Json:
@@ -68,11 +86,13 @@ def _delete_logged_model(call: Call) -> Json:
 
 
 def _search_logged_models(call: Call) -> Json:
+    if not (experiment_ids := call.texts("experiment_ids")):
+        raise InvalidInput("Missing value for required parameter 'experiment_ids'.", remedy="Send experiment_ids.")
     with call.workspace.database.read() as tx:
-        found = logged_models.search(tx, call.texts("experiment_ids"))
+        found = logged_models.search(tx, experiment_ids)
     order = [_order(item) for item in call.objects("order_by")]
-    found = search.select_matching(found, _fields, call.text("filter", ""), order)
-    page, rest = call.page(found, default_size=100)
+    found = search.select_matching(found, _fields, call.text("filter", ""), order, _SEARCHABLE)
+    page, rest = call.page(found, default_size=100, largest=1_000_000)
     return {"models": [_logged_model(item) for item in page], **rest}
 
 
@@ -80,7 +100,7 @@ def _list_model_artifacts(call: Call) -> Json:
     with call.workspace.database.read() as tx:
         model = logged_models.get(tx, call.path["model_id"])
     root = artifact_key(model.artifact_uri)
-    key = f"{root}/{call.text('artifact_directory_path', '')}"
+    key = f"{root}/{call.folder('artifact_directory_path')}"
     return {"root_uri": model.artifact_uri, "files": listing(call.workspace.artifacts, key, relative_to=root)}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -13,6 +12,8 @@ from noria.tracking.entities import Metric
 from noria.tracking.writer import Batch
 
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Time = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_MOST_METRICS, _MOST_PAIRS, _MOST_ENTITIES = 1000, 100, 1000
 Decode = Callable[[bytes], Batch]
 Log = Callable[[Batch], Awaitable[None]]
 
@@ -20,7 +21,7 @@ Log = Callable[[Batch], Awaitable[None]]
 class _Value(msgspec.Struct):
     key: str
     value: float
-    timestamp: _Int64 = 0
+    timestamp: _Time
     step: _Int64 = 0
 
 
@@ -44,7 +45,7 @@ class _OfRun(msgspec.Struct, kw_only=True):
 class _LogMetric(_OfRun, kw_only=True):
     key: str
     value: float
-    timestamp: _Int64 = 0
+    timestamp: _Time
     step: _Int64 = 0
 
 
@@ -76,7 +77,14 @@ def _set_tag(body: bytes) -> Batch:
 
 def _log_batch(body: bytes) -> Batch:
     call = _decode(body, _LogBatch)
-    return Batch(call.run, _metrics(call.metrics), _pairs(call.params), _pairs(call.tags))
+    sizes = len(call.metrics), len(call.params), len(call.tags)
+    if sizes[0] > _MOST_METRICS or max(sizes[1:]) > _MOST_PAIRS or sum(sizes) > _MOST_ENTITIES:
+        raise InvalidInput(
+            f"A batch of {sizes[0]} metrics, {sizes[1]} params and {sizes[2]} tags is too large",
+            remedy=f"Send at most {_MOST_METRICS} metrics, {_MOST_PAIRS} params and {_MOST_PAIRS} tags, "
+            f"and {_MOST_ENTITIES} of them together.",
+        )
+    return Batch(call.run, _metrics(call.metrics), _params(call.params), {tag.key: tag.value for tag in call.tags})
 
 
 DECODERS: Mapping[str, Decode] = {
@@ -97,14 +105,12 @@ def _decode(body: bytes, kind: Any) -> Any:
 
 
 def _metrics(values: Sequence[_Value | _LogMetric]) -> list[Metric]:
-    now = round(time.time() * 1000)
-    return [Metric(value.key, value.value, value.timestamp or now, value.step) for value in values]
+    return [Metric(value.key, value.value, value.timestamp, value.step) for value in values]
 
 
-def _pairs(pairs: Sequence[_Pair]) -> dict[str, str]:
-    """Raises InvalidInput for a key given twice with different values."""
-    found: dict[str, str] = {}
-    for pair in pairs:
-        if found.setdefault(pair.key, pair.value) != pair.value:
-            raise InvalidInput(f"key {pair.key!r} is given twice with different values", remedy="Send it once.")
+def _params(pairs: Sequence[_Pair]) -> dict[str, str]:
+    """Raises InvalidInput for a key given twice."""
+    found = {pair.key: pair.value for pair in pairs}
+    if len(found) < len(pairs):
+        raise InvalidInput("a param is given twice", remedy="Send each param once.")
     return found

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 from noria.clock import to_millis
-from noria.errors import NotFound
+from noria.errors import InvalidInput
 from noria.registry import (
     ModelVersion,
     NewVersion,
@@ -24,6 +25,14 @@ from noria.surface.http.mlflow_call import Call, Handler, as_pairs
 from noria.tracking import logged_models, runs, search
 from noria.tracking.entities import Run
 
+_OF_RUN = re.compile(r"mlflow-artifacts:/+\d+/([0-9a-f]{32})/artifacts")
+_MODELS = search.Searchable(texts=("name",), orders=("name", "timestamp", "last_updated_timestamp"), nulls=False)
+_VERSIONS = search.Searchable(
+    texts=("name", "run_id", "source_path"),
+    numbers=("version_number",),
+    orders=("name", "version_number", "creation_timestamp", "last_updated_timestamp"),
+    nulls=False,
+)
 Json = Mapping[str, object]
 
 
@@ -76,8 +85,10 @@ def _delete_model(call: Call) -> Json:
 def _search_models(call: Call) -> Json:
     with call.workspace.database.read() as tx:
         found = registry_models.list_models(tx)
-        matching = search.select_matching(found, _model_fields, call.text("filter", ""), call.texts("order_by"))
-        page, rest = call.page(matching, default_size=100)
+        matching = search.select_matching(
+            found, _model_fields, call.text("filter", ""), call.texts("order_by"), _MODELS
+        )
+        page, rest = call.page(matching, default_size=100, largest=1000)
         return {"registered_models": [_model(tx, item) for item in page], **rest}
 
 
@@ -92,7 +103,9 @@ def _latest_versions(call: Call) -> Json:
 def _set_model_tag(call: Call) -> Json:
     with call.workspace.database.write() as tx:
         before = registry_models.get_model(tx, call.text("name"))
-        tags = {**before.tags, call.text("key"): call.text("value", "")}
+        tags = {call.text("key"): call.text("value", "")}
+        registry_models.check_tags(tags)
+        tags = {**before.tags, **tags}
         registry_models.update_model(tx, before.name, at=call.clock.now(), actor=call.actor, tags=tags)
     return {}
 
@@ -100,7 +113,8 @@ def _set_model_tag(call: Call) -> Json:
 def _delete_model_tag(call: Call) -> Json:
     with call.workspace.database.write() as tx:
         before = registry_models.get_model(tx, call.text("name"))
-        tags = {key: value for key, value in before.tags.items() if key != call.text("key")}
+        left_out = call.required("key")
+        tags = {key: value for key, value in before.tags.items() if key != left_out}
         registry_models.update_model(tx, before.name, at=call.clock.now(), actor=call.actor, tags=tags)
     return {}
 
@@ -124,7 +138,7 @@ def _get_by_alias(call: Call) -> Json:
         registry_models.get_model(tx, name)
         version = registry_models.aliases(tx, name).get(alias)
         if version is None:
-            raise NotFound(f"Registered model alias {alias} not found.", remedy="Set it first.")
+            raise InvalidInput(f"Registered model alias {alias} not found.", remedy="Set it first.")
         return {"model_version": _version(tx, get_version(tx, name, version))}
 
 
@@ -138,10 +152,11 @@ def _create_version(call: Call) -> Json:
     """Register what a client saved; the metrics of its run are what policies look at."""
     run_id, model_id = call.text("run_id", ""), call.text("model_id", "")
     with call.workspace.database.write() as tx:
-        source = call.text("source")
+        source = call.required("source")
         if model_id:
             logged = logged_models.get(tx, model_id)
             source, run_id = logged.artifact_uri, run_id or (logged.source_run_id or "")
+        _check_source(tx, source, run_id)
         registry_models.get_model(tx, call.text("name"))
         metrics = _numbers(runs.get(tx, run_id)) if run_id else {}
         made = register_version(
@@ -160,6 +175,20 @@ def _create_version(call: Call) -> Json:
             actor=call.actor,
         )
         return {"model_version": _version(tx, made)}
+
+
+def _check_source(tx: Transaction, source: str, run_id: str) -> None:
+    """Raises InvalidInput for what is no place of a model, or another run's; NotFound for a model that is not there."""
+    of_run = _OF_RUN.match(source)
+    climbs = ".." in source.split("/") or source.startswith(("/", "file:", "runs:")) or ":" not in source
+    if climbs or (of_run and run_id and of_run[1] != run_id):
+        raise InvalidInput(f"{source[:200]!r} is no place of this model", remedy="Send the URI of the run's artifacts.")
+    if source.startswith("models:/"):
+        name, _, version = source.removeprefix("models:/").rpartition("/")
+        if not name:
+            logged_models.get(tx, version)
+        elif version.isdecimal():
+            get_version(tx, name, int(version))
 
 
 def _numbers(run: Run) -> dict[str, float]:
@@ -195,9 +224,9 @@ def _search_versions(call: Call) -> Json:
     with call.workspace.database.read() as tx:
         newest_first = list_versions(tx)[::-1]
         matching = search.select_matching(
-            newest_first, _version_fields, call.text("filter", ""), call.texts("order_by")
+            newest_first, _version_fields, call.text("filter", ""), call.texts("order_by"), _VERSIONS
         )
-        page, rest = call.page(matching, default_size=10_000)
+        page, rest = call.page(matching, default_size=10_000, largest=200_000)
         return {"model_versions": [_version(tx, item) for item in page], **rest}
 
 
@@ -215,6 +244,7 @@ def _transition(call: Call) -> Json:
         policies=call.policies,
         at=call.clock.now(),
         actor=call.actor,
+        archive_existing=call.flag("archive_existing_versions"),
     )
     with call.workspace.database.read() as tx:
         return {"model_version": _version(tx, moved)}
@@ -223,7 +253,9 @@ def _transition(call: Call) -> Json:
 def _set_version_tag(call: Call) -> Json:
     with call.workspace.database.write() as tx:
         before = get_version(tx, call.text("name"), call.number("version"))
-        tags = {**before.tags, call.text("key"): call.text("value", "")}
+        tags = {call.text("key"): call.text("value", "")}
+        registry_models.check_tags(tags)
+        tags = {**before.tags, **tags}
         update_version(tx, before.model, before.version, at=call.clock.now(), actor=call.actor, tags=tags)
     return {}
 
@@ -231,7 +263,8 @@ def _set_version_tag(call: Call) -> Json:
 def _delete_version_tag(call: Call) -> Json:
     with call.workspace.database.write() as tx:
         before = get_version(tx, call.text("name"), call.number("version"))
-        tags = {key: value for key, value in before.tags.items() if key != call.text("key")}
+        left_out = call.required("key")
+        tags = {key: value for key, value in before.tags.items() if key != left_out}
         update_version(tx, before.model, before.version, at=call.clock.now(), actor=call.actor, tags=tags)
     return {}
 

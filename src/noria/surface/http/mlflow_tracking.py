@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from noria.clock import Clock, to_millis
-from noria.errors import NotFound
+from noria.errors import InvalidInput, NotFound
 from noria.ids import new_id
 from noria.store.workspace import Workspace, artifact_key, artifact_uri
 from noria.surface.http.mlflow_artifacts import listing
@@ -17,6 +18,12 @@ from noria.tracking.entities import Experiment, Metric, Run
 from noria.tracking.run_search import search_runs
 
 _ROOT = artifact_uri("")
+_SEARCHABLE = search.Searchable(
+    texts=("name",),
+    numbers=("creation_time", "last_update_time"),
+    orders=("name", "experiment_id", "creation_time", "last_update_time"),
+)
+_MOST_RUNS, _MOST_VALUES = 100, 2500
 Json = Mapping[str, object]
 
 
@@ -56,21 +63,23 @@ def _search_experiments(call: Call) -> Json:
         found = [
             e for e in experiments.list_all(tx) if _in_view(e.lifecycle_stage, call.text("view_type", "ACTIVE_ONLY"))
         ]
-    matching = search.select_matching(found, _experiment_fields, call.text("filter", ""), call.texts("order_by"))
-    page, rest = call.page(matching, default_size=1000)
+    matching = search.select_matching(
+        found, _experiment_fields, call.text("filter", ""), call.texts("order_by"), _SEARCHABLE
+    )
+    page, rest = call.page(matching, default_size=1000, largest=50_000)
     return {"experiments": [_experiment(item) for item in page], **rest}
 
 
 def _update_experiment(call: Call) -> Json:
     with call.workspace.database.write() as tx:
-        experiments.change(tx, call.text("experiment_id"), at=call.clock.now(), name=call.text("new_name"))
+        experiments.change(tx, call.text("experiment_id"), at=call.clock.now(), name=call.required("new_name"))
     return {}
 
 
 def _experiment_stage(stage: str) -> Handler:
     def handler(call: Call) -> Json:
         with call.workspace.database.write() as tx:
-            experiments.change(tx, call.text("experiment_id"), at=call.clock.now(), lifecycle_stage=stage)
+            experiments.move(tx, call.text("experiment_id"), stage, at=call.clock.now())
         return {}
 
     return handler
@@ -79,8 +88,19 @@ def _experiment_stage(stage: str) -> Handler:
 def _set_experiment_tag(call: Call) -> Json:
     with call.workspace.database.write() as tx:
         before = experiments.get(tx, call.text("experiment_id"))
-        tags = {**before.tags, call.text("key"): call.text("value")}
-        experiments.change(tx, before.experiment_id, at=call.clock.now(), tags=tags)
+        key, value = call.text("key"), call.text("value", "")
+        experiments.check_tag(key, value)
+        experiments.change(tx, before.experiment_id, at=call.clock.now(), tags={**before.tags, key: value})
+    return {}
+
+
+def _delete_experiment_tag(call: Call) -> Json:
+    with call.workspace.database.write() as tx:
+        before, key = experiments.get(tx, call.text("experiment_id")), call.text("key")
+        if key not in before.tags:
+            raise NotFound(f"experiment {before.experiment_id} has no tag {key!r}", remedy="Get it to see its tags.")
+        left = {name: value for name, value in before.tags.items() if name != key}
+        experiments.change(tx, before.experiment_id, at=call.clock.now(), tags=left)
     return {}
 
 
@@ -89,6 +109,8 @@ def _set_experiment_tag(call: Call) -> Json:
 
 def _create_run(call: Call) -> Json:
     run_id, tags = new_id(), call.pairs("tags")
+    if call.text("run_name", "") not in ("", tags.get("mlflow.runName", call.text("run_name", ""))):
+        raise InvalidInput("run_name and the tag mlflow.runName differ", remedy="Send one of them, or the same.")
     name = call.text("run_name", "") or tags.get("mlflow.runName", "") or f"run-{run_id[:8]}"
     with call.workspace.database.write() as tx:
         experiment = experiments.get(tx, call.text("experiment_id", experiments.DEFAULT_ID))
@@ -143,8 +165,14 @@ def _log_inputs(call: Call) -> Json:
         runs.require(tx, _run_id(call))
         for item in call.objects("datasets"):
             dataset = item.get("dataset", {})
+            if not isinstance(dataset, dict) or not isinstance(item.get("tags", []), list):
+                raise InvalidInput("an entry of 'datasets' holds no dataset", remedy="See MLflow's REST API.")
             document = {"tags": item.get("tags", []), "dataset": dataset}
             name, digest = str(dataset.get("name", "")), str(dataset.get("digest", ""))
+            if len(name) > 250 or len(digest) > 36:
+                raise InvalidInput(
+                    "the name or digest of a dataset is too long", remedy="At most 250 and 36 characters."
+                )
             runs.log_dataset(tx, _run_id(call), name, digest, document, context=_context(item))
     return {}
 
@@ -153,16 +181,20 @@ def _log_outputs(call: Call) -> Json:
     with call.workspace.database.write() as tx:
         runs.require(tx, _run_id(call))
         for item in call.objects("models"):
-            runs.log_output(tx, _run_id(call), str(item.get("model_id", "")), int(item.get("step", 0)))
+            step = item.get("step", 0)
+            if not isinstance(step, int) or isinstance(step, bool):
+                raise InvalidInput(f"step is {step!r}, not an integer", remedy="Send a number.")
+            runs.log_output(tx, _run_id(call), str(item.get("model_id", "")), step)
     return {}
 
 
 def _log_model(call: Call) -> Json:
     """The older clients' record of a saved model: kept as a tag of the run, as they expect to find it."""
+    entry = call.text("model_json")
+    _check_model(entry)
     with call.workspace.database.write() as tx:
         run = runs.get(tx, _run_id(call))
         history = run.tags.get("mlflow.log-model.history", "[]")
-        entry = call.text("model_json", "{}")
         joined = f"[{entry}]" if history == "[]" else f"{history[:-1]},{entry}]"
         runs.set_tags(tx, _run_id(call), {"mlflow.log-model.history": joined})
     return {}
@@ -170,6 +202,8 @@ def _log_model(call: Call) -> Json:
 
 def _search_runs(call: Call) -> Json:
     size, start = call.page_bounds(default_size=1000, largest=50_000)
+    if not all(item.isdecimal() for item in call.texts("experiment_ids")):
+        raise InvalidInput("experiment_ids holds what is no id", remedy="Send the numbers of experiments.")
     with call.workspace.database.read() as tx:
         found = search_runs(
             tx,
@@ -191,11 +225,36 @@ def _metric_history(call: Call) -> Json:
     return {"metrics": [_metric_document(metric) for metric in history[:size]], **next_page(history, size, start)}
 
 
+def _metric_history_of_runs(call: Call) -> Json:
+    """The values of one metric of several runs, thinned to about as many steps as asked for."""
+    run_ids, key, most = call.texts("run_ids"), call.text("metric_key"), call.number("max_results", _MOST_VALUES)
+    bounds = [call.number(name) for name in ("start_step", "end_step") if name in call.arguments]
+    if (
+        not 1 <= len(run_ids) <= _MOST_RUNS
+        or not 1 <= most <= _MOST_VALUES
+        or len(bounds) == 1
+        or bounds != sorted(bounds)
+    ):
+        raise InvalidInput(
+            f"{len(run_ids)} runs, max_results {most} or the interval of steps is out of range",
+            remedy=f"Ask for 1 to {_MOST_RUNS} runs, 1 to {_MOST_VALUES} results, and both steps or none.",
+        )
+    with call.workspace.database.read() as tx:
+        steps = metrics.steps(tx, run_ids, key, bounds)
+        chosen = metrics.thinned(steps, most)
+        found = [
+            {**_metric_document(metric), "run_id": run_id}
+            for run_id in run_ids
+            for metric in metrics.at_steps(tx, run_id, key, chosen)[:_MOST_VALUES]
+        ]
+    return {"metrics": found}
+
+
 def _list_artifacts(call: Call) -> Json:
     with call.workspace.database.read() as tx:
         run = runs.get(tx, _run_id(call))
     root = artifact_key(run.artifact_uri)
-    files = listing(call.workspace.artifacts, f"{root}/{call.text('path', '')}", relative_to=root)
+    files = listing(call.workspace.artifacts, f"{root}/{call.folder('path')}", relative_to=root)
     return {"root_uri": run.artifact_uri, "files": files}
 
 
@@ -209,6 +268,7 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     ("POST", "/experiments/delete"): _experiment_stage(experiments.DELETED),
     ("POST", "/experiments/restore"): _experiment_stage(experiments.ACTIVE),
     ("POST", "/experiments/set-experiment-tag"): _set_experiment_tag,
+    ("POST", "/experiments/delete-experiment-tag"): _delete_experiment_tag,
     ("POST", "/runs/create"): _create_run,
     ("POST", "/runs/update"): _update_run,
     ("GET", "/runs/get"): _get_run,
@@ -220,6 +280,7 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     ("POST", "/runs/log-model"): _log_model,
     ("POST", "/runs/search"): _search_runs,
     ("GET", "/metrics/get-history"): _metric_history,
+    ("GET", "/metrics/get-history-bulk-interval"): _metric_history_of_runs,
     ("GET", "/artifacts/list"): _list_artifacts,
 }
 
@@ -231,13 +292,23 @@ def _run_id(call: Call) -> str:
     return call.text("run_id", "") or call.text("run_uuid")
 
 
+def _check_model(text: str) -> None:
+    """Raises InvalidInput for what is no description of a saved model."""
+    try:
+        model = json.loads(text)
+    except ValueError:
+        model = None
+    if not isinstance(model, dict) or not {"artifact_path", "flavors", "run_id", "utc_time_created"} <= set(model):
+        raise InvalidInput("model_json does not describe a model", remedy="Send the JSON of an MLmodel file.")
+
+
 def _context(item: Mapping[str, Any]) -> str:
     tags = [tag for tag in item.get("tags", []) if isinstance(tag, dict) and tag.get("key") == "mlflow.data.context"]
     return str(tags[0].get("value", "")) if tags else ""
 
 
 def _in_view(stage: str, view: str) -> bool:
-    return view == "ALL" or (stage == experiments.ACTIVE) == (view == "ACTIVE_ONLY")
+    return view == "ALL" or (stage == experiments.DELETED) == (view == "DELETED_ONLY")
 
 
 def _experiment_fields(item: Experiment) -> search.Fields:
