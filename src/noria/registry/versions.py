@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import cast
@@ -17,7 +18,7 @@ from noria.registry.policy import Policies
 from noria.registry.semantic import next_semantic_version
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import model_aliases, model_versions
-from noria.tracking import runs
+from noria.tracking import logged_models, runs
 
 
 def register_version(tx: Transaction, new: NewVersion, *, policies: Policies, at: datetime, actor: str) -> ModelVersion:
@@ -57,6 +58,39 @@ def register_version(tx: Transaction, new: NewVersion, *, policies: Policies, at
         changed=[(model_versions, (new.model, number))],
     )
     return get_version(tx, new.model, number)
+
+
+def register_source(
+    tx: Transaction,
+    model: str,
+    source: str,
+    *,
+    policies: Policies,
+    at: datetime,
+    actor: str,
+    run_id: str | None = None,
+    logged_model_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    description: str = "",
+) -> ModelVersion:
+    """Register what a client saved at ``source``, or as a logged model, whose files and run then count.
+
+    The newest metrics of the run are what policies look at; NaN is none. Raises NotFound or PolicyRefused.
+    """
+    if logged_model_id is not None:
+        logged = logged_models.get(tx, logged_model_id)
+        source, run_id = logged.artifact_uri, run_id or logged.source_run_id
+    measured = {} if run_id is None else runs.get(tx, run_id).metrics
+    new = NewVersion(
+        model=model,
+        source=source,
+        run_id=run_id,
+        logged_model_id=logged_model_id,
+        metrics={key: metric.value for key, metric in measured.items() if not math.isnan(metric.value)},
+        tags=tags or {},
+        description=description,
+    )
+    return register_version(tx, new, policies=policies, at=at, actor=actor)
 
 
 def get_version(tx: Transaction, model: str, version: int) -> ModelVersion:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from noria.clock import to_millis
 from noria.errors import NotFound
 from noria.registry import (
     ModelVersion,
-    NewVersion,
     RegisteredModel,
     Stage,
     get_version,
     list_versions,
-    register_version,
 )
 from noria.registry import models as registry_models
 from noria.registry.stages import parse_stage, request_transition
-from noria.registry.versions import delete_version, update_version, version_in_stage
+from noria.registry.versions import delete_version, register_source, update_version, version_in_stage
 from noria.store.database import Transaction
 from noria.surface.http.mlflow_call import Call, Handler, as_pairs
-from noria.tracking import logged_models, runs, search
-from noria.tracking.entities import Run
+from noria.tracking import search
 
 Json = Mapping[str, object]
 
@@ -135,36 +131,21 @@ def _delete_alias(call: Call) -> Json:
 
 
 def _create_version(call: Call) -> Json:
-    """Register what a client saved; the metrics of its run are what policies look at."""
-    run_id, model_id = call.text("run_id", ""), call.text("model_id", "")
     with call.workspace.database.write() as tx:
-        source = call.text("source")
-        if model_id:
-            logged = logged_models.get(tx, model_id)
-            source, run_id = logged.artifact_uri, run_id or (logged.source_run_id or "")
         registry_models.get_model(tx, call.text("name"))
-        metrics = _numbers(runs.get(tx, run_id)) if run_id else {}
-        made = register_version(
+        made = register_source(
             tx,
-            NewVersion(
-                model=call.text("name"),
-                source=source,
-                run_id=run_id or None,
-                logged_model_id=model_id or None,
-                metrics=metrics,
-                tags=call.pairs("tags"),
-                description=call.text("description", ""),
-            ),
+            call.text("name"),
+            call.text("source"),
+            run_id=call.text("run_id", "") or None,
+            logged_model_id=call.text("model_id", "") or None,
+            tags=call.pairs("tags"),
+            description=call.text("description", ""),
             policies=call.policies,
             at=call.clock.now(),
             actor=call.actor,
         )
         return {"model_version": _version(tx, made)}
-
-
-def _numbers(run: Run) -> dict[str, float]:
-    """The newest metrics of a run that a policy can compare: NaN is none."""
-    return {key: metric.value for key, metric in run.metrics.items() if not math.isnan(metric.value)}
 
 
 def _get_version(call: Call) -> Json:
@@ -215,6 +196,7 @@ def _transition(call: Call) -> Json:
         policies=call.policies,
         at=call.clock.now(),
         actor=call.actor,
+        reason=call.text("reason", ""),
     )
     with call.workspace.database.read() as tx:
         return {"model_version": _version(tx, moved)}
