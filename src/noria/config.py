@@ -145,6 +145,11 @@ class Settings(ServerSettings):
     gateway: EndpointSettings = EndpointSettings(port=8000)
 
 
+def nearest_project(start: Path) -> Path | None:
+    """The nearest folder with a noria.toml: ``start`` or one above it."""
+    return next((folder for folder in (start, *start.parents) if (folder / CONFIG_FILE).is_file()), None)
+
+
 def load_settings(folder: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read ``folder``/noria.toml, then ``NORIA_SECTION__KEY`` overrides.
 

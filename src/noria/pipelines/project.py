@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from noria.data.observations import Observations
 from noria.errors import InvalidConfig, NoriaError
 from noria.features.definitions import FeatureView
 from noria.registry import Policies
+from noria.tracking.source import git_commit
 
 FEATURES_FILE = "features.py"
 TRAIN_FILE = "train.py"
@@ -60,7 +60,7 @@ class Project:
         for name in (CONFIG_FILE, FEATURES_FILE, TRAIN_FILE):
             digest.update((self.folder / name).read_bytes())
         tags = {"noria.code_digest": digest.hexdigest()}
-        commit = _git_commit(self.folder)
+        commit = git_commit(self.folder)
         return tags if commit is None else tags | {"mlflow.source.git.commit": commit}
 
 
@@ -129,12 +129,3 @@ def _get(module: ModuleType, file: str, name: str, kind: Any) -> Any:
         expected = "a function" if kind is Callable else getattr(kind, "__name__", "a list")
         raise InvalidConfig(f"{file} must define `{name}`, {expected}", remedy="See docs/how-to/your-own-table.md.")
     return value
-
-
-def _git_commit(folder: Path) -> str | None:
-    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -21,7 +21,6 @@ from noria.governance.card import write_card
 from noria.ids import derived_id
 from noria.monitoring.profile import Reference, build_profile, losses, names_of, write_profile
 from noria.optimize.bundle import Bundle, write_bundle
-from noria.optimize.mlmodel import write_mlmodel
 from noria.optimize.onnx import convert, onnx_scores, source_scores
 from noria.pipelines.evaluation import evaluate, evaluate_slices, gain, primary_metric
 from noria.pipelines.project import Project
@@ -30,6 +29,8 @@ from noria.store.blobs import folder_digest
 from noria.store.workspace import Workspace, artifact_key, artifact_uri
 from noria.tracking import experiments, runs
 from noria.tracking.entities import Metric
+from noria.tracking.mlmodel import write_mlmodel
+from noria.tracking.signature import signature_of_columns
 
 if TYPE_CHECKING:
     import polars as pl
@@ -219,7 +220,8 @@ def _package(
             )
         ),
     )
-    write_mlmodel(folder, model, project.inputs, at=request.at, run_id=_run_id(project, request))
+    columns = signature_of_columns(project.inputs)
+    write_mlmodel(folder, model, columns, at=request.at, run_id=_run_id(project, request))
     parity = {"rows_checked": converted.rows_checked, "labels_flipped": converted.labels_flipped}
     write_card(folder, _card_facts(project, request, dataset, model, params) | {"ONNX parity": parity}, metrics)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import cast
@@ -10,14 +12,16 @@ from sqlalchemy import Row, delete, func, insert, select, update
 
 from noria import audit
 from noria.clock import from_millis, to_millis
-from noria.errors import Conflict, NotFound, PolicyRefused
+from noria.errors import Conflict, InvalidInput, NotFound, PolicyRefused
 from noria.registry.entities import ModelVersion, NewVersion, Signature, Stage
 from noria.registry.models import create_model, find_model
 from noria.registry.policy import Policies
 from noria.registry.semantic import next_semantic_version
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import approvals, model_aliases, model_versions, registered_models, transitions
-from noria.tracking import runs
+from noria.tracking import logged_models, runs
+
+_OF_RUN = re.compile(r"mlflow-artifacts:/+\d+/([0-9a-f]{32})/artifacts")
 
 
 def register_version(tx: Transaction, new: NewVersion, *, policies: Policies, at: datetime, actor: str) -> ModelVersion:
@@ -59,6 +63,41 @@ def register_version(tx: Transaction, new: NewVersion, *, policies: Policies, at
     return get_version(tx, new.model, number)
 
 
+def register_source(
+    tx: Transaction,
+    model: str,
+    source: str,
+    *,
+    policies: Policies,
+    at: datetime,
+    actor: str,
+    run_id: str | None = None,
+    logged_model_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    description: str = "",
+) -> ModelVersion:
+    """Register what a client saved at ``source``, or as a logged model, whose files and run then count.
+
+    The newest metrics of the run are what policies look at; NaN is none. Raises InvalidInput for what is no place of
+    a model, or another run's, NotFound or PolicyRefused.
+    """
+    if logged_model_id is not None:
+        logged = logged_models.get(tx, logged_model_id)
+        source, run_id = logged.artifact_uri, run_id or logged.source_run_id
+    _check_source(tx, source, run_id)
+    measured = {} if run_id is None else runs.get(tx, run_id).metrics
+    new = NewVersion(
+        model=model,
+        source=source,
+        run_id=run_id,
+        logged_model_id=logged_model_id,
+        metrics={key: metric.value for key, metric in measured.items() if not math.isnan(metric.value)},
+        tags=tags or {},
+        description=description,
+    )
+    return register_version(tx, new, policies=policies, at=at, actor=actor)
+
+
 def get_version(tx: Transaction, model: str, version: int) -> ModelVersion:
     """One version. Raises NotFound."""
     row = tx.execute(
@@ -94,12 +133,16 @@ def version_in_stage(tx: Transaction, model: str, stage: Stage) -> ModelVersion 
     return None if row is None else _version(row)
 
 
-def version_of_artifact(tx: Transaction, uri: str) -> str | None:
-    """``name@version`` whose source is ``uri``, or a folder above it; None when no registered version holds it."""
+def require_open(tx: Transaction, uri: str) -> None:
+    """Raises PolicyRefused when the artifact at ``uri`` is a registered version's, whose files never change."""
     parts = uri.split("/")
     above = ["/".join(parts[:count]) for count in range(2, len(parts) + 1)]
     row = tx.execute(select(model_versions).where(model_versions.c.source.in_(above)).limit(1)).first()
-    return None if row is None else f"{row.model}@{row.version}"
+    if row is not None:
+        raise PolicyRefused(
+            f"the files of {row.model}@{row.version} cannot be changed: it is registered",
+            remedy="Log them elsewhere and register a new version.",
+        )
 
 
 def update_version(
@@ -152,6 +195,19 @@ def delete_version(tx: Transaction, model: str, version: int, *, at: datetime, a
     audit.append(
         tx, at=at, actor=actor, action="version.delete", subject=f"version:{found.label}", detail={}, changed=changed
     )
+
+
+def _check_source(tx: Transaction, source: str, run_id: str | None) -> None:
+    of_run = _OF_RUN.match(source)
+    climbs = ".." in source.split("/") or source.startswith(("/", "file:", "runs:")) or ":" not in source
+    if climbs or (of_run and run_id and of_run[1] != run_id):
+        raise InvalidInput(f"{source[:200]!r} is no place of this model", remedy="Send the URI of the run's artifacts.")
+    if source.startswith("models:/"):
+        name, _, version = source.removeprefix("models:/").rpartition("/")
+        if not name:
+            logged_models.get(tx, version)
+        elif version.isdecimal():
+            get_version(tx, name, int(version))
 
 
 def _check_policy(tx: Transaction, new: NewVersion, policies: Policies) -> None:

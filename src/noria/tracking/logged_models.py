@@ -17,7 +17,7 @@ from noria.store.tables import logged_models
 from noria.tracking import experiments
 from noria.tracking.entities import LoggedModel
 
-PENDING = "LOGGED_MODEL_PENDING"
+PENDING, READY = "LOGGED_MODEL_PENDING", "LOGGED_MODEL_READY"
 
 
 def create(

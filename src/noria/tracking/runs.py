@@ -11,7 +11,7 @@ from sqlalchemy import Table, case, delete, insert, select, update
 
 from noria.clock import from_millis, to_millis
 from noria.errors import Conflict, InvalidInput, NoriaError, NotFound
-from noria.ids import ExperimentId, RunId
+from noria.ids import ExperimentId, RunId, new_id
 from noria.store.database import Transaction, conflict_insert, from_json, to_json
 from noria.store.tables import run_inputs, run_outputs, run_params, run_tags, runs
 from noria.tracking import experiments, metrics
@@ -53,6 +53,24 @@ def create(
         )
         set_tags(tx, run_id, {"mlflow.runName": name, **tags})
     return get(tx, run_id)
+
+
+def start(
+    tx: Transaction, experiment_id: str, *, name: str, user: str, at: datetime, tags: Mapping[str, str] | None = None
+) -> Run:
+    """A new run under an id and artifact folder of its own; without a name, one is made of the id. Raises NotFound."""
+    run_id, tags = new_id(), tags or {}
+    experiment = experiments.get(tx, experiment_id)
+    return create(
+        tx,
+        experiment.experiment_id,
+        run_id=run_id,
+        name=name or tags.get("mlflow.runName", "") or f"run-{run_id[:8]}",
+        user=user,
+        artifact_uri=f"{experiment.artifact_location}/{run_id}/artifacts",
+        at=at,
+        tags=tags,
+    )
 
 
 def require(tx: Transaction, run_id: str) -> None:

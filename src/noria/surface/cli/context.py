@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from noria.clock import iso
-from noria.config import CONFIG_FILE, Settings, load_server_settings, load_settings
+from noria.config import CONFIG_FILE, Settings, load_server_settings, load_settings, nearest_project
 from noria.errors import InvalidConfig, NoriaError, Unavailable
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside, problem
@@ -40,9 +40,8 @@ def find_project(given: Path | None) -> Path:
     if given is not None:
         return given.resolve()
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / CONFIG_FILE).is_file():
-            return folder
+    if (nearest := nearest_project(here)) is not None:
+        return nearest
     demos = sorted(path.parent for path in here.glob(f"{DEMO_PREFIX}*/{CONFIG_FILE}"))
     if len(demos) == 1:
         talk.print(f"[dim]project: {demos[0].name}[/dim]")

@@ -17,8 +17,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from noria.access import Permission
-from noria.errors import InvalidInput, NoriaError, PolicyRefused
-from noria.registry.versions import version_of_artifact
+from noria.errors import InvalidInput, NoriaError
+from noria.registry.versions import require_open
 from noria.store.blobs import BlobStore, Entry, clean_key
 from noria.store.workspace import Workspace, artifact_uri
 from noria.surface.http.guard import identity_of
@@ -163,12 +163,7 @@ class _Proxy:
 
     def _check_open(self, key: str) -> None:
         with self._workspace.database.read() as tx:
-            version = version_of_artifact(tx, artifact_uri(clean_key(key)))
-        if version is not None:
-            raise PolicyRefused(
-                f"the files of {version} cannot be changed: it is registered",
-                remedy="Log them elsewhere and register a new version.",
-            )
+            require_open(tx, artifact_uri(clean_key(key)))
 
 
 def listing(blobs: BlobStore, key: str, *, relative_to: str | None = None) -> list[dict[str, object]]:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 
 from noria.clock import to_millis
 from noria.errors import InvalidInput
 from noria.registry import (
     ModelVersion,
-    NewVersion,
     RegisteredModel,
     Stage,
     get_version,
     list_versions,
-    register_version,
 )
 from noria.registry import models as registry_models
 from noria.registry.stages import parse_stage, request_transition
-from noria.registry.versions import delete_version, update_version, version_in_stage
+from noria.registry.versions import delete_version, register_source, update_version, version_in_stage
 from noria.store.database import Transaction
 from noria.surface.http.mlflow_call import Call, Handler, as_pairs
-from noria.tracking import logged_models, runs, search
-from noria.tracking.entities import Run
+from noria.tracking import search
 
-_OF_RUN = re.compile(r"mlflow-artifacts:/+\d+/([0-9a-f]{32})/artifacts")
 _MODELS = search.Searchable(texts=("name",), orders=("name", "timestamp", "last_updated_timestamp"), nulls=False)
 _VERSIONS = search.Searchable(
     texts=("name", "run_id", "source_path"),
@@ -149,51 +143,22 @@ def _delete_alias(call: Call) -> Json:
 
 
 def _create_version(call: Call) -> Json:
-    """Register what a client saved; the metrics of its run are what policies look at."""
-    run_id, model_id = call.text("run_id", ""), call.text("model_id", "")
     with call.workspace.database.write() as tx:
         source = call.required("source")
-        if model_id:
-            logged = logged_models.get(tx, model_id)
-            source, run_id = logged.artifact_uri, run_id or (logged.source_run_id or "")
-        _check_source(tx, source, run_id)
         registry_models.get_model(tx, call.text("name"))
-        metrics = _numbers(runs.get(tx, run_id)) if run_id else {}
-        made = register_version(
+        made = register_source(
             tx,
-            NewVersion(
-                model=call.text("name"),
-                source=source,
-                run_id=run_id or None,
-                logged_model_id=model_id or None,
-                metrics=metrics,
-                tags=call.pairs("tags"),
-                description=call.text("description", ""),
-            ),
+            call.text("name"),
+            source,
+            run_id=call.text("run_id", "") or None,
+            logged_model_id=call.text("model_id", "") or None,
+            tags=call.pairs("tags"),
+            description=call.text("description", ""),
             policies=call.policies,
             at=call.clock.now(),
             actor=call.actor,
         )
         return {"model_version": _version(tx, made)}
-
-
-def _check_source(tx: Transaction, source: str, run_id: str) -> None:
-    """Raises InvalidInput for what is no place of a model, or another run's; NotFound for a model that is not there."""
-    of_run = _OF_RUN.match(source)
-    climbs = ".." in source.split("/") or source.startswith(("/", "file:", "runs:")) or ":" not in source
-    if climbs or (of_run and run_id and of_run[1] != run_id):
-        raise InvalidInput(f"{source[:200]!r} is no place of this model", remedy="Send the URI of the run's artifacts.")
-    if source.startswith("models:/"):
-        name, _, version = source.removeprefix("models:/").rpartition("/")
-        if not name:
-            logged_models.get(tx, version)
-        elif version.isdecimal():
-            get_version(tx, name, int(version))
-
-
-def _numbers(run: Run) -> dict[str, float]:
-    """The newest metrics of a run that a policy can compare: NaN is none."""
-    return {key: metric.value for key, metric in run.metrics.items() if not math.isnan(metric.value)}
 
 
 def _get_version(call: Call) -> Json:
@@ -245,6 +210,7 @@ def _transition(call: Call) -> Json:
         at=call.clock.now(),
         actor=call.actor,
         archive_existing=call.flag("archive_existing_versions"),
+        reason=call.text("reason", ""),
     )
     with call.workspace.database.read() as tx:
         return {"model_version": _version(tx, moved)}

@@ -9,7 +9,6 @@ from typing import Any
 
 from noria.clock import Clock, to_millis
 from noria.errors import InvalidInput, NotFound
-from noria.ids import new_id
 from noria.store.workspace import Workspace, artifact_key, artifact_uri
 from noria.surface.http.mlflow_artifacts import listing
 from noria.surface.http.mlflow_call import Call, Handler, as_pairs, next_page
@@ -108,19 +107,15 @@ def _delete_experiment_tag(call: Call) -> Json:
 
 
 def _create_run(call: Call) -> Json:
-    run_id, tags = new_id(), call.pairs("tags")
+    tags = call.pairs("tags")
     if call.text("run_name", "") not in ("", tags.get("mlflow.runName", call.text("run_name", ""))):
         raise InvalidInput("run_name and the tag mlflow.runName differ", remedy="Send one of them, or the same.")
-    name = call.text("run_name", "") or tags.get("mlflow.runName", "") or f"run-{run_id[:8]}"
     with call.workspace.database.write() as tx:
-        experiment = experiments.get(tx, call.text("experiment_id", experiments.DEFAULT_ID))
-        made = runs.create(
+        made = runs.start(
             tx,
-            experiment.experiment_id,
-            run_id=run_id,
-            name=name,
+            call.text("experiment_id", experiments.DEFAULT_ID),
+            name=call.text("run_name", ""),
             user=call.text("user_id", call.actor),
-            artifact_uri=f"{experiment.artifact_location}/{run_id}/artifacts",
             at=call.instant("start_time"),
             tags=tags,
         )

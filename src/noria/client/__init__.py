@@ -1,0 +1,1 @@
+"""What `noria.tracking` works on inside a project's folder, with no server running."""
