@@ -35,7 +35,8 @@ def create_model(
     Raises AlreadyExists, InvalidInput for a name that URLs and paths cannot carry, PolicyRefused for one the policy
     does not allow.
     """
-    _check_name(tx, name, policies)
+    check_name(tx, name)
+    _ask_policy(name, policies)
     moment = to_millis(at)
     tx.execute(
         insert(registered_models).values(
@@ -116,7 +117,8 @@ def rename_model(
     Raises AlreadyExists, InvalidInput, or Conflict while a version is in Production: routes know it by its name.
     """
     get_model(tx, name)
-    _check_name(tx, new_name, policies)
+    check_name(tx, new_name)
+    _ask_policy(new_name, policies)
     _refuse_in_production(tx, name, "renamed")
     before = _rows_of(tx, name)
     tx.execute(
@@ -192,7 +194,8 @@ def aliases(tx: Transaction, name: str) -> dict[str, int]:
     return {row.alias: row.version for row in rows}
 
 
-def _check_name(tx: Transaction, name: str, policies: Policies) -> None:
+def check_name(tx: Transaction, name: str) -> None:
+    """Raises InvalidInput for a name that URLs and paths cannot carry, AlreadyExists for one that is taken."""
     if not name.strip() or len(name) > 250 or _FORBIDDEN.search(name):
         raise InvalidInput(
             f"{name!r} is not a model name",
@@ -200,6 +203,9 @@ def _check_name(tx: Transaction, name: str, policies: Policies) -> None:
         )
     if find_model(tx, name) is not None:
         raise AlreadyExists(f"registered model {name!r} exists already", remedy="Add a version to it instead.")
+
+
+def _ask_policy(name: str, policies: Policies) -> None:
     if unmet := policies.of(name).unmet_by_name(name):
         raise PolicyRefused(f"policy refuses the model {name!r}", details=unmet, remedy="Choose another name.")
 
