@@ -22,26 +22,11 @@ from noria.tracking.entities import Experiment, LoggedModel, Metric, Run
 
 _PAGE = 500
 _TABLES = frozenset(
-    [
-        "experiments",
-        "experiment_tags",
-        "runs",
-        "params",
-        "tags",
-        "metrics",
-        "latest_metrics",
-        "datasets",
-        "inputs",
-        "input_tags",
-        "logged_models",
-        "logged_model_params",
-        "logged_model_tags",
-        "registered_models",
-        "registered_model_tags",
-        "registered_model_aliases",
-        "model_versions",
-        "model_version_tags",
-    ]
+    """
+    experiments experiment_tags runs params tags metrics latest_metrics datasets inputs input_tags
+    logged_models logged_model_params logged_model_tags
+    registered_models registered_model_tags registered_model_aliases model_versions model_version_tags
+    """.split()  # noqa: SIM905 - a list of names reads better one row per subject
 )
 _STATUSES = {1: "LOGGED_MODEL_PENDING", 2: "LOGGED_MODEL_READY", 3: "LOGGED_MODEL_UPLOAD_FAILED"}
 _DATASET_FIELDS = {
@@ -97,7 +82,7 @@ class MlflowDatabase:
             table.run_uuid == run.run_id
         )
         rows = self._all(query.order_by(table.key, table.step, table.timestamp))
-        return [Metric(key, float("nan") if nan else value, at, step) for key, value, at, step, nan in rows]
+        return [_metric(row) for row in rows]
 
     def logged_models(self, experiment: Experiment) -> Sequence[LoggedModel]:
         """The logged models of the experiment that were not deleted."""
@@ -182,8 +167,7 @@ class MlflowDatabase:
     def _latest(self, ids: Sequence[str]) -> dict[str, dict[str, Metric]]:
         found: dict[str, dict[str, Metric]] = {}
         for row in self._rows("latest_metrics", run_uuid=ids):
-            value = float("nan") if row.is_nan else row.value
-            found.setdefault(row.run_uuid, {})[row.key] = Metric(row.key, value, row.timestamp, row.step)
+            found.setdefault(row.run_uuid, {})[row.key] = _metric(row)
         return found
 
     def _datasets(self, ids: Sequence[str]) -> dict[str, list[Mapping[str, object]]]:
@@ -285,6 +269,10 @@ class MlflowDatabase:
         except SQLAlchemyError as error:
             raise _unreadable(self.name, error) from None
         return metadata.tables
+
+
+def _metric(row: Row[Any]) -> Metric:
+    return Metric(row.key, float("nan") if row.is_nan else row.value, row.timestamp, row.step)
 
 
 def _open(address: URL) -> Engine:

@@ -48,7 +48,7 @@ class MlflowServer:
             "order_by": ["attributes.start_time ASC"],
         }
         for item in self.client.pages("POST", "/runs/search", "runs", **arguments):
-            yield run_of(item)
+            yield _run(item)
 
     def history(self, run: Run) -> Sequence[Metric]:
         """Every value of every metric, key by key."""
@@ -63,13 +63,26 @@ class MlflowServer:
         """The logged models; none on a server older than MLflow 3."""
         arguments = {"experiment_ids": [experiment.experiment_id], "max_results": 50}
         try:
-            found = [
-                _logged_model(m) for m in self.client.pages("POST", "/logged-models/search", "models", **arguments)
-            ]
+            items = list(self.client.pages("POST", "/logged-models/search", "models", **arguments))
         except NotFound:
             return []
+        found = [_logged_model(item) for item in items]
         self._model_roots |= {model.model_id: model.artifact_uri for model in found}
         return found
+
+    def run(self, run_id: str) -> Run:
+        """One run."""
+        return _run(self.client.get("/runs/get", run_id=run_id)["run"])
+
+    def logged_model(self, model_id: str) -> LoggedModel:
+        """One logged model."""
+        model = _logged_model(self.client.get(f"/logged-models/{model_id}")["model"])
+        self._model_roots[model_id] = model.artifact_uri
+        return model
+
+    def made_version(self, answer: Json) -> ModelVersion:
+        """The version that a call which made it answered with."""
+        return self._version(answer["model_version"])
 
     def models(self) -> Sequence[RegisteredModel]:
         """All registered models and prompts by name."""
@@ -116,18 +129,17 @@ class MlflowServer:
         return list({(item["name"], item.get("version")): item for item in found}.values())
 
     def _version(self, item: Json) -> ModelVersion:
-        version = version_of(item)
+        version = _plain_version(item)
         if version.source.startswith("models:/m-"):
             model_id = version.source.removeprefix("models:/")
             return replace(version, source=self._model_roots.get(model_id, version.source))
         if version.source.startswith("runs:/"):
             run_id, _, path = version.source.removeprefix("runs:/").partition("/")
-            root = self.client.get("/runs/get", run_id=run_id)["run"]["info"]["artifact_uri"]
-            return replace(version, source=f"{root}/{path}")
+            return replace(version, source=f"{self.run(run_id).artifact_uri}/{path}")
         return version
 
 
-def experiment_of(item: Json) -> Experiment:
+def _experiment(item: Json) -> Experiment:
     """An experiment of the wire."""
     return Experiment(
         ExperimentId(item["experiment_id"]),
@@ -140,7 +152,7 @@ def experiment_of(item: Json) -> Experiment:
     )
 
 
-def run_of(item: Json) -> Run:
+def _run(item: Json) -> Run:
     """A run of the wire."""
     info, data = item["info"], item.get("data", {})
     tags = _pairs(data.get("tags", ()))
@@ -171,7 +183,7 @@ def run_of(item: Json) -> Run:
     )
 
 
-def version_of(item: Json) -> ModelVersion:
+def _plain_version(item: Json) -> ModelVersion:
     """A model version of the wire."""
     return ModelVersion(
         model=item["name"],

@@ -11,7 +11,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from noria.surface.cli import audit, models
+from noria.surface.cli import audit, interchange, models
 from noria.surface.cli.context import JsonOption, ProjectOption, clear_errors, open_workspace, out
 from noria.surface.cli.demo import demo
 from noria.surface.cli.project import init, run
@@ -28,6 +28,8 @@ app.command()(serve)
 app.command()(server)
 app.add_typer(models.app, name="models")
 app.add_typer(audit.app, name="audit")
+app.add_typer(interchange.importing, name="import")
+app.add_typer(interchange.exporting, name="export")
 
 
 @app.command()
