@@ -69,7 +69,7 @@ class _Export:
     """Root here → (root there, its run's id there, its logged model's id there)."""
 
     def experiment(self, experiment: Experiment, known: Experiment | None, tell: Callable[[str], None]) -> None:
-        """Write the experiment with its logged models and runs; one that is deleted here is deleted there at the end."""
+        """Write the experiment with its logged models and runs; one that is deleted here is deleted there, last."""
         experiment_id = self._open_experiment(experiment, known)
         place = self._experiment(experiment_id)
         arrived = {run.tags[RUN_ID]: run for run in self.there.runs(place) if RUN_ID in run.tags}
@@ -142,7 +142,7 @@ class _Export:
             self.report.refused.append(f"{what}: {error.message if isinstance(error, NoriaError) else error}")
 
     def _count(self, what: str, new: bool) -> None:
-        (self.report.copied if new else self.report.skipped)[what] += 1
+        self.report.count(what, new=new)
 
     def _open_experiment(self, experiment: Experiment, known: Experiment | None) -> str:
         """The id there of an experiment that can be written to."""
@@ -293,7 +293,7 @@ class _Export:
             return
         for file in files:
             self.artifacts.write(target, file.path, self.here.read(source, file.path))
-        self.report.copied["files"] += len(files)
+        self.report.count("files", len(files), new=True)
 
 
 def _first(tags: Mapping[str, str]) -> dict[str, str]:

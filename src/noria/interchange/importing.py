@@ -138,7 +138,7 @@ class _Import:
             self.report.refused.append(f"{what}: {reason}")
 
     def _count(self, what: str, new: bool) -> None:
-        (self.report.copied if new else self.report.skipped)[what] += 1
+        self.report.count(what, new=new)
 
     def _mine(self, tags: object) -> bool:
         return isinstance(tags, dict) and tags.get(IMPORTED_FROM) == self.origin
@@ -277,7 +277,7 @@ class _Import:
             content = self.source.read(uri, file.path)
             blobs.write(f"{key}/{file.path}", content)
             received.append((file.path, len(content), _sha256(content)))
-        self.report.copied["files"] += len(files)
+        self.report.count("files", len(files), new=True)
         blobs.write(_ledger_key(ledger), json.dumps(received).encode())
         return True
 

@@ -34,10 +34,8 @@ class MlflowServer:
 
     def experiments(self) -> Sequence[Experiment]:
         """All experiments, oldest first."""
-        found = [
-            experiment_of(item) for item in self.client.pages("POST", "/experiments/search", "experiments", **_ALL)
-        ]
-        return sorted(found, key=lambda experiment: int(experiment.experiment_id))
+        found = self.client.pages("POST", "/experiments/search", "experiments", **_ALL)
+        return sorted(map(_experiment, found), key=lambda experiment: int(experiment.experiment_id))
 
     def runs(self, experiment: Experiment) -> Iterator[Run]:
         """All runs of the experiment, oldest first."""

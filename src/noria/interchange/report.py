@@ -65,12 +65,17 @@ class Report:
 
     source: str
     target: str
-    copied: Counter[str] = field(default_factory=Counter)
-    skipped: Counter[str] = field(default_factory=Counter)
+    copied: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     not_copied: list[str] = field(default_factory=list)
     experiments: list[Comparison] = field(default_factory=list)
     models: list[Comparison] = field(default_factory=list)
+
+    def count(self, what: str, number: int = 1, *, new: bool) -> None:
+        """Add to what was copied, or to what was there already."""
+        counts = self.copied if new else self.skipped
+        counts[what] = counts.get(what, 0) + number
 
     @property
     def same(self) -> bool:
