@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from noria.surface.cli.processes import Child
 from support import noria
+
+MLFLOW = Path(__file__).parents[1] / ".bench/mlflow"
+MLFLOW_PACKAGES = ["mlflow==3.17.*", "scikit-learn", "cloudpickle"]
+
+
+@pytest.fixture(scope="session")
+def mlflow_python() -> Path:
+    """The interpreter of MLflow's own environment, installed when it is missing."""
+    python = MLFLOW / "bin/python"
+    MLFLOW.parent.mkdir(exist_ok=True)
+    with FileLock(f"{MLFLOW}.lock"):
+        if not (MLFLOW / "bin/mlflow").exists():
+            uv = [sys.executable, "-m", "uv"]
+            subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, MLFLOW], check=True)
+            subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, *MLFLOW_PACKAGES], check=True)
+    return python
 
 
 @pytest.fixture(scope="session")

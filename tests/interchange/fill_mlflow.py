@@ -11,7 +11,7 @@ from mlflow.data.http_dataset_source import HTTPDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param, RunTag
 
-RUNS = 25
+RUNS = 10
 
 mlflow.set_tracking_uri(sys.argv[1])
 client = mlflow.MlflowClient()
@@ -44,7 +44,7 @@ client.delete_run(last)
 running = client.create_run(churn, run_name="still running")
 
 mlflow.set_experiment("models")
-for number in range(3):
+for number in range(2):
     with mlflow.start_run(run_name=f"train {number}") as active:
         data = MetaDataset(HTTPDatasetSource("https://example.org/data.csv"), name="visits", digest=f"d{number}")
         mlflow.log_input(data, context="training", tags={"split": "a"})
@@ -54,7 +54,7 @@ with mlflow.start_run(run_name="by run") as active:
     mlflow.log_text("weights", "plain/weights.txt")
 uri = f"runs:/{active.info.run_id}/plain"
 client.create_registered_model("from-run", tags={"owner": "me"}, description="A model of a run")
-for _ in range(4):
+for _ in range(3):
     client.create_model_version("from-run", f"{active.info.artifact_uri}/plain", active.info.run_id)
 client.delete_model_version("from-run", "2")
 
@@ -63,9 +63,9 @@ client.set_model_version_tag("doubler", "2", "reviewed", "yes")
 client.update_model_version("doubler", "2", "the second")
 client.transition_model_version_stage("doubler", "1", "Archived")
 client.transition_model_version_stage("doubler", "2", "Production")
-client.transition_model_version_stage("doubler", "3", "Staging")
 client.set_registered_model_alias("doubler", "champion", "2")
-client.set_registered_model_alias("doubler", "challenger", "3")
+client.set_registered_model_alias("doubler", "challenger", "1")
+client.transition_model_version_stage("from-run", "3", "Staging")
 client.set_registered_model_alias("from-run", "old", "1")
 
 mlflow.genai.register_prompt("greeting", "Hello {{name}}", tags={"tone": "kind"})

@@ -4,31 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
-from filelock import FileLock
 
 from support import process_of, resident_megabytes
-
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = ROOT / ".bench/mlflow"
-INSTALL = ["mlflow==3.17.*", "scikit-learn", "cloudpickle"]
-
-
-@pytest.fixture(scope="module")
-def mlflow_python():
-    """MLflow's interpreter, installed when it is missing."""
-    python = ENVIRONMENT / "bin/python"
-    ENVIRONMENT.parent.mkdir(exist_ok=True)
-    with FileLock(f"{ENVIRONMENT}.lock"):
-        if not (ENVIRONMENT / "bin/mlflow").exists():
-            uv = [sys.executable, "-m", "uv"]
-            subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, ENVIRONMENT], check=True)
-            subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, *INSTALL], check=True)
-    return python
 
 
 @pytest.fixture(scope="module")

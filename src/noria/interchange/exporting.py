@@ -28,6 +28,7 @@ from noria.tracking.experiments import ACTIVE, DELETED
 _EXPORTED_FROM = "noria.exported_from"
 _PLACEHOLDER = "noria.placeholder"
 _METRICS_AT_ONCE, _PAIRS_AT_ONCE = 1000, 100
+_LINKS = "mlflow.modelVersions"
 _PENDING = "LOGGED_MODEL_PENDING"
 
 
@@ -38,7 +39,9 @@ def export_mlflow(workspace: Workspace, target: MlflowServer, *, project: str, p
     listed as refused. Raises Unavailable when the server goes away.
     """
     here = NoriaProject(workspace)
-    moving = _Export(here, target, target.client, target.artifacts, project, Report(here.name, target.name), {}, {}, {})
+    moving = _Export(
+        here, target, target.client, target.artifacts, project, Report(here.name, target.name), {}, {}, {}, {}
+    )
     there = {experiment.name: experiment for experiment in target.experiments()}
     found = here.experiments()
     for number, experiment in enumerate(found):
@@ -49,6 +52,7 @@ def export_mlflow(workspace: Workspace, target: MlflowServer, *, project: str, p
     for number, model in enumerate(models):
         progress(f"model {model.name}", number, len(models))
         moving.attempt(partial(moving.model, model, known.get(model.name)), f"model {model.name}")
+    moving.restore_links()
     compare(moving.report, moving.source_view(), moving.target_view(), progress)
     return moving.report
 
@@ -67,6 +71,8 @@ class _Export:
     """Logged model id here → the logged model there."""
     roots: dict[str, tuple[str, str, str]]
     """Root here → (root there, its run's id there, its logged model's id there)."""
+    links: dict[str, str]
+    """Logged model id there → the tag in which MLflow keeps its versions, as it was."""
 
     def experiment(self, experiment: Experiment, known: Experiment | None, tell: Callable[[str], None]) -> None:
         """Write the experiment with its logged models and runs; one that is deleted here is deleted there, last."""
@@ -111,6 +117,12 @@ class _Export:
             if pointing.get(alias) != number:
                 body = {"name": model.name, "alias": alias, "version": str(number)}
                 self.client.send("POST", "/registered-models/alias", body)
+
+    def restore_links(self) -> None:
+        """Set the tag of logged models that the server itself changed while their versions were made."""
+        for model_id, value in self.links.items():
+            body = {"model_id": model_id, "tags": _pairs({_LINKS: value})}
+            self.client.send("PATCH", f"/logged-models/{model_id}/tags", body)
 
     def source_view(self) -> View:
         """All of the project."""
@@ -229,6 +241,8 @@ class _Export:
             made = self.client.send("POST", "/logged-models", body, again=False)["model"]
             known = self.there.logged_model(made["info"]["model_id"])
         self.models[model.model_id] = known
+        if _LINKS in model.tags:
+            self.links[known.model_id] = model.tags[_LINKS]
         self.roots[model.artifact_uri.rstrip("/")] = known.artifact_uri, "", known.model_id
         self._count("logged_models", EXPORTED not in known.tags)
         if EXPORTED in known.tags:

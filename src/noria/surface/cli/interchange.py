@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +18,7 @@ from noria.errors import InvalidInput
 from noria.interchange import Comparison, MlflowDatabase, MlflowServer, Report, Side
 from noria.interchange import export_mlflow as move_out
 from noria.interchange import import_mlflow as move_in
-from noria.surface.cli.context import JsonOption, ProjectOption, actor, clear_errors, open_workspace, out, show, talk
+from noria.surface.cli.context import JsonOption, ProjectOption, actor, clear_errors, open_workspace, out, talk
 
 importing = typer.Typer(no_args_is_help=True, help="Move in from another tool.")
 exporting = typer.Typer(no_args_is_help=True, help="Move out to another tool.")
@@ -95,27 +95,27 @@ def _finish(report: Report, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(report) | {"same": report.same}))
     else:
-        for title, found in (("Experiments", report.experiments), ("Registered models", report.models)):
-            show(list(_rows(found)), as_json=False, title=title)
         for line in _lines(report):
             out.print(line, markup=False, highlight=False)
     if not report.same:
         raise typer.Exit(1)
 
 
-def _rows(found: Sequence[Comparison]) -> Iterator[dict[str, object]]:
-    """One row an item: counts that agree once, those that do not as source → target."""
-    columns = sorted({column for item in found for column in (*item.source, *item.target)})
-    for item in found:
-        row: dict[str, object] = {"name": item.name}
-        for column in columns:
-            here, there = item.source.get(column, 0), item.target.get(column, 0)
-            row[column] = here if here == there else f"{here} → {there}"
-        yield row | {"sha256": item.source_sha256[:12], "same": "no" if item.differences else "yes"}
+def _counted(kind: str, item: Comparison) -> str:
+    """One line an item: a count that both ends share once, another as source → target, and the hash over all."""
+    counts = []
+    for name in (*item.source, *(name for name in item.target if name not in item.source)):
+        here, there = item.source.get(name, 0), item.target.get(name, 0)
+        if here or there:
+            counts.append(f"{here if here == there else f'{here} → {there}'} {name.replace('_', ' ')}")
+    verdict = "DIFFERS" if item.differences else f"same, sha256 {item.source_sha256[:16]}"
+    return f"{kind} {item.name}: {', '.join(counts) or 'empty'}: {verdict}"
 
 
 def _lines(report: Report) -> Iterator[str]:
-    """What was done, then everything that is not as it should be."""
+    """Both ends compared, what was done, then everything that is not as it should be."""
+    yield from (_counted("experiment", item) for item in report.experiments)
+    yield from (_counted("model", item) for item in report.models)
     for what, counts in (("copied", report.copied), ("there already", report.skipped)):
         if counts:
             yield f"{what}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
