@@ -48,7 +48,6 @@ def read(address: str) -> dict[str, object]:
             version.run_id,
             version.description,
             plain(version.tags),
-            sorted(version.aliases),
         ]
     found["champion says"] = list(mlflow.pyfunc.load_model("models:/doubler@champion").predict([1.0, 2.5]))
     found["prompt"] = mlflow.genai.load_prompt("prompts:/greeting/1").template

@@ -244,10 +244,15 @@ class MlflowDatabase:
     def _rows(self, table: str, **conditions: object) -> Rows:
         """The rows whose columns have the given values, or one of them where a list is given."""
         known = self._tables.get(table)
-        if known is None or [] in conditions.values():
+        if known is None:
             return []
-        where = [known.c[k].in_(v) if isinstance(v, list) else known.c[k] == v for k, v in conditions.items()]
-        return self._all(select(known).where(*where))
+        several = {column: value for column, value in conditions.items() if isinstance(value, list)}
+        where = [known.c[column] == value for column, value in conditions.items() if column not in several]
+        query = select(known).where(*where)
+        for column, values in several.items():
+            parts = (values[start : start + _PAGE] for start in range(0, len(values), _PAGE))
+            return [row for part in parts for row in self._all(query.where(known.c[column].in_(part)))]
+        return self._all(query)
 
     def _all(self, query: Any) -> Rows:
         try:
