@@ -42,13 +42,14 @@ def read(address: str) -> dict[str, object]:
             ]
     for model in client.search_registered_models():
         found[f"model {model.name}"] = [model.description, plain(model.tags), model.aliases]
-    for version in client.search_model_versions():
-        found[f"version {version.name} {version.version}"] = [
-            version.current_stage,
-            version.run_id,
-            version.description,
-            plain(version.tags),
-        ]
+    for model in client.search_registered_models():  # by name: MLflow hides the versions of prompts, Noria does not yet
+        for version in client.search_model_versions(f"name = '{model.name}'"):
+            found[f"version {version.name} {version.version}"] = [
+                version.current_stage,
+                version.run_id,
+                version.description,
+                plain(version.tags),
+            ]
     found["champion says"] = list(mlflow.pyfunc.load_model("models:/doubler@champion").predict([1.0, 2.5]))
     found["prompt"] = mlflow.genai.load_prompt("prompts:/greeting/1").template
     return found
