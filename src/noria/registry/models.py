@@ -39,7 +39,8 @@ def create_model(
     Raises AlreadyExists, InvalidInput for a name that URLs and paths cannot carry, PolicyRefused for one the policy
     does not allow.
     """
-    _check_name(tx, name, policies)
+    check_name(tx, name)
+    _ask_policy(name, policies)
     check_tags(tags or {})
     moment = to_millis(at)
     tx.execute(
@@ -123,7 +124,8 @@ def rename_model(
     there = get_model(tx, name)
     if new_name == name:
         return there
-    _check_name(tx, new_name, policies)
+    check_name(tx, new_name)
+    _ask_policy(new_name, policies)
     _refuse_in_production(tx, name, "renamed")
     before = _rows_of(tx, name)
     tx.execute(
@@ -219,7 +221,8 @@ def _check_alias(alias: str) -> None:
         )
 
 
-def _check_name(tx: Transaction, name: str, policies: Policies) -> None:
+def check_name(tx: Transaction, name: str) -> None:
+    """Raises InvalidInput for a name that URLs and paths cannot carry, AlreadyExists for one that is taken."""
     if not name.strip() or len(name) > 250 or name in (".", "..") or _FORBIDDEN.search(name):
         raise InvalidInput(
             f"{name!r} is not a model name",
@@ -227,6 +230,9 @@ def _check_name(tx: Transaction, name: str, policies: Policies) -> None:
         )
     if find_model(tx, name) is not None:
         raise AlreadyExists(f"registered model {name!r} exists already", remedy="Add a version to it instead.")
+
+
+def _ask_policy(name: str, policies: Policies) -> None:
     if unmet := policies.of(name).unmet_by_name(name):
         raise PolicyRefused(f"policy refuses the model {name!r}", details=unmet, remedy="Choose another name.")
 
