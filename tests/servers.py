@@ -64,7 +64,7 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
     grpc = [f"-{part}.port.grpc={free_port()}" for part in ("volume", "filer", "s3")]
     command = [
         _WEED, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-s3", f"-s3.config={config}",
-        "-master.volumeSizeLimitMB=64", "-volume.max=64", *grpc,
+        "-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=64", *grpc,
         *(f"{name}={port}" for name, port in zip(names, ports, strict=True)),
     ]  # fmt: skip
     with (folder / "weed.log").open("wb") as log:

@@ -13,7 +13,7 @@ from sqlalchemy import delete
 from noria import audit
 from noria.errors import AlreadyExists, BrokenChain, Conflict, NoriaError, Unavailable
 from noria.registry import NewVersion, Policies, Stage, approve, register_version, transition
-from noria.registry.models import aliases, delete_model, rename_model, set_alias, update_model
+from noria.registry.models import aliases, create_model, delete_model, rename_model, set_alias, update_model
 from noria.registry.stages import history
 from noria.registry.versions import delete_version, update_version
 from noria.store import Database
@@ -147,8 +147,9 @@ def test_a_renamed_model_takes_its_history_along(governed):
         rename_model(tx, "m", "n", policies=Policies(), at=NOW, actor="someone")
         audit.verify(tx)
         assert (aliases(tx, "n"), [move.to_stage for move in history(tx, "n")]) == ({"champion": 1}, [Stage.STAGING])
+        create_model(tx, "taken", policies=Policies(), at=NOW, actor="someone")
         with pytest.raises(AlreadyExists):
-            rename_model(tx, "n", "n", policies=Policies(), at=NOW, actor="someone")
+            rename_model(tx, "n", "taken", policies=Policies(), at=NOW, actor="someone")
         transition(tx, "n", 1, Stage.PRODUCTION, policies=Policies(), at=NOW, actor="someone")
         with pytest.raises(Conflict, match="version 1 is in Production"):
             rename_model(tx, "n", "o", policies=Policies(), at=NOW, actor="someone")
