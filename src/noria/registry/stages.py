@@ -164,6 +164,12 @@ def _move(tx: Transaction, version: ModelVersion, stage: Stage, at: datetime, ac
     audit.append(tx, at=at, actor=actor, action="version.transition", subject=subject, detail=move, changed=changed)
 
 
+def request_rollback(database: Database, model: str, *, at: datetime, actor: str, reason: str) -> ModelVersion:
+    """``roll_back`` in a transaction of its own."""
+    with database.write() as tx:
+        return roll_back(tx, model, at=at, actor=actor, reason=reason)
+
+
 def request_transition(
     database: Database,
     model: str,

@@ -15,10 +15,11 @@ from starlette.routing import BaseRoute, Route
 from noria.access import Authenticator, Grant, Identity, Role, oidc, tokens, users
 from noria.clock import Clock
 from noria.config import AccessSettings, OidcSettings
-from noria.errors import Forbidden, InvalidInput, NoriaError, Unauthenticated
+from noria.errors import Forbidden, NoriaError, Unauthenticated
 from noria.store.database import Database
 from noria.surface.console.pages import HEADERS, template
 from noria.surface.errors import outside
+from noria.surface.http.bodies import read_body
 from noria.surface.http.guard import COOKIE
 
 _FLOW_COOKIE = "noria_sign_in"
@@ -62,9 +63,7 @@ class _Desk:
     async def by_password(self, request: Request) -> Response:
         try:
             _check_own_page(request)
-            body = await request.body()
-            if len(body) > _LARGEST_FORM_BYTES:
-                raise InvalidInput("the form is too large", remedy="Send a name and a password.")
+            body = await read_body(request, largest=_LARGEST_FORM_BYTES)
             fields = parse_qs(body.decode(errors="replace"))
             name, password = (fields.get(key, [""])[0] for key in ("name", "password"))
             identity = await run_in_threadpool(self._authenticator.authenticate, name, password)

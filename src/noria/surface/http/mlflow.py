@@ -21,6 +21,7 @@ from noria.registry import Policies
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside
 from noria.surface.http import mlflow_artifacts, mlflow_logged_models, mlflow_logging, mlflow_registry, mlflow_tracking
+from noria.surface.http.bodies import read_body
 from noria.surface.http.guard import identity_of
 from noria.surface.http.mlflow_call import Call, Handler
 from noria.surface.http.mlflow_permissions import permit
@@ -28,7 +29,6 @@ from noria.tracking.writer import GroupWriter
 
 _log = structlog.get_logger()
 _PREFIXES = ("/api/2.0/mlflow", "/ajax-api/2.0/mlflow", "/api/3.0/mlflow")
-_LARGEST_BODY_BYTES = 32 * 1024 * 1024
 _LARGE_BODY_BYTES = 64 * 1024  # decoded beside the event loop
 
 
@@ -95,7 +95,7 @@ async def _respond(
 async def _log_to_run(request: Request, decode: mlflow_logging.Decode, writer: GroupWriter) -> Response:
     async def answer() -> bytes:
         identity_of(request).require(Permission.WRITE)
-        body = await _body(request)
+        body = await read_body(request)
         decoded = decode(body) if len(body) < _LARGE_BODY_BYTES else await asyncio.to_thread(decode, body)
         await writer.write(decoded)
         return b"{}"
@@ -121,24 +121,17 @@ def _refusal(error: NoriaError) -> Response:
 
 async def _arguments(request: Request) -> dict[str, Any]:
     """The call's arguments: the query of a GET (repeated keys are lists), the JSON object of anything else."""
-    body = await _body(request)
+    body = await read_body(request)
     if request.method == "GET" and not body:
         query = request.query_params
         return {key: query.getlist(key) if len(query.getlist(key)) > 1 else query[key] for key in query}
     try:
         arguments = json.loads(body or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"the request body is not JSON: {error}", remedy="Send a JSON object.") from None
     if not isinstance(arguments, dict):
         raise InvalidInput("the request body is not a JSON object", remedy="Send an object of arguments.")
     return arguments
-
-
-async def _body(request: Request) -> bytes:
-    body = await request.body()
-    if len(body) > _LARGEST_BODY_BYTES:
-        raise InvalidInput("the request body is larger than 32 MiB", remedy="Send fewer entries a request.")
-    return body
 
 
 def _unknown(call: Call) -> Mapping[str, object]:

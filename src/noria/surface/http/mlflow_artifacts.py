@@ -21,6 +21,7 @@ from noria.errors import InvalidInput, NoriaError
 from noria.registry.versions import require_open
 from noria.store.blobs import BlobStore, Entry, clean_key
 from noria.store.workspace import Workspace, artifact_uri
+from noria.surface.http.bodies import read_body
 from noria.surface.http.guard import identity_of
 
 _PREFIXES = ("/api/2.0/mlflow-artifacts", "/ajax-api/2.0/mlflow-artifacts")
@@ -199,6 +200,6 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
 
 async def _decode(request: Request, kind: Any) -> Any:
     try:
-        return msgspec.json.decode(await request.body() or b"{}", type=kind, strict=False)
+        return msgspec.json.decode(await read_body(request) or b"{}", type=kind, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"the request body cannot be read: {error}", remedy="See MLflow's REST API.") from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from noria.access import Identity
+from noria.access import Identity, Permission
 from noria.clock import Clock, from_millis
 from noria.errors import InvalidInput
 from noria.registry import Policies
@@ -29,6 +29,10 @@ class Call:
     def actor(self) -> str:
         """The name the change is recorded under."""
         return self.identity.name
+
+    def may_read(self, model: str) -> bool:
+        """Whether the caller sees ``model`` in a list."""
+        return self.identity.may(Permission.READ, model)
 
     def text(self, name: str, default: str | None = None) -> str:
         """A text argument. Raises InvalidInput when it is missing without a default, or no text."""

@@ -78,7 +78,7 @@ def _delete_model(call: Call) -> Json:
 
 def _search_models(call: Call) -> Json:
     with call.workspace.database.read() as tx:
-        found = registry_models.list_models(tx)
+        found = [model for model in registry_models.list_models(tx) if call.may_read(model.name)]
         matching = search.select_matching(
             found, _model_fields, call.text("filter", ""), call.texts("order_by"), _MODELS
         )
@@ -187,7 +187,7 @@ def _delete_version(call: Call) -> Json:
 
 def _search_versions(call: Call) -> Json:
     with call.workspace.database.read() as tx:
-        newest_first = list_versions(tx)[::-1]
+        newest_first = [version for version in list_versions(tx)[::-1] if call.may_read(version.model)]
         matching = search.select_matching(
             newest_first, _version_fields, call.text("filter", ""), call.texts("order_by"), _VERSIONS
         )

@@ -18,6 +18,7 @@ from noria.surface.console.pages import STATIC
 from noria.surface.console.routes import console_routes
 from noria.surface.console.sign_in import sign_in_routes
 from noria.surface.errors import outside, problem
+from noria.surface.http.api import PREFIX, LazyApi
 from noria.surface.http.guard import Guard
 from noria.surface.http.mlflow import mlflow_routes
 
@@ -27,6 +28,7 @@ def create_app(workspace: Workspace, settings: ServerSettings, clock: Clock | No
     clock, policies = clock or SystemClock(), Policies.from_settings(settings.policies)
     authenticator = Authenticator(workspace.database, clock) if settings.access.enabled else None
     routes: list[BaseRoute] = [
+        Mount(PREFIX, LazyApi(workspace, policies, clock)),
         *mlflow_routes(workspace, policies, clock),
         *console_routes(workspace.database),
         *(sign_in_routes(workspace.database, settings.access, authenticator, clock) if authenticator else []),
