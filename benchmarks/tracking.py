@@ -1,7 +1,9 @@
 """The tracking server against MLflow's own, side by side: `make bench NAME=tracking`.
 
-Both run here with one worker on SQLite, take the same requests in turn, and must give the same answers. Prints a line a
-measure and, last, one JSON object.
+On SQLite with one worker each, then on PostgreSQL, where MLflow gets its four workers. Both take the same requests in
+turn and must give the same answers; ours asks every request for a token, MLflow asks for nothing. STORE=sqlite or
+STORE=postgresql runs one of them, RUNS sets how many runs are searched (10,000; ours alone also at ten times that).
+Prints a line a measure and, last, one JSON object.
 """
 
 from __future__ import annotations
@@ -26,10 +28,12 @@ from urllib.parse import urlsplit
 
 ROOT = Path(__file__).parents[1]
 PEER = ROOT / ".bench/mlflow"
-INSTALL = ["mlflow==3.17.*", "scikit-learn", "cloudpickle"]
+INSTALL = ["mlflow==3.17.*", "scikit-learn", "cloudpickle", "psycopg2-binary"]
 API = "/api/2.0/mlflow"
 REPEATS = 3
-RUNS = 2000
+RUNS = int(os.environ.get("RUNS", "10000"))
+STORES = os.environ.get("STORE", "sqlite postgresql").split()
+CONNECTIONS = 8
 
 
 @dataclass(frozen=True)
@@ -38,72 +42,112 @@ class Server:
 
     name: str
     url: str
+    pid: int
+    ready_seconds: float = 0.0
+    token: str = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        return {"content-type": "application/json"} | ({"authorization": f"Bearer {self.token}"} if self.token else {})
 
     def call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One request: POST with a body, else GET."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + API + path, data, {"content-type": "application/json"})
+        request = urllib.request.Request(self.url + API + path, data, self.headers)
         with urllib.request.urlopen(request, timeout=120) as answer:
             return json.loads(answer.read() or b"{}")
 
-    def post_all(self, path: str, bodies: Sequence[dict[str, Any]], connections: int) -> tuple[float, float]:
-        """(requests a second, p99 in milliseconds) over that many kept-alive connections."""
-        return asyncio.run(_post_all(self.url, API + path, [json.dumps(body).encode() for body in bodies], connections))
+    def post_all(self, path: str, bodies: Sequence[dict[str, Any]], connections: int = CONNECTIONS) -> Answers:
+        """All requests over that many kept-alive connections."""
+        return asyncio.run(_post_all(self, API + path, [json.dumps(body).encode() for body in bodies], connections))
 
 
-async def _post_all(url: str, path: str, bodies: Sequence[bytes], connections: int) -> tuple[float, float]:
-    parts = urlsplit(url)
-    queue, latencies = iter(bodies), []
+@dataclass(frozen=True)
+class Answers:
+    """What came back, in the order of the requests, and how fast."""
+
+    bodies: list[bytes]
+    a_second: float
+    p99_ms: float
+
+
+async def _post_all(target: Server, path: str, bodies: Sequence[bytes], connections: int) -> Answers:
+    parts = urlsplit(target.url)
+    queue, latencies = iter(enumerate(bodies)), []
+    answers: list[bytes] = [b""] * len(bodies)
+    fields = "".join(f"{name}: {value}\r\n" for name, value in target.headers.items())
+    head = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{fields}".encode()
 
     async def worker() -> None:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        for body in queue:
+        for number, body in queue:
             began = time.perf_counter()
-            head = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
-            writer.write(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
             answer = (await reader.readuntil(b"\r\n\r\n")).lower()
             assert answer[9:12] == b"200", answer
-            await _read_body(reader, answer)
+            answers[number] = await _read_body(reader, answer)
             latencies.append(time.perf_counter() - began)
         writer.close()
 
     began = time.perf_counter()
     await asyncio.gather(*(worker() for _ in range(connections)))
     seconds = time.perf_counter() - began
-    return len(bodies) / seconds, sorted(latencies)[int(len(latencies) * 0.99)] * 1000
+    return Answers(answers, len(bodies) / seconds, sorted(latencies)[int(len(latencies) * 0.99)] * 1000)
 
 
-async def _read_body(reader: asyncio.StreamReader, head: bytes) -> None:
+async def _read_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
     for line in head.split(b"\r\n"):
         if line.startswith(b"content-length:"):
-            await reader.readexactly(int(line[15:]))
-            return
+            return await reader.readexactly(int(line[15:]))
+    pieces = []
     while size := int(await reader.readline(), 16):
-        await reader.readexactly(size + 2)
+        pieces.append((await reader.readexactly(size + 2))[:-2])
     await reader.readline()
+    return b"".join(pieces)
 
 
 @contextmanager
-def server(name: str, command: Sequence[str | Path], folder: Path, port: int) -> Iterator[Server]:
+def server(
+    name: str, command: Sequence[str | Path], folder: Path, port: int, token: str = "", **environment: str
+) -> Iterator[Server]:
     """The process, once it answers."""
     with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-    made = Server(name, f"http://127.0.0.1:{port}")
-    began = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **environment}
+        )
+    url, began = f"http://127.0.0.1:{port}", time.perf_counter()
     try:
         while True:
             try:
-                made.call("/experiments/search", {"max_results": 1})
+                Server(name, url, process.pid, token=token).call("/experiments/search", {"max_results": 1})
                 break
             except OSError:
-                if process.poll() is not None or time.perf_counter() - began > 120:
+                if process.poll() is not None or time.perf_counter() - began > 180:
                     raise RuntimeError((folder / f"{name}.log").read_text()[-2000:]) from None
-                time.sleep(0.1)
-        print(f"{name} ready after {time.perf_counter() - began:.1f} s", flush=True)
-        yield made
+                time.sleep(0.05)
+        yield Server(name, url, process.pid, time.perf_counter() - began, token)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
+
+
+@contextmanager
+def stores(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """Two empty databases of a kind, ours and MLflow's."""
+    if kind == "sqlite":
+        yield f"sqlite:///{folder}/noria.db", f"sqlite:///{folder}/mlflow.db"
+        return
+    sys.path.insert(0, str(ROOT / "tests"))
+    import psycopg
+
+    from servers import postgresql
+
+    with postgresql(folder / "postgresql") as url:
+        with psycopg.connect(f"{url}/postgres", autocommit=True) as connection:
+            for name in ("noria_bench", "mlflow_bench"):
+                connection.execute(f"CREATE DATABASE {name}")
+        yield f"{url}/noria_bench", f"{url}/mlflow_bench"
 
 
 def free_port() -> int:
@@ -112,10 +156,10 @@ def free_port() -> int:
 
 
 def install_peer() -> None:
+    uv = [sys.executable, "-m", "uv"]
     if not (PEER / "bin/mlflow").exists():
-        uv = [sys.executable, "-m", "uv"]
         subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, PEER], check=True)
-        subprocess.run([*uv, "pip", "install", "--quiet", "--python", PEER / "bin/python", *INSTALL], check=True)
+    subprocess.run([*uv, "pip", "install", "--quiet", "--python", PEER / "bin/python", *INSTALL], check=True)
 
 
 def new_run(target: Server, experiment: str = "0", **fields: Any) -> str:
@@ -123,19 +167,14 @@ def new_run(target: Server, experiment: str = "0", **fields: Any) -> str:
     return str(target.call("/runs/create", body)["run"]["info"]["run_id"])
 
 
-def log_metric(target: Server, count: int) -> float:
+def log_metrics(target: Server, count: int) -> Answers:
     run = new_run(target)
     bodies = [{"run_id": run, "key": f"m{i % 10}", "value": i, "timestamp": i, "step": i} for i in range(count)]
-    return target.post_all("/runs/log-metric", bodies, 8)[0]
-
-
-def log_metric_p99(target: Server, count: int) -> float:
-    run = new_run(target)
-    bodies = [{"run_id": run, "key": f"m{i % 10}", "value": i, "timestamp": i, "step": i} for i in range(count)]
-    return target.post_all("/runs/log-metric", bodies, 8)[1]
+    return target.post_all("/runs/log-metric", bodies)
 
 
 def log_batch(target: Server, count: int) -> float:
+    """Metrics a second, a thousand a request."""
     run = new_run(target)
     bodies = [
         {
@@ -146,24 +185,25 @@ def log_batch(target: Server, count: int) -> float:
         }
         for batch in range(count)
     ]
-    return 1000 * target.post_all("/runs/log-batch", bodies, 1)[0]
+    return 1000 * target.post_all("/runs/log-batch", bodies, 1).a_second
 
 
-def fill(target: Server) -> str:
+def fill(target: Server, name: str, count: int) -> str:
     """An experiment of many runs with two params and three metrics each."""
-    experiment = str(target.call("/experiments/create", {"name": "many"})["experiment_id"])
-    runs = [new_run(target, experiment, run_name=f"run-{i}") for i in range(RUNS)]
+    experiment = str(target.call("/experiments/create", {"name": name})["experiment_id"])
+    wanted = [{"experiment_id": experiment, "start_time": 1 + i, "run_name": f"run-{i}"} for i in range(count)]
+    made = target.post_all("/runs/create", wanted).bodies
     bodies = [
         {
-            "run_id": run,
+            "run_id": json.loads(answer)["run"]["info"]["run_id"],
             "params": [{"key": "depth", "value": str(i % 7)}, {"key": "kind", "value": "ab"[i % 2]}],
             "metrics": [
                 {"key": f"m{k}", "value": (i * 7919 % 10007) / (k + 1), "timestamp": 1, "step": 0} for k in range(3)
             ],
         }
-        for i, run in enumerate(runs)
+        for i, answer in enumerate(made)
     ]
-    target.post_all("/runs/log-batch", bodies, 8)
+    target.post_all("/runs/log-batch", bodies)
     return experiment
 
 
@@ -202,83 +242,128 @@ def long_run(target: Server) -> str:
     return run
 
 
-def compare(
-    what: str, measure: Callable[[Server], float], ours: Server, peer: Server, goal: float, *, less: bool
+def row(what: str, ours: float, peer: float, goal: float, met: bool, *, less: bool) -> dict[str, Any]:
+    """One line of the result, printed as it is found; ``less`` says that a smaller number is better."""
+    ratio = (peer / ours if less else ours / peer) if peer and ours else 0.0
+    print(
+        f"{what:58} ours {ours:10.1f}  MLflow {peer:10.1f}  {ratio:6.1f}x  goal {goal:g} {'met' if met else 'MISSED'}",
+        flush=True,
+    )
+    measured = {"what": what, "ours": round(ours, 1), "peer": round(peer, 1), "ratio": round(ratio, 1)}
+    return {**measured, "goal": goal, "met": met}
+
+
+def faster(
+    what: str, measure: Callable[[Server], float], ours: Server, peer: Server, goal: float, *, less: bool = False
 ) -> dict[str, Any]:
-    """Medians of alternating repeats; ``less`` says that a smaller number is better."""
+    """Medians of alternating repeats; the goal is how many times better ours is."""
     found: dict[str, list[float]] = {"ours": [], "peer": []}
     for _ in range(REPEATS):
         found["ours"].append(measure(ours))
         found["peer"].append(measure(peer))
     mine, theirs = median(found["ours"]), median(found["peer"])
-    ratio = theirs / mine if less else mine / theirs
-    row = {
-        "what": what,
-        "ours": round(mine, 1),
-        "peer": round(theirs, 1),
-        "ratio": round(ratio, 1),
-        "goal": goal,
-        "met": ratio >= goal,
-    }
-    verdict = "met" if row["met"] else "MISSED"
-    print(f"{what:44} ours {mine:10.1f}  MLflow {theirs:10.1f}  {ratio:6.1f}x  goal {goal}x {verdict}", flush=True)
-    return row
+    return row(what, mine, theirs, goal, (theirs / mine if less else mine / theirs) >= goal, less=less)
+
+
+def below(
+    what: str, measure: Callable[[Server], float], ours: Server, peer: Server | None, limit: float
+) -> dict[str, Any]:
+    """Medians of alternating repeats; the goal is an upper limit for ours. ``peer`` may be left out."""
+    mine, theirs = [], []
+    for _ in range(REPEATS):
+        mine.append(measure(ours))
+        theirs.append(measure(peer) if peer else 0.0)
+    return row(what, median(mine), median(theirs), limit, median(mine) < limit, less=True)
+
+
+def resident_megabytes(target: Server) -> float:
+    """Memory of the process and its children."""
+    listed = subprocess.run(["ps", "-o", "rss=", "-g", str(target.pid)], capture_output=True, text=True, check=True)
+    return sum(int(line) for line in listed.stdout.split()) / 1024
+
+
+def measure(kind: str, ours: Server, peer: Server) -> Iterator[dict[str, Any]]:
+    sqlite = kind == "sqlite"
+
+    def count(target: Server) -> int:
+        return 2000 if target is ours else 400
+
+    yield row(
+        f"{kind}: seconds until ready", ours.ready_seconds, peer.ready_seconds, 3, ours.ready_seconds < 3, less=True
+    )
+    yield faster(
+        f"{kind}: log_metric a second, 8 connections",
+        lambda s: log_metrics(s, count(s)).a_second,
+        ours,
+        peer,
+        10 if sqlite else 5,
+    )
+    yield below(f"{kind}: log_metric p99 ms, 8 connections", lambda s: log_metrics(s, count(s)).p99_ms, ours, peer, 25)
+    yield faster(
+        f"{kind}: metrics a second by log_batch(1000)", lambda s: log_batch(s, 20), ours, peer, 8 if sqlite else 5
+    )
+    experiments = {target.name: fill(target, "many", RUNS) for target in (ours, peer)}
+    names = [search(target, experiments[target.name])[1] for target in (ours, peer)]
+    assert names[0] == names[1], "the searches differ"
+    searched = below(
+        f"{kind}: search ms, first 100 of {RUNS} runs, filter and order",
+        lambda s: search(s, experiments[s.name])[0],
+        ours,
+        peer,
+        100 if sqlite else 50,
+    )
+    yield searched
+    runs = {target.name: long_run(target) for target in (ours, peer)}
+    assert [history(target, runs[target.name])[1] for target in (ours, peer)] == [100_000, 100_000]
+    yield below(f"{kind}: history ms, 100,000 points", lambda s: history(s, runs[s.name])[0], ours, peer, 500)
+    large = fill(ours, "ten times as many", 10 * RUNS)
+    yield below(
+        f"{kind}: search ms among ten times as many runs, ours alone; linear is the limit",
+        lambda s: search(s, large)[0],
+        ours,
+        None,
+        10 * max(searched["ours"], 1.0),
+    )
+    used = resident_megabytes(ours)
+    yield row(f"{kind}: MB in memory after all that", used, resident_megabytes(peer), 150, used < 150, less=True)
+
+
+def make_token(project: Path, environment: dict[str, str]) -> str:
+    """A contributor's API token."""
+    noria = [sys.executable, "-m", "noria"]
+    options: dict[str, Any] = {"cwd": project, "check": True, "env": {**os.environ, **environment}}
+    subprocess.run(
+        [*noria, "users", "add", "bench", "--role", "contributor", "--no-password"],
+        **options,
+        stdout=subprocess.DEVNULL,
+    )
+    made = subprocess.run([*noria, "tokens", "create", "bench"], **options, capture_output=True, text=True)
+    return made.stdout.strip()
+
+
+def compare(kind: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """All rows of one kind of database."""
+    project, ports = folder / "shop", (free_port(), free_port())
+    subprocess.run([sys.executable, "-m", "noria", "init", project], check=True, stdout=subprocess.DEVNULL)
+    with stores(kind, folder) as (our_url, peer_url):
+        environment = {"NORIA_STORE__DATABASE": our_url, "NORIA_ACCESS__ENABLED": "true"}
+        token = make_token(project, environment)
+        mine = [sys.executable, "-m", "noria", "server", "--project", project, "--port", str(ports[0])]
+        theirs = [PEER / "bin/mlflow", "server", "--port", str(ports[1]), "--backend-store-uri", peer_url]
+        theirs += ["--workers", "1" if kind == "sqlite" else "4", "--artifacts-destination", folder / "artifacts"]
+        with (
+            server("noria", mine, folder, ports[0], token, **environment) as ours,
+            server("mlflow", theirs, folder, ports[1]) as peer,
+        ):
+            yield from measure(kind, ours, peer)
 
 
 def main() -> None:
     install_peer()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        project = folder / "shop"
-        noria = [sys.executable, "-m", "noria"]
-        subprocess.run([*noria, "init", project], check=True, stdout=subprocess.DEVNULL)
-        ports = free_port(), free_port()
-        mine = [*noria, "server", "--project", project, "--port", str(ports[0])]
-        theirs = [PEER / "bin/mlflow", "server", "--port", str(ports[1]), "--workers", "1"]
-        theirs += [
-            "--backend-store-uri",
-            f"sqlite:///{folder}/mlflow.db",
-            "--artifacts-destination",
-            folder / "artifacts",
-        ]
-        with server("noria", mine, folder, ports[0]) as ours, server("mlflow", theirs, folder, ports[1]) as peer:
-            rows = [
-                compare(
-                    "log_metric a second, 8 connections",
-                    lambda s: log_metric(s, 2000 if s is ours else 300),
-                    ours,
-                    peer,
-                    10,
-                    less=False,
-                ),
-                compare(
-                    "log_metric p99 ms, 8 connections",
-                    lambda s: log_metric_p99(s, 2000 if s is ours else 300),
-                    ours,
-                    peer,
-                    10,
-                    less=True,
-                ),
-                compare("metrics a second by log_batch(1000)", lambda s: log_batch(s, 20), ours, peer, 8, less=False),
-            ]
-            experiments = {target.name: fill(target) for target in (ours, peer)}
-            names = [search(target, experiments[target.name])[1] for target in (ours, peer)]
-            assert names[0] == names[1] and len(names[0]) == 100, "the searches differ"
-            rows.append(
-                compare(
-                    f"search ms, 100 of {RUNS} runs, filter and order",
-                    lambda s: search(s, experiments[s.name])[0],
-                    ours,
-                    peer,
-                    5,
-                    less=True,
-                )
-            )
-            runs = {target.name: long_run(target) for target in (ours, peer)}
-            assert [history(target, runs[target.name])[1] for target in (ours, peer)] == [100_000, 100_000]
-            rows.append(
-                compare("history ms, 100,000 points", lambda s: history(s, runs[s.name])[0], ours, peer, 10, less=True)
-            )
+    rows = []
+    for kind in STORES:
+        with tempfile.TemporaryDirectory() as scratch:
+            rows += list(compare(kind, Path(scratch)))
     print(json.dumps({"bench": "tracking", "rows": rows}))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 import socket
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def postgresql(folder: Path) -> Iterator[str]:
         _wait_for(lambda: _accepts(port), server)
         yield f"postgresql://noria@127.0.0.1:{port}"
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # at once, whoever is still connected
         server.wait(_PATIENCE_SECONDS)
 
 

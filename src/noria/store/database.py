@@ -97,6 +97,13 @@ class Database:
                 raise
             connection.commit()
 
+    def refresh_statistics(self) -> None:
+        """Tell PostgreSQL how its tables have grown: it plans by that, and finds out by itself a minute too late."""
+        if not self.is_sqlite:
+            with self._connect() as connection:
+                connection.exec_driver_sql("ANALYZE")
+                connection.commit()
+
     @property
     def is_sqlite(self) -> bool:
         """Whether this is the embedded engine."""
@@ -164,7 +171,9 @@ def _open_engine(url: str) -> Engine:
 
 def _open_postgresql(url: URL) -> Engine:
     try:
-        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+        # No prepared statements: a plan made while a table was small would be kept after it grew, and poolers lose them.
+        unprepared = {"prepare_threshold": None}
+        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=unprepared)
     except ImportError:
         raise MissingExtra(
             "a PostgreSQL database needs a package that is not installed", remedy="pip install 'noria[postgres]'"

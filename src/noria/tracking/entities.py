@@ -24,8 +24,11 @@ class Experiment:
     updated_at: datetime
 
 
-class Metric(msgspec.Struct, frozen=True, gc=False):
-    """One measured value of a run at a step. There may be millions: a light struct, its time as UTC milliseconds."""
+class Metric(msgspec.Struct, frozen=True, gc=False, rename={"timestamp_millis": "timestamp"}):
+    """One measured value of a run at a step. There may be millions: a light struct, its time as UTC milliseconds.
+
+    Encoded as it is, it is MLflow's document of a metric; only NaN, which JSON has no word for, is written otherwise.
+    """
 
     key: str
     value: float

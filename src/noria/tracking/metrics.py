@@ -7,7 +7,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, select, tuple_
+from sqlalchemy import ARRAY, Row, Select, bindparam, func, select, tuple_
+from sqlalchemy import column as sql_column
 
 from noria.store.database import Transaction, conflict_insert
 from noria.store.tables import latest_metrics, run_metrics
@@ -22,27 +23,47 @@ def append(tx: Transaction, values: Sequence[tuple[str, Metric]]) -> None:
     rows = [_row(run_id, metric) for run_id, metric in values]
     if not rows:
         return
-    into_history, into_latest = _statements(tx.dialect.name)
-    tx.execute(into_history, rows)
     newest: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         name = row["run_id"], row["key"]
         if name not in newest or _age(newest[name]) <= _age(row):
             newest[name] = row
-    tx.execute(into_latest, [newest[name] for name in sorted(newest)])  # in one order, so that writers never deadlock
+    for statement, given in zip(_statements(tx.dialect.name), (rows, newest.values()), strict=True):
+        ordered = sorted(given, key=_place)  # in one order, so that writers never deadlock
+        tx.execute(statement, ordered if tx.dialect.name == "sqlite" else _columns(ordered))
 
 
 @functools.cache
 def _statements(dialect: str) -> tuple[Any, Any]:
     """Insert into the history what is new; into the latest what is newer than the value there."""
     statement = conflict_insert(dialect, latest_metrics)
+    into_history = conflict_insert(dialect, run_metrics)
+    if dialect != "sqlite":  # all rows as one array a column: what PostgreSQL takes fastest
+        statement, into_history = statement.from_select(*_unnested()), into_history.from_select(*_unnested())
     values, known = statement.excluded, latest_metrics.c
     is_newer = tuple_(values.step, values.timestamp, values.value) >= tuple_(known.step, known.timestamp, known.value)
     changed = {name: values[name] for name in ("value", "is_nan", "timestamp", "step")}
     return (
-        conflict_insert(dialect, run_metrics).on_conflict_do_nothing(),
+        into_history.on_conflict_do_nothing(),
         statement.on_conflict_do_update(index_elements=["run_id", "key"], set_=changed, where=is_newer),
     )
+
+
+def _unnested() -> tuple[list[str], Select[Any]]:
+    """The names of the columns, and a query that makes rows of one array parameter a column."""
+    columns = run_metrics.c
+    arrays = [bindparam(column.name, type_=ARRAY(column.type)) for column in columns]
+    rows = (
+        func.unnest(*arrays)
+        .table_valued(*(sql_column(column.name, column.type) for column in columns))
+        .render_derived()
+    )
+    names = [column.name for column in columns]
+    return names, select(*(rows.c[name] for name in names))
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {column.name: [row[column.name] for row in rows] for column in run_metrics.c}
 
 
 def latest(tx: Transaction, run_ids: Sequence[str]) -> dict[str, dict[str, Metric]]:
@@ -106,6 +127,10 @@ def _row(run_id: str, metric: Metric) -> dict[str, Any]:
         "timestamp": metric.timestamp_millis,
         "step": metric.step,
     }
+
+
+def _place(row: Mapping[str, Any]) -> tuple[str, str, int, int]:
+    return row["run_id"], row["key"], row["step"], row["timestamp"]
 
 
 def _age(row: Mapping[str, Any]) -> tuple[int, int, float]:

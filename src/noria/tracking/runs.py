@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Table, case, delete, insert, select, update
 
@@ -75,23 +76,29 @@ def start(
 
 def require(tx: Transaction, run_id: str) -> None:
     """Check that the run can be written to. Raises NotFound, or Conflict for a deleted one."""
-    if (fault := unwritable(tx, [run_id]).get(run_id)) is not None:
+    for fault in unwritable(tx, [(run_id, False)]).values():
         raise fault
 
 
-def unwritable(tx: Transaction, run_ids: Sequence[str], *, metrics: bool = False) -> dict[str, NoriaError]:
-    """Those of the runs that cannot be written to, or with ``metrics`` take no more of these, with the reason."""
+def unwritable(tx: Transaction, asked: Collection[tuple[str, bool]]) -> dict[tuple[str, bool], NoriaError]:
+    """Those of the (run, whether metrics are to be written) that cannot be, with the reason."""
     columns = runs.c.run_id, runs.c.lifecycle_stage, runs.c.frozen, runs.c.registered_as
-    faults: dict[str, NoriaError] = {run_id: _unknown(run_id) for run_id in run_ids}
-    for run_id, stage, frozen, registered_as in tx.execute(select(*columns).where(runs.c.run_id.in_(run_ids))):
-        del faults[run_id]
-        if stage != experiments.ACTIVE:
-            text = f"The run {run_id} must be in the 'active' state, it is {stage}"
-            faults[run_id] = Conflict(text, remedy="Restore it first.")
-        elif frozen and metrics:
-            text = f"the metrics of run {run_id} are frozen: it ended and is registered as {registered_as}"
-            faults[run_id] = Conflict(text, remedy="Log them to another run, and register that.")
-    return faults
+    run_ids = sorted({run_id for run_id, _ in asked})
+    there = {row.run_id: row for row in tx.execute(select(*columns).where(runs.c.run_id.in_(run_ids)))}
+    faults = {(run_id, metrics): _write_fault(run_id, there.get(run_id), metrics) for run_id, metrics in asked}
+    return {one: fault for one, fault in faults.items() if fault is not None}
+
+
+def _write_fault(run_id: str, row: Any, metrics: bool) -> NoriaError | None:
+    if row is None:
+        return _unknown(run_id)
+    if row.lifecycle_stage != experiments.ACTIVE:
+        text = f"The run {run_id} must be in the 'active' state, it is {row.lifecycle_stage}"
+        return Conflict(text, remedy="Restore it first.")
+    if row.frozen and metrics:
+        text = f"the metrics of run {run_id} are frozen: it ended and is registered as {row.registered_as}"
+        return Conflict(text, remedy="Log them to another run, and register that.")
+    return None
 
 
 def set_registered(tx: Transaction, run_id: str, label: str | None) -> None:
@@ -126,7 +133,7 @@ def check_params(params: Mapping[str, str]) -> None:
 def log_metrics(tx: Transaction, run_id: str, values: Sequence[Metric]) -> None:
     """Append metric values; one that is there already, to the step and time, is kept once."""
     check_metrics(values)
-    if values and (fault := unwritable(tx, [run_id], metrics=True).get(run_id)) is not None:
+    for fault in unwritable(tx, [(run_id, True)] if values else []).values():
         raise fault
     metrics.append(tx, [(run_id, metric) for metric in values])
 
@@ -225,6 +232,12 @@ def get(tx: Transaction, run_id: str) -> Run:
     if not found:
         raise _unknown(run_id)
     return found[0]
+
+
+def require_known(tx: Transaction, run_id: str) -> None:
+    """Raises NotFound when there is no such run."""
+    if tx.execute(select(runs.c.run_id).where(runs.c.run_id == run_id)).first() is None:
+        raise _unknown(run_id)
 
 
 def load(tx: Transaction, run_ids: Sequence[str]) -> list[Run]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +14,8 @@ from noria.tracking import metrics, runs
 from noria.tracking.entities import Metric
 
 _LARGEST_GROUP = 64
+_REFRESH_BATCHES = 1000
+_REFRESH_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class GroupWriter:
         self._database = database
         self._waiting: list[tuple[Batch, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
+        self._unaccounted = 0  # batches since the database's statistics were refreshed
+        self._refreshed_at = 0.0
 
     async def write(self, batch: Batch) -> None:
         """Commit ``batch``. Raises what its own content is refused for; others of its group are not touched by that."""
@@ -57,7 +63,17 @@ class GroupWriter:
                     done.set_result(None)
                 else:
                     done.set_exception(fault)
+            self._unaccounted += len(group)
+            await self._refresh_statistics()
         self._task = None
+
+    async def _refresh_statistics(self) -> None:
+        now = time.monotonic()
+        if self._unaccounted < _REFRESH_BATCHES or now - self._refreshed_at < _REFRESH_SECONDS:
+            return
+        self._unaccounted, self._refreshed_at = 0, now
+        with contextlib.suppress(NoriaError):  # the next search is slow at worst
+            await asyncio.to_thread(self._database.refresh_statistics)
 
     def _commit(self, group: Sequence[Batch]) -> Sequence[Exception | None]:
         with self._database.append() as tx:
@@ -69,9 +85,8 @@ def write_all(tx: Transaction, group: Sequence[Batch]) -> Sequence[NoriaError | 
 
     Metrics of all batches go in two statements; params and tags, which may contradict what is there, batch by batch.
     """
-    measured, described = {b.run_id for b in group if b.metrics}, {b.run_id for b in group if not b.metrics}
-    closed = runs.unwritable(tx, list(described)), runs.unwritable(tx, list(measured), metrics=True)
-    faults = [closed[bool(batch.metrics)].get(batch.run_id) or _fault(tx, batch) for batch in group]
+    closed = runs.unwritable(tx, {(batch.run_id, bool(batch.metrics)) for batch in group})
+    faults = [closed.get((batch.run_id, bool(batch.metrics))) or _fault(tx, batch) for batch in group]
     accepted = [batch for batch, fault in zip(group, faults, strict=True) if fault is None]
     metrics.append(tx, [(batch.run_id, metric) for batch in accepted for metric in batch.metrics])
     return faults

@@ -215,7 +215,7 @@ def _search_runs(call: Call) -> Json:
 def _metric_history(call: Call) -> Json:
     size, start = call.page_bounds(default_size=25_000, largest=1_000_000)
     with call.workspace.database.read() as tx:
-        runs.get(tx, _run_id(call))
+        runs.require_known(tx, _run_id(call))
         history = metrics.history(tx, _run_id(call), call.text("metric_key"), limit=size + 1, offset=start)
     return {"metrics": [_metric_document(metric) for metric in history[:size]], **next_page(history, size, start)}
 
@@ -238,7 +238,13 @@ def _metric_history_of_runs(call: Call) -> Json:
         steps = metrics.steps(tx, run_ids, key, bounds)
         chosen = metrics.thinned(steps, most)
         found = [
-            {**_metric_document(metric), "run_id": run_id}
+            {
+                "key": key,
+                "value": "NaN" if math.isnan(metric.value) else metric.value,
+                "timestamp": metric.timestamp_millis,
+                "step": metric.step,
+                "run_id": run_id,
+            }
             for run_id in run_ids
             for metric in metrics.at_steps(tx, run_id, key, chosen)[:_MOST_VALUES]
         ]
@@ -361,10 +367,7 @@ def _run_info(run: Run) -> Json:
     return info if run.ended_at is None else info | {"end_time": to_millis(run.ended_at)}
 
 
-def _metric_document(metric: Metric) -> Json:
-    return {
-        "key": metric.key,
-        "value": "NaN" if math.isnan(metric.value) else metric.value,
-        "timestamp": metric.timestamp_millis,
-        "step": metric.step,
-    }
+def _metric_document(metric: Metric) -> Metric | Json:
+    if not math.isnan(metric.value):
+        return metric
+    return {"key": metric.key, "value": "NaN", "timestamp": metric.timestamp_millis, "step": metric.step}
