@@ -66,18 +66,22 @@ def plain(found: list[Run], filter_text: str, order_by: list[str]) -> list[str]:
     clauses = parse_filter(filter_text)
     chosen = [run for run in found if all(clause.holds(fields(run)) for clause in clauses)]
     for kind, key, descending in reversed([parse_order(text) for text in order_by]):
-        known = [run for run in chosen if fields(run)(kind, key) is not None]
-        missing = [run for run in chosen if fields(run)(kind, key) is None]
+        known = [run for run in chosen if not is_missing(fields(run)(kind, key))]
+        missing = [run for run in chosen if run not in known]
         known.sort(key=lambda run: fields(run)(kind, key), reverse=descending)
         chosen = known + missing
     return [run.run_id for run in chosen]
 
 
+def is_missing(value: object) -> bool:
+    """Whether an order puts it last: what is not there, and NaN, which is neither more nor less than anything."""
+    return value is None or value != value
+
+
 def fields(run: Run):
     def value(kind: str, key: str):
         if kind == "metrics":
-            number = run.metrics[key].value if key in run.metrics else math.nan
-            return None if math.isnan(number) else number
+            return run.metrics[key].value if key in run.metrics else None
         return {"params": run.params, "tags": run.tags, "attributes": {"run_name": run.name}}[kind].get(key)
 
     return value

@@ -171,7 +171,7 @@ def _open_engine(url: str) -> Engine:
 
 def _open_postgresql(url: URL) -> Engine:
     try:
-        # No prepared statements: a plan made while a table was small would be kept after it grew, and poolers lose them.
+        # No prepared statements: a plan made while a table was small would be kept once it grew; poolers lose them too.
         unprepared = {"prepare_threshold": None}
         return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=unprepared)
     except ImportError:
