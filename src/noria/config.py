@@ -126,12 +126,20 @@ class AccessSettings(_Section):
     oidc: OidcSettings | None = Field(None, description="Sign-in through an OpenID Connect issuer.")
 
 
+class AuditSettings(_Section):
+    """Where the server anchors the audit chain, so that cutting off its end is found."""
+
+    anchors: str = Field("", description="Folder elsewhere, or s3://, gs://, az:// with locked objects; empty: none.")
+    anchor_hours: float = Field(24, gt=0, description="Hours between two anchors.")
+
+
 class ServerSettings(_Section):
     """What a server needs to know: it may stand alone, without a project to train."""
 
     store: StoreSettings = StoreSettings()
     policies: dict[str, PolicySettings] = Field({}, description="Name pattern → policy.")
     access: AccessSettings = AccessSettings()
+    audit: AuditSettings = AuditSettings()
     server: EndpointSettings = EndpointSettings(port=5000)
 
 

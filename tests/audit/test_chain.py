@@ -11,12 +11,14 @@ import pytest
 from sqlalchemy import delete
 
 from noria import audit
-from noria.errors import AlreadyExists, BrokenChain, Conflict, NoriaError, Unavailable
+from noria.audit.anchors import anchor, read_anchors
+from noria.errors import AlreadyExists, BrokenChain, Conflict, InvalidInput, NoriaError, Unavailable
 from noria.registry import NewVersion, Policies, Stage, approve, register_version, transition
 from noria.registry.models import aliases, create_model, delete_model, rename_model, set_alias, update_model
 from noria.registry.stages import history
 from noria.registry.versions import delete_version, update_version
 from noria.store import Database
+from noria.store.blobs import open_blobs
 from noria.store.tables import audit_entries
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -113,6 +115,25 @@ def test_a_tail_cut_off_with_its_changes_is_found_by_an_anchor(governed):
         assert audit.verify(tx, [before]) == before
         with pytest.raises(BrokenChain, match=f"does not continue the anchor of entry {after.entries}"):
             audit.verify(tx, [before, after])
+
+
+def test_anchors_are_kept_elsewhere_and_tell_of_a_chain_that_was_cut(governed, tmp_path):
+    place = open_blobs("", folder=tmp_path / "elsewhere", cache=tmp_path)
+    first = anchor(governed, place)
+    with governed.write() as tx:
+        set_alias(tx, "m", "champion", 1, at=NOW, actor="someone")
+    second = anchor(governed, place)
+    assert anchor(governed, place) == second
+    assert read_anchors(place) == [first, second]
+    with governed.write() as tx:
+        tx.exec_driver_sql("DELETE FROM model_aliases")
+        tx.exec_driver_sql("DELETE FROM audit_entries WHERE sequence = (SELECT max(sequence) FROM audit_entries)")
+        audit.verify(tx)
+    with pytest.raises(BrokenChain, match="does not continue the anchor"):
+        anchor(governed, place)
+    place.write("0.json", b"{}")
+    with pytest.raises(InvalidInput, match="no anchor"):
+        read_anchors(place)
 
 
 def test_every_governed_change_is_sealed_and_a_deletion_leaves_nothing_open(governed):

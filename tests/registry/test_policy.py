@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -12,7 +13,7 @@ from noria.errors import Conflict, InvalidConfig, PolicyRefused
 from noria.registry import NewVersion, Policies, Signature, Stage, approve, get_version, register_version, transition
 from noria.registry.models import create_model
 from noria.registry.stages import history, request_transition, roll_back
-from noria.registry.versions import delete_version
+from noria.registry.versions import delete_version, list_versions
 from noria.tracking import experiments, runs
 from noria.tracking.entities import Metric
 from noria.tracking.writer import Batch, write_all
@@ -46,6 +47,21 @@ def register(database, model="late-arrivals", **fields):
         return register_version(
             tx, NewVersion(model=model, source="s", **fields), policies=policies(), at=NOW, actor="trainer"
         )
+
+
+def test_of_versions_that_enter_production_at_once_exactly_one_stays(database):
+    numbers = [register(database, model="open").version for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: promote(database, model="open", version=number), numbers))
+    with database.read() as tx:
+        stages = [version.stage for version in list_versions(tx, "open")]
+        moves = history(tx, "open")
+        audit.verify(tx)
+    assert sorted(stages) == [Stage.ARCHIVED] * 7 + [Stage.PRODUCTION]
+    entered = [move.version for move in moves if move.to_stage is Stage.PRODUCTION]
+    left = [move.version for move in moves if move.to_stage is Stage.ARCHIVED]
+    assert sorted(entered) == numbers
+    assert left == entered[:-1]
 
 
 def promote(database, model="late-arrivals", version=1, reason="", actor="someone"):

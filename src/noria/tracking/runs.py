@@ -38,22 +38,10 @@ def create(
     tags: Mapping[str, str],
 ) -> Run:
     """A new run; one of that id that exists already is returned as it is."""
-    if tx.execute(select(runs.c.run_id).where(runs.c.run_id == run_id)).first() is None:
-        experiments.require(tx, experiment_id)
-        tx.execute(
-            insert(runs).values(
-                run_id=run_id,
-                experiment_id=experiment_id,
-                name=name,
-                user_id=user,
-                status="RUNNING",
-                lifecycle_stage=experiments.ACTIVE,
-                started_at=to_millis(at),
-                artifact_uri=artifact_uri,
-            )
-        )
-        set_tags(tx, run_id, {"mlflow.runName": name, **tags})
-    return get(tx, run_id)
+    if tx.execute(select(runs.c.run_id).where(runs.c.run_id == run_id)).first() is not None:
+        return get(tx, run_id)
+    experiments.require(tx, experiment_id)
+    return _insert(tx, experiment_id, run_id, name, user, artifact_uri, at, tags)
 
 
 def start(
@@ -61,17 +49,55 @@ def start(
 ) -> Run:
     """A new run under an id and artifact folder of its own; without a name, one is made of the id. Raises NotFound."""
     run_id, tags = new_id(), tags or {}
-    experiment = experiments.get(tx, experiment_id)
-    return create(
-        tx,
-        experiment.experiment_id,
-        run_id=run_id,
-        name=name or tags.get("mlflow.runName", "") or f"run-{run_id[:8]}",
+    experiment = experiments.require(tx, experiment_id)
+    name = name or tags.get("mlflow.runName", "") or f"run-{run_id[:8]}"
+    artifact_uri = f"{experiment.artifact_location}/{run_id}/artifacts"
+    return _insert(tx, experiment_id, run_id, name, user, artifact_uri, at, tags)
+
+
+def _insert(
+    tx: Transaction,
+    experiment_id: str,
+    run_id: str,
+    name: str,
+    user: str,
+    artifact_uri: str,
+    at: datetime,
+    tags: Mapping[str, str],
+) -> Run:
+    """A run nobody has heard of yet: what was written is what there is, so nothing is read back."""
+    tags = {"mlflow.runName": name, **tags}
+    run = Run(
+        run_id=RunId(run_id),
+        experiment_id=ExperimentId(experiment_id),
+        name=tags["mlflow.runName"],
         user=user,
-        artifact_uri=f"{experiment.artifact_location}/{run_id}/artifacts",
-        at=at,
+        status="RUNNING",
+        lifecycle_stage=experiments.ACTIVE,
+        started_at=from_millis(to_millis(at)),
+        ended_at=None,
+        artifact_uri=artifact_uri,
+        params={},
         tags=tags,
+        metrics={},
+        datasets=(),
+        model_outputs=(),
     )
+    tx.execute(
+        insert(runs).values(
+            run_id=run_id,
+            experiment_id=experiment_id,
+            name=run.name,
+            user_id=user,
+            status=run.status,
+            lifecycle_stage=run.lifecycle_stage,
+            started_at=to_millis(at),
+            artifact_uri=artifact_uri,
+        )
+    )
+    _check_tags(tags)
+    tx.execute(insert(run_tags), [{"run_id": run_id, "key": key, "value": value} for key, value in tags.items()])
+    return run
 
 
 def require(tx: Transaction, run_id: str) -> None:
@@ -148,10 +174,7 @@ def set_tags(tx: Transaction, run_id: str, tags: Mapping[str, str]) -> None:
     """Add or replace tags."""
     if not tags:
         return
-    for key, value in tags.items():
-        _check_key(key, "tag")
-        if not key.startswith("mlflow."):  # these are written by clients, which do not count
-            _check_length(key, value, "tag", _LONGEST_TAG)
+    _check_tags(tags)
     statement = conflict_insert(tx.dialect.name, run_tags)
     replace = statement.on_conflict_do_update(
         index_elements=["run_id", "key"], set_={"value": statement.excluded.value}
@@ -275,6 +298,13 @@ def load(tx: Transaction, run_ids: Sequence[str]) -> list[Run]:
 
 def _unknown(run_id: str) -> NotFound:
     return NotFound(f"Run with id={run_id} not found", remedy="Search runs for the ids.")
+
+
+def _check_tags(tags: Mapping[str, str]) -> None:
+    for key, value in tags.items():
+        _check_key(key, "tag")
+        if not key.startswith("mlflow."):  # these are written by clients, which do not count
+            _check_length(key, value, "tag", _LONGEST_TAG)
 
 
 def _check_key(key: str, kind: str) -> None:

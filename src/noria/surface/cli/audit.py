@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from noria.audit import Verification, entries
+from noria.audit import entries
 from noria.audit import verify as verify_chain
+from noria.audit.anchors import anchor as keep_anchor
+from noria.audit.anchors import read_anchors
 from noria.clock import iso
-from noria.errors import InvalidInput, NotFound
+from noria.errors import NotFound
+from noria.store.blobs import BlobStore, open_blobs
 from noria.store.database import Database
 from noria.surface.cli.context import JsonOption, ProjectOption, clear_errors, open_records, out, show
 
@@ -29,13 +33,13 @@ def verify(
     project: ProjectOption = None,
     database: DatabaseOption = None,
     anchors: Annotated[
-        Path | None, typer.Option("--anchors", help="A file of `noria audit anchor`; finds a tail cut off, too.")
-    ] = None,
+        str, typer.Option("--anchors", help="Where `noria audit anchor` keeps its own; finds a tail cut off, too.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Walk the whole chain and hold the records against it; exit 1 when anything was changed behind it."""
     with _open(project, database).read() as tx:
-        found = verify_chain(tx, [] if anchors is None else _read_anchors(anchors))
+        found = verify_chain(tx, read_anchors(_place(anchors)) if anchors else [])
     if as_json:
         print(json.dumps({"verified": True, "entries": found.entries, "head": found.head}))
     else:
@@ -45,14 +49,13 @@ def verify(
 @app.command()
 @clear_errors
 def anchor(
-    file: Annotated[Path, typer.Argument(help="File to append to; keep it on another machine.")],
+    place: Annotated[
+        str, typer.Argument(help="A folder on another machine, or s3://, gs://, az:// of locked objects.")
+    ],
     project: ProjectOption = None,
 ) -> None:
-    """Verify, and append the chain's length and head to a file that is kept elsewhere."""
-    with _open(project, None).read() as tx:
-        found = verify_chain(tx)
-    with file.open("a") as lines:
-        lines.write(json.dumps({"entries": found.entries, "head": found.head}) + "\n")
+    """Verify, and keep the chain's length and head in a folder or bucket elsewhere; the server does so by itself."""
+    found = keep_anchor(_open(project, None), _place(place))
     out.print(f"anchored {found.entries} entries, head {found.head}", highlight=False)
 
 
@@ -93,13 +96,8 @@ def show_entries(
     show(rows, as_json=as_json, title="Audit entries, newest first")
 
 
-def _read_anchors(file: Path) -> list[Verification]:
-    try:
-        return [Verification(**json.loads(line)) for line in file.read_text().splitlines()]
-    except (OSError, ValueError, TypeError) as error:
-        raise InvalidInput(
-            f"{file} is no file of anchors: {error}", remedy="Name a file that `noria audit anchor` wrote."
-        ) from None
+def _place(url: str) -> BlobStore:
+    return open_blobs(url, folder=Path(url), cache=Path(tempfile.gettempdir()))
 
 
 def _open(project: Path | None, database: Path | None) -> Database:
