@@ -212,7 +212,7 @@ def _validated(kind: type[_S], document: dict[str, Any], environment: Mapping[st
 def _overrides(environment: Mapping[str, str]) -> Iterator[tuple[list[str], object]]:
     for name, text in sorted(environment.items()):
         keys = name.removeprefix(_PREFIX).lower().split("__")
-        if name.startswith(_PREFIX) and len(keys) > 1:
+        if name.startswith(_PREFIX) and (len(keys) > 1 or keys[0] in Settings.model_fields):
             yield keys, _value(text)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noria.config import load_settings
+from noria.config import load_server_settings, load_settings
 from noria.errors import InvalidConfig
 
 GOOD = '[project]\nname = "shop"\n[model]\nname = "demand"\ntask = "regression"\n'
@@ -45,6 +45,13 @@ def test_all_faults_are_told_at_once(tmp_path):
 def test_the_environment_overrides_the_file(tmp_path):
     settings = load(tmp_path, GOOD, {"NORIA_CANARY__STEPS": "[10, 100]", "NORIA_SERVER__PORT": "5001", "NORIA_X": "y"})
     assert (settings.canary.steps, settings.server.port) == ([10, 100], 5001)
+
+
+def test_a_whole_section_may_come_from_the_environment_and_a_server_needs_no_file(tmp_path):
+    policies = '{"churn*": {"stages": {"Production": {"approvals": 2}}}}'
+    settings = load_server_settings(tmp_path, {"store": {"artifacts": "s3://b"}}, {"NORIA_POLICIES": policies})
+    assert settings.policies["churn*"].stages["Production"].approvals == 2
+    assert settings.store.artifacts == "s3://b"
 
 
 @pytest.mark.parametrize("text", ["[project", "\x00", "a = 1 2"])
