@@ -333,7 +333,8 @@ def _model(tx: Transaction, model: RegisteredModel) -> Json:
 
 def _version(tx: Transaction, version: ModelVersion) -> Json:
     aliases = registry_models.aliases(tx, version.model)
-    tags = {"noria.semantic_version": version.semantic_version, **version.tags}
+    own = {} if _is_prompt(version.tags) else {"noria.semantic_version": version.semantic_version}
+    tags = {**own, **version.tags}
     return {
         "name": version.model,
         "version": str(version.version),
