@@ -7,13 +7,27 @@ from typing import Any
 
 import httpx
 
-from conformance import checks_artifacts, checks_logged_models, checks_registry, checks_search, checks_tracking
+from conformance import (
+    checks_artifacts,
+    checks_logged_models,
+    checks_registry,
+    checks_search,
+    checks_traces,
+    checks_tracking,
+)
 from conformance.api import CHECKS, Api, Check
 from conformance.differences import DIFFERENCES
 
 AREAS = [
     module.__name__.rpartition("checks_")[2]
-    for module in (checks_tracking, checks_search, checks_artifacts, checks_registry, checks_logged_models)
+    for module in (
+        checks_tracking,
+        checks_search,
+        checks_artifacts,
+        checks_registry,
+        checks_logged_models,
+        checks_traces,
+    )
 ]
 
 

@@ -63,6 +63,10 @@ def register_version(tx: Transaction, new: NewVersion, *, policies: Policies, at
     return get_version(tx, new.model, number)
 
 
+PROMPT_TAG = "mlflow.prompt.is_prompt"
+"""Marks the registered models and versions that are MLflow's prompts, when it says true."""
+
+
 def register_source(
     tx: Transaction,
     model: str,
@@ -84,7 +88,8 @@ def register_source(
     if logged_model_id is not None:
         logged = logged_models.get(tx, logged_model_id)
         source, run_id = logged.artifact_uri, run_id or logged.source_run_id
-    _check_source(tx, source, run_id)
+    if not _is_placeholder(source, tags or {}):
+        _check_source(tx, source, run_id)
     measured = {} if run_id is None else runs.get(tx, run_id).metrics
     new = NewVersion(
         model=model,
@@ -195,6 +200,11 @@ def delete_version(tx: Transaction, model: str, version: int, *, at: datetime, a
     audit.append(
         tx, at=at, actor=actor, action="version.delete", subject=f"version:{found.label}", detail={}, changed=changed
     )
+
+
+def _is_placeholder(source: str, tags: Mapping[str, str]) -> bool:
+    """A prompt is a version without files: its text is a tag, and what it names as source leads nowhere."""
+    return tags.get(PROMPT_TAG) == "true" and not {"/", "\\", ":", "."} & set(source)
 
 
 def _check_source(tx: Transaction, source: str, run_id: str | None) -> None:

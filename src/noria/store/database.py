@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
@@ -22,6 +23,9 @@ from noria.errors import (
     Unavailable,
 )
 from noria.store.tables import metadata
+
+if TYPE_CHECKING:
+    import sqlite3
 
 Transaction = Connection
 """A connection inside an open transaction: what every write in Noria takes as its first argument."""
@@ -132,7 +136,7 @@ class Database:
         self._engine.dispose()
 
 
-HEAD_REVISION = "0002"
+HEAD_REVISION = "0003"
 """The newest revision under ``migrations/versions``; a test holds the two together."""
 
 
@@ -185,9 +189,24 @@ def _configure_sqlite(connection: object, _entry: ConnectionPoolEntry) -> None:
 
     handle = cast(sqlite3.Connection, connection)
     handle.isolation_level = None  # we say BEGIN ourselves: the driver would begin too late
-    handle.execute("PRAGMA journal_mode=WAL")
+    _use_write_ahead_log(handle)
     handle.execute("PRAGMA synchronous=FULL")
     handle.execute("PRAGMA foreign_keys=ON")
+
+
+def _use_write_ahead_log(handle: sqlite3.Connection) -> None:
+    """SQLite does not wait for its lock here, and two processes may open a new database at the same moment."""
+    import sqlite3
+
+    deadline = time.monotonic() + _BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            handle.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _current_revision(connection: Connection) -> str | None:

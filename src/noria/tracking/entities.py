@@ -71,3 +71,61 @@ class LoggedModel:
     tags: Mapping[str, str]
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What a person, a judge or a program says of a trace: ``kind`` is feedback, expectation or issue.
+
+    ``content`` is what MLflow's protocol has under that kind: a value, an error, a serialized value.
+    """
+
+    assessment_id: str
+    trace_id: str
+    name: str
+    kind: str
+    content: Mapping[str, object]
+    source: Mapping[str, object]
+    span_id: str | None
+    rationale: str | None
+    metadata: Mapping[str, str]
+    overrides: str | None
+    valid: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One request through an application, without its spans; ``duration_ms`` is missing while it goes on."""
+
+    trace_id: str
+    experiment_id: ExperimentId
+    started_at: datetime
+    duration_ms: int | None
+    state: str
+    client_request_id: str | None
+    request_preview: str | None
+    response_preview: str | None
+    tags: Mapping[str, str]
+    metadata: Mapping[str, str]
+    assessments: Sequence[Assessment] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One step of a trace; times in nanoseconds since 1970, ``document`` its JSON as OpenTelemetry's protobuf has it.
+
+    ``resource`` holds what the sender says of itself.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    name: str
+    status: str
+    started_ns: int
+    ended_ns: int
+    attributes: Mapping[str, object]
+    resource: Mapping[str, object]
+    document: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, Table, and_, case, collate, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, Table, and_, case, exists, or_, select
 
 from noria.errors import InvalidInput
 from noria.store.database import Transaction
@@ -13,6 +13,7 @@ from noria.store.tables import latest_metrics, run_inputs, run_params, run_tags,
 from noria.tracking.entities import Run
 from noria.tracking.runs import load
 from noria.tracking.search import NULLS, Clause, parse_filter, parse_order
+from noria.tracking.sql_search import by_code_point, compare
 
 _ATTRIBUTES: Mapping[str, ColumnElement[Any]] = {
     "run_id": runs.c.run_id,
@@ -62,20 +63,20 @@ def search_runs(
 
 def _condition(tx: Transaction, clause: Clause) -> ColumnElement[bool]:
     if clause.kind == "attributes":
-        return _compare(tx, _named(_ATTRIBUTES, clause.key, "attribute"), clause, number=clause.key in _NUMBERS)
+        return compare(tx, _named(_ATTRIBUTES, clause.key, "attribute"), clause, number=clause.key in _NUMBERS)
     if clause.kind == "datasets":
-        found = _compare(tx, _named(_DATASETS, clause.key, "dataset attribute"), clause, number=False)
+        found = compare(tx, _named(_DATASETS, clause.key, "dataset attribute"), clause, number=False)
         return exists().where(run_inputs.c.run_id == runs.c.run_id, found)
     if clause.kind == "metrics":
         table = latest_metrics
-        compared = _compare(tx, table.c.value, clause, number=True)
+        compared = compare(tx, table.c.value, clause, number=True)
         holds = or_(table.c.is_nan == 1, compared) if clause.operator == "!=" else and_(table.c.is_nan == 0, compared)
     else:
         table = _PAIRS[clause.kind]
         if clause.operator in NULLS:
             has_it = exists().where(table.c.run_id == runs.c.run_id, table.c.key == clause.key)
             return has_it if clause.operator == "IS NOT NULL" else ~has_it
-        holds = _compare(tx, table.c.value, clause, number=False)
+        holds = compare(tx, table.c.value, clause, number=False)
     return exists().where(table.c.run_id == runs.c.run_id, table.c.key == clause.key, holds)
 
 
@@ -88,41 +89,8 @@ def _ordered(tx: Transaction, query: Select[Any], kind: str, key: str, descendin
         table = (latest_metrics if kind == "metrics" else _PAIRS[kind]).alias()
         query = query.outerjoin(table, and_(table.c.run_id == runs.c.run_id, table.c.key == key))
         value = case((table.c.is_nan == 0, table.c.value)) if kind == "metrics" else table.c.value
-    if tx.dialect.name != "sqlite" and isinstance(value.type, String):
-        value = collate(value, "C")  # by code point, whatever the database's language is
+    value = by_code_point(tx, value)
     return query.order_by(value.is_(None), value.desc() if descending else value.asc())
-
-
-def _compare(tx: Transaction, column: ColumnElement[Any], clause: Clause, *, number: bool) -> ColumnElement[bool]:
-    operator, value = clause.operator, clause.value
-    if operator in NULLS or (not number and operator.startswith((">", "<"))):
-        raise InvalidInput(
-            f"{clause.kind}.{clause.key} cannot be compared by {operator}", remedy="Compare by = or LIKE."
-        )
-    if number != isinstance(value, float):
-        wanted = "a number" if number else "a text in quotes"
-        raise InvalidInput(f"{clause.kind}.{clause.key} is compared with {wanted}", remedy="Change the filter's value.")
-    if operator in ("IN", "NOT IN"):
-        values = [value] if isinstance(value, str | float) else list(value)
-        return column.in_(values) if operator == "IN" else column.not_in(values)
-    if "LIKE" in operator:
-        matches = _ilike(tx, column, str(value)) if operator == "ILIKE" else _like(tx, column, str(value))
-        return matches if operator != "NOT LIKE" else ~matches
-    known: ColumnElement[bool] = column.op(operator, is_comparison=True)(value)
-    return known
-
-
-def _like(tx: Transaction, column: ColumnElement[Any], pattern: str) -> ColumnElement[bool]:
-    """LIKE that minds case; SQLite's own does not, its GLOB does."""
-    if tx.dialect.name != "sqlite":
-        return column.like(pattern, escape="")
-    special = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
-    return func.glob("".join(special.get(char, char) for char in pattern), column, type_=None) == 1
-
-
-def _ilike(tx: Transaction, column: ColumnElement[Any], pattern: str) -> ColumnElement[bool]:
-    """LIKE that minds no case; no character escapes another, as in SQLite."""
-    return column.ilike(pattern) if tx.dialect.name == "sqlite" else column.ilike(pattern, escape="")
 
 
 def _named(columns: Mapping[str, ColumnElement[Any]], key: str, what: str) -> ColumnElement[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,11 +22,17 @@ _CLAUSE = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _AND = re.compile(r"""\s+AND\s+(?=(?:[^'"]|'[^']*'|"[^"]*")*$)""", re.IGNORECASE)
-_KINDS = {
+_KINDS: Mapping[str, str] = {
     "metric": "metrics", "metrics": "metrics", "param": "params", "params": "params", "parameters": "params",
     "tag": "tags", "tags": "tags", "attribute": "attributes", "attributes": "attributes", "attr": "attributes",
     "run": "attributes", "dataset": "datasets", "datasets": "datasets",
 }  # fmt: skip
+TRACE_KINDS: Mapping[str, str] = {
+    "tag": "tags", "tags": "tags", "attribute": "attributes", "attributes": "attributes", "trace": "attributes",
+    "metadata": "metadata", "request_metadata": "metadata", "span": "span", "feedback": "feedback",
+    "expectation": "expectation", "issue": "issue",
+}  # fmt: skip
+"""What clauses about traces begin with → their kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +91,18 @@ class Searchable:
             raise InvalidInput(f"Invalid order_by {key!r}", remedy=f"Order by {', '.join(self.orders)}.")
 
 
-def parse_filter(text: str) -> list[Clause]:
+def parse_filter(text: str, kinds: Mapping[str, str] = _KINDS) -> list[Clause]:
     """The clauses of a filter string, joined by AND. Raises InvalidInput naming the clause that is none."""
-    return [_clause(part) for part in _AND.split(text)] if text.strip() else []
+    return [_clause(part, kinds) for part in _AND.split(text)] if text.strip() else []
 
 
-def parse_order(text: str) -> tuple[str, str, bool]:
+def parse_order(text: str, kinds: Mapping[str, str] = _KINDS) -> tuple[str, str, bool]:
     """(kind, key, descending) of an order_by such as ``metrics.auc DESC``."""
     match = re.match(r"^\s*(?:(\w+)\.)?(`[^`]+`|\"[^\"]+\"|[\w.\-/]+)(?:\s+(ASC|DESC))?\s*$", text, re.IGNORECASE)
     if match is None:
         raise InvalidInput(f"{text!r} is not an order", remedy="Write a key such as 'metrics.auc DESC'.")
     kind, key, direction = match.groups()
-    return _kind(kind), key.strip('`"'), (direction or "ASC").upper() == "DESC"
+    return _kind(kind, kinds), key.strip('`"'), (direction or "ASC").upper() == "DESC"
 
 
 def select_matching(
@@ -124,7 +130,7 @@ def select_matching(
     return chosen
 
 
-def _clause(text: str) -> Clause:
+def _clause(text: str, kinds: Mapping[str, str]) -> Clause:
     match = _CLAUSE.match(text)
     if match is None:
         raise InvalidInput(
@@ -135,19 +141,19 @@ def _clause(text: str) -> Clause:
     value = _value(match["value"] or "''")
     if operator.endswith("IN") != isinstance(value, list) or value == []:
         raise InvalidInput(f"Invalid list in {text.strip()!r}", remedy="Write a list after IN: key IN ('a', 'b').")
-    return Clause(_kind(match["kind"]), match["key"].strip('`"'), operator, value)
+    return Clause(_kind(match["kind"], kinds), match["key"].strip('`"'), operator, value)
 
 
 def _no_clause(clause: Clause, remedy: str) -> InvalidInput:
     return InvalidInput(f"Invalid clause on {clause.kind}.{clause.key} {clause.operator}", remedy=remedy)
 
 
-def _kind(name: str | None) -> str:
-    kind = _KINDS.get((name or "attributes").lower())
+def _kind(name: str | None, kinds: Mapping[str, str]) -> str:
+    kind = kinds.get((name or "attributes").lower())
     if kind is None:
         raise InvalidInput(
             f"Invalid entity type {name!r} in filter string",
-            remedy="Use metrics, params, tags, datasets or attributes.",
+            remedy=f"Use {', '.join(dict.fromkeys(kinds.values()))}.",
         )
     return kind
 

@@ -20,15 +20,26 @@ from noria.errors import InvalidInput, NoriaError
 from noria.registry import Policies
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside
-from noria.surface.http import mlflow_artifacts, mlflow_logged_models, mlflow_logging, mlflow_registry, mlflow_tracking
+from noria.surface.http import (
+    mlflow_artifacts,
+    mlflow_logged_models,
+    mlflow_logging,
+    mlflow_registry,
+    mlflow_traces,
+    mlflow_tracking,
+    otlp,
+)
 from noria.surface.http.bodies import read_body
 from noria.surface.http.guard import identity_of
 from noria.surface.http.mlflow_call import Call, Handler
 from noria.surface.http.mlflow_permissions import permit
+from noria.tracking import runs, spans
 from noria.tracking.writer import GroupWriter
 
 _log = structlog.get_logger()
-_PREFIXES = ("/api/2.0/mlflow", "/ajax-api/2.0/mlflow", "/api/3.0/mlflow")
+_PREFIXES = ("/api/2.0/mlflow", "/ajax-api/2.0/mlflow", "/api/3.0/mlflow", "/ajax-api/3.0/mlflow")
+_PROTOCOL_VERSION = "3.17.0"
+"""The MLflow whose protocol this is: clients ask for it before they send spans."""
 _LARGE_BODY_BYTES = 64 * 1024  # decoded beside the event loop
 
 
@@ -46,6 +57,7 @@ def mlflow_routes(workspace: Workspace, policies: Policies, clock: Clock) -> lis
         **mlflow_tracking.HANDLERS,
         **mlflow_logged_models.HANDLERS,
         **mlflow_registry.HANDLERS,
+        **mlflow_traces.HANDLERS,
     }
     writer = GroupWriter(workspace.database)
 
@@ -54,6 +66,9 @@ def mlflow_routes(workspace: Workspace, policies: Policies, clock: Clock) -> lis
             return await _log_to_run(request, decode, writer)
 
         return respond
+
+    async def log_spans(request: Request) -> Response:
+        return await _log_spans(request, workspace)
 
     hot = [
         Route(prefix + path, logging(decode), methods=["POST"])
@@ -74,7 +89,10 @@ def mlflow_routes(workspace: Workspace, policies: Policies, clock: Clock) -> lis
         *hot,
         *artifacts,
         *routes,
-        Route("/version", lambda _request: Response(__version__, media_type="text/plain")),
+        Route("/v1/traces", log_spans, methods=["POST"]),
+        Route(
+            "/version", lambda _request: Response(f"{_PROTOCOL_VERSION}+noria.{__version__}", media_type="text/plain")
+        ),
     ]
 
 
@@ -103,10 +121,35 @@ async def _log_to_run(request: Request, decode: mlflow_logging.Decode, writer: G
     return await _told(request, answer)
 
 
-async def _told(request: Request, answer: Callable[[], Awaitable[bytes]]) -> Response:
+async def _log_spans(request: Request, workspace: Workspace) -> Response:
+    """OpenTelemetry's endpoint; decoding takes its time and so does the database: both beside the event loop."""
+
+    def keep(body: bytes) -> None:
+        headers = request.headers
+        experiment_id, run_id = headers.get("x-mlflow-experiment-id", ""), headers.get("x-mlflow-run-id")
+        if not experiment_id:
+            raise InvalidInput("the header x-mlflow-experiment-id is missing", remedy="Send an experiment's id.")
+        encoding = headers.get("content-encoding", "")
+        found = otlp.decode(body, headers.get("content-type", ""), encoding, _LARGEST_BODY_BYTES)
+        with workspace.database.write() as tx:
+            if run_id:
+                runs.get(tx, run_id)
+            spans.log(tx, experiment_id, found, run_id=run_id)
+
+    async def answer() -> bytes:
+        identity_of(request).require(Permission.WRITE)
+        await asyncio.to_thread(keep, await _body(request))
+        return b""
+
+    return await _told(request, answer, otlp.PROTOBUF)
+
+
+async def _told(
+    request: Request, answer: Callable[[], Awaitable[bytes]], media_type: str = "application/json"
+) -> Response:
     """The answer, or the error in MLflow's shape."""
     try:
-        return Response(await answer(), media_type="application/json")
+        return Response(await answer(), media_type=media_type)
     except NoriaError as error:
         return _refusal(error)
     except Exception:

@@ -139,3 +139,25 @@ Handler = Callable[[Call], Mapping[str, object]]
 def as_pairs(mapping: Mapping[str, str]) -> list[dict[str, str]]:
     """A mapping as MLflow's list of ``{"key", "value"}``."""
     return [{"key": key, "value": value} for key, value in mapping.items()]
+
+
+def check_texts(value: object) -> None:
+    """Raises InvalidInput for a NUL character or half a surrogate pair anywhere inside: not every database keeps it."""
+    if isinstance(value, str):
+        if "\0" in value or (not value.isascii() and not _encodes(value)):
+            raise InvalidInput("a text holds a character that cannot be kept", remedy="Leave out NUL characters.")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            check_texts(key)
+            check_texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            check_texts(item)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -7,7 +7,7 @@ from typing import Any
 
 from noria.access import Identity, Permission
 
-_READS = ("/search", "/get-latest-versions", "/batchGetInfos", "/get-history-bulk-interval")
+_READS = ("/search", "/get-latest-versions", "/batchGet", "/batchGetInfos", "/get-history-bulk-interval")
 _ADDS = ("/registered-models/create", "/model-versions/create")
 _REGISTRY = ("/registered-models/", "/model-versions/")
 

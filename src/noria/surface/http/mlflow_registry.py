@@ -15,7 +15,14 @@ from noria.registry import (
 )
 from noria.registry import models as registry_models
 from noria.registry.stages import parse_stage, request_transition
-from noria.registry.versions import delete_version, register_source, update_version, version_in_stage
+from noria.registry.versions import (
+    PROMPT_TAG,
+    delete_version,
+    latest_version,
+    register_source,
+    update_version,
+    version_in_stage,
+)
 from noria.store.database import Transaction
 from noria.surface.http.mlflow_call import Call, Handler, as_pairs
 from noria.tracking import search
@@ -79,6 +86,8 @@ def _delete_model(call: Call) -> Json:
 def _search_models(call: Call) -> Json:
     with call.workspace.database.read() as tx:
         found = [model for model in registry_models.list_models(tx) if call.may_read(model.name)]
+        if not _asks_for_prompts(call):
+            found = [model for model in found if not _is_prompt(model.tags)]
         matching = search.select_matching(
             found, _model_fields, call.text("filter", ""), call.texts("order_by"), _MODELS
         )
@@ -131,6 +140,8 @@ def _get_by_alias(call: Call) -> Json:
     with call.workspace.database.read() as tx:
         registry_models.get_model(tx, name)
         version = registry_models.aliases(tx, name).get(alias)
+        if version is None and alias.lower() == "latest" and (newest := latest_version(tx, name)) is not None:
+            version = newest.version  # clients ask so for a prompt's newest
         if version is None:
             raise InvalidInput(f"Registered model alias {alias} not found.", remedy="Set it first.")
         return {"model_version": _version(tx, get_version(tx, name, version))}
@@ -188,6 +199,8 @@ def _delete_version(call: Call) -> Json:
 def _search_versions(call: Call) -> Json:
     with call.workspace.database.read() as tx:
         newest_first = [version for version in list_versions(tx)[::-1] if call.may_read(version.model)]
+        if not _asks_for_prompts(call):
+            newest_first = [version for version in newest_first if not _is_prompt(version.tags)]
         matching = search.select_matching(
             newest_first, _version_fields, call.text("filter", ""), call.texts("order_by"), _VERSIONS
         )
@@ -288,7 +301,18 @@ def _version_fields(version: ModelVersion) -> search.Fields:
 
 def _tag(tags: Mapping[str, str], key: str) -> str | None:
     """A tag's value; stock clients ask every search for what is no prompt, which models do not say of themselves."""
-    return tags.get(key, "false" if key == "mlflow.prompt.is_prompt" else None)
+    return tags.get(key, "false" if key == PROMPT_TAG else None)
+
+
+def _is_prompt(tags: Mapping[str, str]) -> bool:
+    return tags.get(PROMPT_TAG) == "true"
+
+
+def _asks_for_prompts(call: Call) -> bool:
+    """Whether a search is for prompts: they are registered models with a tag, shown to nobody else."""
+    clauses = search.parse_filter(call.text("filter", ""))
+    asked = ((clause.kind, clause.key, clause.operator, clause.value) for clause in clauses)
+    return any(clause in (("tags", PROMPT_TAG, "=", "true"), ("tags", PROMPT_TAG, "!=", "false")) for clause in asked)
 
 
 def _model(tx: Transaction, model: RegisteredModel) -> Json:
@@ -309,7 +333,8 @@ def _model(tx: Transaction, model: RegisteredModel) -> Json:
 
 def _version(tx: Transaction, version: ModelVersion) -> Json:
     aliases = registry_models.aliases(tx, version.model)
-    tags = {"noria.semantic_version": version.semantic_version, **version.tags}
+    own = {} if _is_prompt(version.tags) else {"noria.semantic_version": version.semantic_version}
+    tags = {**own, **version.tags}
     return {
         "name": version.model,
         "version": str(version.version),
