@@ -6,10 +6,11 @@ from starlette.requests import Request
 
 from noria.errors import InvalidInput
 
-_LARGEST_BYTES = 32 * 1024 * 1024
+LARGEST_BYTES = 32 * 1024 * 1024
+"""The most that one request may send, but for artifacts."""
 
 
-async def read_body(request: Request, *, largest: int = _LARGEST_BYTES) -> bytes:
+async def read_body(request: Request, *, largest: int = LARGEST_BYTES) -> bytes:
     """The body in bytes. Raises InvalidInput as soon as more than ``largest`` bytes have come."""
     pieces, size = [], 0
     async for piece in request.stream():

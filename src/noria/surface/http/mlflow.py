@@ -29,7 +29,7 @@ from noria.surface.http import (
     mlflow_tracking,
     otlp,
 )
-from noria.surface.http.bodies import read_body
+from noria.surface.http.bodies import LARGEST_BYTES, read_body
 from noria.surface.http.guard import identity_of
 from noria.surface.http.mlflow_call import Call, Handler
 from noria.surface.http.mlflow_permissions import permit
@@ -130,7 +130,7 @@ async def _log_spans(request: Request, workspace: Workspace) -> Response:
         if not experiment_id:
             raise InvalidInput("the header x-mlflow-experiment-id is missing", remedy="Send an experiment's id.")
         encoding = headers.get("content-encoding", "")
-        found = otlp.decode(body, headers.get("content-type", ""), encoding, _LARGEST_BODY_BYTES)
+        found = otlp.decode(body, headers.get("content-type", ""), encoding, LARGEST_BYTES)
         with workspace.database.write() as tx:
             if run_id:
                 runs.get(tx, run_id)
@@ -138,7 +138,7 @@ async def _log_spans(request: Request, workspace: Workspace) -> Response:
 
     async def answer() -> bytes:
         identity_of(request).require(Permission.WRITE)
-        await asyncio.to_thread(keep, await _body(request))
+        await asyncio.to_thread(keep, await read_body(request))
         return b""
 
     return await _told(request, answer, otlp.PROTOBUF)
