@@ -126,12 +126,19 @@ class AccessSettings(_Section):
     oidc: OidcSettings | None = Field(None, description="Sign-in through an OpenID Connect issuer.")
 
 
+class WebhookSettings(_Section):
+    """Where the server's webhooks may send."""
+
+    allow_private: bool = Field(False, description="Whether a target may be this machine or in a private network.")
+
+
 class ServerSettings(_Section):
     """What a server needs to know: it may stand alone, without a project to train."""
 
     store: StoreSettings = StoreSettings()
     policies: dict[str, PolicySettings] = Field({}, description="Name pattern → policy.")
     access: AccessSettings = AccessSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     server: EndpointSettings = EndpointSettings(port=5000)
 
 

@@ -125,7 +125,7 @@ class Database:
         self._engine.dispose()
 
 
-HEAD_REVISION = "0002"
+HEAD_REVISION = "0004"
 """The newest revision under ``migrations/versions``; a test holds the two together."""
 
 

@@ -1,0 +1,43 @@
+"""Webhooks and the outbox of their deliveries."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "webhooks",
+        sa.Column("webhook_id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=256), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=False, server_default=""),
+        sa.Column("events", sa.Text(), nullable=False),
+        sa.Column("secret", sa.Text(), nullable=False, server_default=""),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("webhook_id"),
+    )
+    op.create_table(
+        "webhook_deliveries",
+        sa.Column("sequence", sa.Integer(), nullable=False),
+        sa.Column("delivery_id", sa.String(length=36), nullable=False),
+        sa.Column("webhook_id", sa.String(length=36), nullable=False),
+        sa.Column("event", sa.String(length=64), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("due_at", sa.BigInteger(), nullable=False),
+        sa.Column("claimed_by", sa.String(length=32), nullable=False, server_default=""),
+        sa.Column("claimed_until", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("settled_at", sa.BigInteger()),
+        sa.Column("reason", sa.Text(), nullable=False, server_default=""),
+        sa.ForeignKeyConstraint(["webhook_id"], ["webhooks.webhook_id"]),
+        sa.PrimaryKeyConstraint("sequence"),
+        sa.UniqueConstraint("delivery_id"),
+    )
+    op.create_index("webhook_deliveries_by_status", "webhook_deliveries", ["status", "webhook_id", "sequence"])
