@@ -22,6 +22,7 @@ from noria.store.tables import approvals, model_aliases, model_versions, registe
 from noria.tracking import logged_models, runs
 
 _PROMPT_TEXT = "mlflow.prompt.text"
+_PROMPT_SOURCE = "dummy-source"  # what MLflow's clients send for a prompt, which has no files
 _OF_RUN = re.compile(r"mlflow-artifacts:/+\d+/([0-9a-f]{32})/artifacts")
 
 
@@ -86,7 +87,8 @@ def register_source(
     if logged_model_id is not None:
         logged = logged_models.get(tx, logged_model_id)
         source, run_id = logged.artifact_uri, run_id or logged.source_run_id
-    _check_source(tx, source, run_id)
+    if not (events.is_prompt(tags or {}) and source == _PROMPT_SOURCE):
+        _check_source(tx, source, run_id)
     measured = {} if run_id is None else runs.get(tx, run_id).metrics
     new = NewVersion(
         model=model,
