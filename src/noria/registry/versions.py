@@ -78,6 +78,7 @@ def register_source(
     logged_model_id: str | None = None,
     tags: Mapping[str, str] | None = None,
     description: str = "",
+    run_link: str = "",
 ) -> ModelVersion:
     """Register what a client saved at ``source``, or as a logged model, whose files and run then count.
 
@@ -98,6 +99,7 @@ def register_source(
         metrics={key: metric.value for key, metric in measured.items() if not math.isnan(metric.value)},
         tags=tags or {},
         description=description,
+        run_link=run_link,
     )
     return register_version(tx, new, policies=policies, at=at, actor=actor)
 
@@ -281,6 +283,7 @@ def _row(new: NewVersion, number: int, semantic: str, at: datetime, actor: str) 
         "metrics": to_json(dict(new.metrics)),
         "tags": to_json(dict(new.tags)),
         "description": new.description,
+        "run_link": new.run_link,
         "created_by": actor,
         "created_at": to_millis(at),
         "updated_at": to_millis(at),
@@ -305,6 +308,7 @@ def _version(row: Row[tuple[object, ...]]) -> ModelVersion:
         metrics=cast(dict[str, float], from_json(row.metrics)),
         tags=cast(dict[str, str], from_json(row.tags)),
         description=row.description,
+        run_link=row.run_link,
         created_by=row.created_by,
         created_at=from_millis(row.created_at),
         updated_at=from_millis(row.updated_at),

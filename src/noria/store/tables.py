@@ -184,6 +184,7 @@ model_versions = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("idempotency_key", _name(), unique=True),
+    Column("run_link", Text, nullable=False, server_default="", info=ADDED),
     Index("model_versions_by_source", "source", postgresql_using="hash"),
 )
 
@@ -337,6 +338,28 @@ run_outputs = Table(
     Column("run_id", ForeignKey("runs.run_id"), primary_key=True),
     Column("model_id", String(64), primary_key=True),
     Column("step", BigInteger, nullable=False),
+)
+
+run_model_inputs = Table(
+    "run_model_inputs",
+    metadata,
+    Column("run_id", ForeignKey("runs.run_id"), primary_key=True),
+    Column("model_id", String(64), primary_key=True),
+)
+
+# What runs measured of a logged model, beside the run's own history; an empty dataset is none.
+logged_model_metrics = Table(
+    "logged_model_metrics",
+    metadata,
+    Column("model_id", String(64), primary_key=True),
+    Column("key", _name(), primary_key=True),
+    Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("run_id", String(32), primary_key=True),
+    Column("value", Float, nullable=False),
+    Column("is_nan", Integer, nullable=False),
+    Column("dataset_name", _name(500), nullable=False, server_default=""),
+    Column("dataset_digest", _name(64), nullable=False, server_default=""),
 )
 
 webhooks = Table(

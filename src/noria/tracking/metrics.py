@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Row, select, tuple_
 
 from noria.store.database import Transaction, conflict_insert
-from noria.store.tables import latest_metrics, run_metrics
-from noria.tracking.entities import Metric
+from noria.store.tables import latest_metrics, logged_model_metrics, run_metrics
+from noria.tracking.entities import Metric, ModelMetric
 
 LARGEST = 1.7976931348623157e308
 """What an infinity is kept as, like MLflow does it: SQL has none."""
@@ -30,6 +30,36 @@ def append(tx: Transaction, values: Sequence[tuple[str, Metric]]) -> None:
         if name not in newest or _age(newest[name]) <= _age(row):
             newest[name] = row
     tx.execute(into_latest, [newest[name] for name in sorted(newest)])  # in one order, so that writers never deadlock
+
+
+def append_of_models(tx: Transaction, values: Sequence[ModelMetric]) -> None:
+    """Append what runs measured of logged models; the same again, to step, time and run, is kept once."""
+    if not values:
+        return
+    rows = [
+        {
+            **_row(value.run_id, value.metric),
+            "model_id": value.model_id,
+            "dataset_name": value.dataset_name,
+            "dataset_digest": value.dataset_digest,
+        }
+        for value in values
+    ]
+    tx.execute(conflict_insert(tx.dialect.name, logged_model_metrics).on_conflict_do_nothing(), rows)
+
+
+def of_models(tx: Transaction, model_ids: Sequence[str]) -> dict[str, list[ModelMetric]]:
+    """Logged model → the newest value of each key and dataset, by key."""
+    table = logged_model_metrics
+    newest: dict[tuple[str, str, str, str], Row[Any]] = {}
+    query = select(table).where(table.c.model_id.in_(model_ids))
+    for row in tx.execute(query.order_by(table.c.key, table.c.timestamp, table.c.step, table.c.run_id.desc())):
+        newest[row.model_id, row.key, row.dataset_name, row.dataset_digest] = row
+    found: dict[str, list[ModelMetric]] = {}
+    for row in newest.values():
+        measured = ModelMetric(row.model_id, row.run_id, _metric(row), row.dataset_name, row.dataset_digest)
+        found.setdefault(row.model_id, []).append(measured)
+    return found
 
 
 @functools.cache

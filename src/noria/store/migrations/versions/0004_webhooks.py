@@ -1,4 +1,4 @@
-"""Webhooks and the outbox of their deliveries."""
+"""Webhooks and the outbox of their deliveries; metrics of logged models, logged models as inputs; links to runs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -41,3 +41,24 @@ def upgrade() -> None:
         sa.UniqueConstraint("delivery_id"),
     )
     op.create_index("webhook_deliveries_by_status", "webhook_deliveries", ["status", "webhook_id", "sequence"])
+    op.create_table(
+        "run_model_inputs",
+        sa.Column("run_id", sa.String(length=32), nullable=False),
+        sa.Column("model_id", sa.String(length=64), nullable=False),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.run_id"]),
+        sa.PrimaryKeyConstraint("run_id", "model_id"),
+    )
+    op.create_table(
+        "logged_model_metrics",
+        sa.Column("model_id", sa.String(length=64), nullable=False),
+        sa.Column("key", sa.String(length=256), nullable=False),
+        sa.Column("timestamp", sa.BigInteger(), nullable=False, autoincrement=False),
+        sa.Column("step", sa.BigInteger(), nullable=False, autoincrement=False),
+        sa.Column("run_id", sa.String(length=32), nullable=False),
+        sa.Column("value", sa.Float(), nullable=False),
+        sa.Column("is_nan", sa.Integer(), nullable=False),
+        sa.Column("dataset_name", sa.String(length=500), nullable=False, server_default=""),
+        sa.Column("dataset_digest", sa.String(length=64), nullable=False, server_default=""),
+        sa.PrimaryKeyConstraint("model_id", "key", "timestamp", "step", "run_id"),
+    )
+    op.add_column("model_versions", sa.Column("run_link", sa.Text(), nullable=False, server_default=""))
