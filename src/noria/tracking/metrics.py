@@ -49,14 +49,11 @@ def append_of_models(tx: Transaction, values: Sequence[ModelMetric]) -> None:
 
 
 def of_models(tx: Transaction, model_ids: Sequence[str]) -> dict[str, list[ModelMetric]]:
-    """Logged model → the newest value of each key and dataset, by key."""
+    """Logged model → everything that was measured of it, oldest first."""
     table = logged_model_metrics
-    newest: dict[tuple[str, str, str, str], Row[Any]] = {}
-    query = select(table).where(table.c.model_id.in_(model_ids))
-    for row in tx.execute(query.order_by(table.c.key, table.c.timestamp, table.c.step, table.c.run_id.desc())):
-        newest[row.model_id, row.key, row.dataset_name, row.dataset_digest] = row
     found: dict[str, list[ModelMetric]] = {}
-    for row in newest.values():
+    query = select(table).where(table.c.model_id.in_(model_ids))
+    for row in tx.execute(query.order_by(table.c.timestamp, table.c.step, table.c.run_id.desc(), table.c.key)):
         measured = ModelMetric(row.model_id, row.run_id, _metric(row), row.dataset_name, row.dataset_digest)
         found.setdefault(row.model_id, []).append(measured)
     return found

@@ -14,7 +14,7 @@ from noria.surface.http.mlflow_artifacts import listing
 from noria.surface.http.mlflow_call import Call, Handler, as_pairs
 from noria.surface.http.mlflow_tracking import metric_document
 from noria.tracking import logged_models, runs, search
-from noria.tracking.entities import LoggedModel, Metric, ModelMetric
+from noria.tracking.entities import LoggedModel, ModelMetric
 
 _STATUSES = ("LOGGED_MODEL_PENDING", "LOGGED_MODEL_READY", "LOGGED_MODEL_UPLOAD_FAILED")
 _ODD_NAME = re.compile(r"[/:.%\"']")
@@ -142,13 +142,9 @@ def _fields(model: LoggedModel) -> search.Fields:
         "attributes": attributes,
         "tags": model.tags,
         "params": model.params,
-        "metrics": {m.key: m.value for m in sorted(measured, key=_age) if not math.isnan(m.value)},
+        "metrics": {m.key: m.value for m in measured if not math.isnan(m.value)},
     }
     return lambda kind, key: sources.get(kind, {}).get(key)
-
-
-def _age(metric: Metric) -> tuple[int, int]:
-    return metric.timestamp_millis, metric.step
 
 
 def _metric(item: ModelMetric) -> Json:
