@@ -10,11 +10,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
+import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,9 +26,11 @@ from events.receiver import Receiver
 from noria import audit
 from noria.clock import ReplayClock, SystemClock
 from noria.config import PolicySettings
-from noria.errors import BrokenChain, Forbidden, InvalidInput, PolicyRefused
+from noria.errors import BrokenChain, Forbidden, InvalidInput, PolicyRefused, Unavailable
 from noria.events import MLFLOW_EVENTS, OWN_EVENTS, outbox
+from noria.events import post as post_module
 from noria.events.delivery import CLAIM, MOST_ATTEMPTS, Sender
+from noria.events.entities import Letter
 from noria.events.post import _embedded, _require_public
 from noria.events.samples import SAMPLES
 from noria.events.webhooks import create_webhook, delete_webhook, update_webhook
@@ -317,6 +321,31 @@ DISGUISED = ("::ffff:127.0.0.1", "64:ff9b::a00:1", "2002:7f00:1::")
 def test_no_private_address_passes_in_any_disguise(address):
     with pytest.raises(Forbidden):
         _require_public("there", ipaddress.ip_address(address))
+
+
+@contextmanager
+def dripping():
+    """A receiver that answers one byte at a time and never ends; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            with suppress(OSError), listener.accept()[0] as taken:
+                while True:
+                    taken.sendall(b"x")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_receiver_that_never_ends_is_left_in_time(scheme, monkeypatch):
+    monkeypatch.setattr(post_module, "SECONDS", 0.5)
+    with dripping() as port, pytest.raises(Unavailable):
+        letter = Letter("id", f"{scheme}://127.0.0.1:{port}/", "", "{}")
+        post_module.post(letter, at=AT, allow_private=True)
 
 
 def test_public_addresses_pass():

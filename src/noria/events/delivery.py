@@ -29,6 +29,7 @@ _FIRST_PAUSE_SECONDS = 2.0
 _LOOK_SECONDS = 1.0
 _MOST_AT_ONCE = 8
 _LAST_WORDS_SECONDS = 2.0
+_SWEEP = timedelta(hours=1)
 _log = structlog.get_logger()
 
 
@@ -40,6 +41,7 @@ class Sender:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopped = False
+        self._swept = clock.now()
         self._looking: threading.Thread | None = None
         self._sending: set[threading.Thread] = set()
 
@@ -72,7 +74,9 @@ class Sender:
             if free < 1 or not outbox.is_due(tx, now):
                 return 0
         with self._database.write() as tx:
-            outbox.forget(tx, before=now - outbox.KEPT)
+            if now - self._swept > _SWEEP:
+                outbox.forget(tx, before=now - outbox.KEPT)
+                self._swept = now
             claimed = outbox.claim(tx, at=now, until=now + CLAIM, limit=free)
         for token, letter in claimed:
             thread = threading.Thread(target=self._send, args=(token, letter), name="webhook", daemon=True)

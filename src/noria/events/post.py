@@ -59,6 +59,8 @@ def _exchange(parts: SplitResult, letter: Letter, headers: dict[str, str], *, al
     watchdog.daemon = True
     watchdog.start()
     try:
+        if isinstance(opened, ssl.SSLSocket):
+            opened.do_handshake()
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", target, letter.body.encode(), headers)
         answer = connection.getresponse()
@@ -69,7 +71,10 @@ def _exchange(parts: SplitResult, letter: Letter, headers: dict[str, str], *, al
 
 
 def _connect(parts: SplitResult, *, allow_private: bool) -> socket.socket:
-    """A connection to an address that was checked: the name is looked up once, so that it cannot change between."""
+    """A connection to an address that was checked: the name is looked up once, so that it cannot change between.
+
+    A handshake is left to whoever watches the time.
+    """
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     found = [(str(info[4][0]), int(info[4][1])) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
@@ -80,7 +85,8 @@ def _connect(parts: SplitResult, *, allow_private: bool) -> socket.socket:
     if parts.scheme == "http":
         return opened
     try:
-        return ssl.create_default_context().wrap_socket(opened, server_hostname=host)
+        context = ssl.create_default_context()
+        return context.wrap_socket(opened, server_hostname=host, do_handshake_on_connect=False)
     except BaseException:
         opened.close()
         raise
@@ -91,7 +97,9 @@ def _open(addresses: list[tuple[str, int]]) -> socket.socket:
     refused: OSError = OSError("the name has no address")
     for host, port in addresses:
         try:
-            return socket.create_connection((host, port), timeout=SECONDS / len(addresses))
+            opened = socket.create_connection((host, port), timeout=SECONDS / len(addresses))
+            opened.settimeout(SECONDS)
+            return opened
         except OSError as error:
             refused = error
     raise refused
