@@ -136,14 +136,18 @@ def _measured(api: Api) -> str:
 
 
 @check("POST /logged-models/search", "POST /runs/log-batch")
-def check_logged_model_metrics_searched_and_ordered(api: Api) -> object:
+def check_logged_model_order_by_metrics(api: Api) -> object:
     experiment, up = _measured(api), {"field_name": "metrics.auc", "ascending": True}
     seen = [_names(api, experiment, order_by=[order]) for order in (up, {**up, "ascending": False})]
     orders = [{"field_name": "metrics.nothing"}, {"field_name": "name"}]
-    seen += [_names(api, experiment, order_by=orders)]
+    return [*seen, _names(api, experiment, order_by=orders)]
+
+
+@check("POST /logged-models/search", "POST /runs/log-batch")
+def check_logged_model_filter_by_metrics_that_changed(api: Api) -> object:
+    experiment = _measured(api)
     filters = ("metrics.auc >= 0.6", "metrics.auc < 0.5", "metrics.mae <= 0.1 AND name = 'alpha'", "metrics.none > 0")
-    seen += [_names(api, experiment, filter=text, order_by=[{"field_name": "name"}]) for text in filters]
-    return seen
+    return [_names(api, experiment, filter=text, order_by=[{"field_name": "name"}]) for text in filters]
 
 
 @check("GET /logged-models/{model_id}", "POST /runs/log-batch")

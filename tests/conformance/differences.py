@@ -10,6 +10,8 @@ _CODE = "Noria names the refusal by the more telling code"
 _PRODUCTION = "Governance: what is in Production cannot vanish; archive it first"
 _EVIDENCE = "Governance: the runs that versions were registered of are their evidence"
 _SHAPE = "Noria tells more in this answer, or keeps one thing for another's name"
+_BACKSLASH = "Noria refuses a backslash in a path, whatever it is looked for"
+_NEWEST = "A filter asks for the newest value, as the order does; MLflow's takes any value there ever was"
 _PAGES = "Noria refuses a page of no results"
 
 DIFFERENCES: dict[str, str] = {
@@ -66,7 +68,8 @@ DIFFERENCES: dict[str, str] = {
     "logged_model_filter_params": _STRICT,
     "artifact_deleted_that_is_not_there": _STRICT,
     "artifact_below_a_file": _STRICT,
-    "artifact_paths_that_climb": "Noria refuses a backslash in a path, whatever it is looked for",
+    "artifact_paths_that_climb": _BACKSLASH,
+    "run_artifact_paths_that_climb": _BACKSLASH,
     "artifact_in_place_of_a_folder": _FAILS,
     # more, or less strict
     "run_without_a_start_time": "A run has started: now, when the client does not say when",
@@ -89,6 +92,7 @@ DIFFERENCES: dict[str, str] = {
     "run_filter_not": _MORE,
     "logged_model_filter_status": _MORE,
     "logged_model_order_by_params_and_tags": _MORE,
+    "logged_model_filter_by_metrics_that_changed": _NEWEST,
     "logged_model_search_limits_below_one": _PAGES,
     "model_search_limits_below_one": _PAGES,
     "alias_set_and_moved": _SHAPE,
