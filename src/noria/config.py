@@ -133,6 +133,12 @@ class AuditSettings(_Section):
     anchor_hours: float = Field(24, gt=0, description="Hours between two anchors.")
 
 
+class WebhookSettings(_Section):
+    """Where the server's webhooks may send."""
+
+    allow_private: bool = Field(False, description="Whether a target may be this machine or in a private network.")
+
+
 class ServerSettings(_Section):
     """What a server needs to know: it may stand alone, without a project to train."""
 
@@ -140,6 +146,7 @@ class ServerSettings(_Section):
     policies: dict[str, PolicySettings] = Field({}, description="Name pattern → policy.")
     access: AccessSettings = AccessSettings()
     audit: AuditSettings = AuditSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     server: EndpointSettings = EndpointSettings(port=5000)
 
 

@@ -91,6 +91,8 @@ def test_a_wrong_credential_is_refused_in_mlflows_shape(guarded, header):
         ("POST", "/registered-models/set-tag", {"name": "other", "key": "k", "value": "v"}, {"ada"}),
         ("PATCH", "/registered-models/update", {"name": "churn", "description": "d"}, {"mia", "ada"}),
         ("POST", "/registered-models/rename", {"name": "churn", "new_name": "churn"}, {"mia", "ada"}),
+        ("GET", "/webhooks", {}, {"ada"}),
+        ("POST", "/webhooks/nothing/test", {}, {"ada"}),
     ],
 )
 def test_a_role_may_do_what_it_says_and_nothing_else(guarded, method, path, body, allowed):

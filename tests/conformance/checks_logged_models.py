@@ -122,6 +122,42 @@ def check_logged_model_metrics(api: Api) -> object:
     return api.get(f"logged-models/{model}")["model"]["data"].get("metrics")
 
 
+def _measured(api: Api) -> str:
+    """The three logged models, each measured at two steps."""
+    experiment = _filled(api)
+    found = api.post("logged-models/search", experiment_ids=[experiment], order_by=[{"field_name": "name"}])
+    run = api.post("runs/create", experiment_id=experiment)["run"]["info"]["run_id"]
+    for model, (first, last) in zip(found["models"], ((0.5, 0.9), (0.8, 0.3), (0.1, 0.6)), strict=True):
+        about = {"key": "auc", "model_id": model["info"]["model_id"]}
+        values = [{**about, "value": first, "timestamp": 1, "step": 0}, {**about, "value": last, "timestamp": 2}]
+        values += [{**about, "key": "mae", "value": 1 - last, "timestamp": 3, "step": 1}]
+        api.post("runs/log-batch", run_id=run, metrics=values)
+    return experiment
+
+
+@check("POST /logged-models/search", "POST /runs/log-batch")
+def check_logged_model_order_by_metrics(api: Api) -> object:
+    experiment, up = _measured(api), {"field_name": "metrics.auc", "ascending": True}
+    seen = [_names(api, experiment, order_by=[order]) for order in (up, {**up, "ascending": False})]
+    orders = [{"field_name": "metrics.nothing"}, {"field_name": "name"}]
+    return [*seen, _names(api, experiment, order_by=orders)]
+
+
+@check("POST /logged-models/search", "POST /runs/log-batch")
+def check_logged_model_filter_by_metrics_that_changed(api: Api) -> object:
+    experiment = _measured(api)
+    filters = ("metrics.auc >= 0.6", "metrics.auc < 0.5", "metrics.mae <= 0.1 AND name = 'alpha'", "metrics.none > 0")
+    return [_names(api, experiment, filter=text, order_by=[{"field_name": "name"}]) for text in filters]
+
+
+@check("GET /logged-models/{model_id}", "POST /runs/log-batch")
+def check_logged_model_metrics_all_told(api: Api) -> object:
+    experiment = _measured(api)
+    found = api.post("logged-models/search", experiment_ids=[experiment], order_by=[{"field_name": "name"}])
+    told = [[item["key"], item["value"]] for model in found["models"] for item in model["data"]["metrics"]]
+    return sorted(told)
+
+
 _LONG = {"key": "k" * 251, "value": "x"}
 refusals(
     "logged_models",

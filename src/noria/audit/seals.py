@@ -24,6 +24,7 @@ SEALED: Sequence[Table] = (
     tables.role_grants,
     tables.api_tokens,
     tables.verdicts,
+    tables.webhooks,
 )
 """Every table whose rows only audited changes may touch."""
 

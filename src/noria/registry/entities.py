@@ -52,7 +52,8 @@ class NewVersion:
     """All that must be known to register a version.
 
     ``source`` is the folder's key below the artifact root (or a URI given by a client), ``digest`` the hash of that
-    folder, ``idempotency_key`` makes a repeated registration return the version it made the first time.
+    folder, ``run_link`` the page of a run on another server; ``idempotency_key`` makes a repeated registration return
+    the version it made the first time.
     """
 
     model: str
@@ -66,6 +67,7 @@ class NewVersion:
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
+    run_link: str = ""
     idempotency_key: str | None = None
 
 
@@ -91,6 +93,7 @@ class ModelVersion:
     created_by: str
     created_at: datetime
     updated_at: datetime
+    run_link: str = ""
 
     @property
     def label(self) -> str:

@@ -130,6 +130,7 @@ def _row(version: ModelVersion) -> dict[str, object]:
         "metrics": to_json(dict(version.metrics)),
         "tags": to_json(dict(version.tags)),
         "description": version.description,
+        "run_link": version.run_link,
         "created_by": version.created_by,
         "created_at": to_millis(version.created_at),
         "updated_at": to_millis(version.updated_at),

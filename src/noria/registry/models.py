@@ -10,7 +10,7 @@ from typing import cast
 
 from sqlalchemy import Row, delete, insert, select, update
 
-from noria import audit
+from noria import audit, events
 from noria.clock import from_millis, to_millis
 from noria.errors import AlreadyExists, Conflict, InvalidInput, NotFound, PolicyRefused
 from noria.registry.entities import RegisteredModel, Stage
@@ -57,6 +57,11 @@ def create_model(
         detail={},
         changed=[(registered_models, (name,))],
     )
+    made = {"name": name, "description": description}
+    if events.is_prompt(tags or {}):
+        events.emit(tx, "prompt.created", {**made, "tags": events.plain_tags(tags or {})}, at=at)
+    else:
+        events.emit(tx, "registered_model.created", {**made, "tags": dict(tags or {})}, at=at)
     return get_model(tx, name)
 
 
@@ -111,6 +116,8 @@ def update_model(
         detail=detail,
         changed=[(registered_models, (name,))],
     )
+    if tags is not None and events.is_prompt(before.tags):  # MLflow has no event for the tags of a plain model
+        events.emit_tags(tx, "prompt_tag", {"name": name}, before.tags, tags, at=at)
     return get_model(tx, name)
 
 
@@ -151,6 +158,8 @@ def delete_model(tx: Transaction, name: str, *, at: datetime, actor: str) -> Non
     get_model(tx, name)
     _refuse_in_production(tx, name, "deleted")
     changed = _rows_of(tx, name)
+    for alias in aliases(tx, name):
+        emit_alias_deleted(tx, name, alias, at=at)
     tx.execute(delete(model_aliases).where(model_aliases.c.model == name))
     tx.execute(delete(model_versions).where(model_versions.c.model == name))
     tx.execute(delete(registered_models).where(registered_models.c.name == name))
@@ -176,6 +185,9 @@ def set_alias(tx: Transaction, name: str, alias: str, version: int, *, at: datet
         detail=detail,
         changed=[(model_aliases, (name, alias))],
     )
+    if before != version:
+        data = {"name": name, "alias": alias, "version": str(version)}
+        events.emit(tx, f"{_alias_entity(tx, name)}.created", data, at=at)
 
 
 def delete_alias(tx: Transaction, name: str, alias: str, *, at: datetime, actor: str) -> None:
@@ -195,6 +207,12 @@ def delete_alias(tx: Transaction, name: str, alias: str, *, at: datetime, actor:
         detail=detail,
         changed=[(model_aliases, (name, alias))],
     )
+    emit_alias_deleted(tx, name, alias, at=at)
+
+
+def emit_alias_deleted(tx: Transaction, name: str, alias: str, *, at: datetime) -> None:
+    """Tell that an alias is gone, by itself or with what it pointed at."""
+    events.emit(tx, f"{_alias_entity(tx, name)}.deleted", {"name": name, "alias": alias}, at=at)
 
 
 def aliases(tx: Transaction, name: str) -> dict[str, int]:
@@ -230,6 +248,10 @@ def check_name(tx: Transaction, name: str) -> None:
         )
     if find_model(tx, name) is not None:
         raise AlreadyExists(f"registered model {name!r} exists already", remedy="Add a version to it instead.")
+
+
+def _alias_entity(tx: Transaction, name: str) -> str:
+    return "prompt_alias" if events.is_prompt(get_model(tx, name).tags) else "model_version_alias"
 
 
 def _ask_policy(name: str, policies: Policies) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import insert, select, update
 
-from noria import audit
+from noria import audit, events
 from noria.clock import from_millis, to_millis
 from noria.errors import Conflict, InvalidInput, PolicyRefused
 from noria.registry.entities import Approval, ModelVersion, Stage, Transition
@@ -114,6 +114,7 @@ def approve(
         detail=detail,
         changed=[(tables.approvals, (model, version, stage.value, actor))],
     )
+    events.emit(tx, "model_version.approved", {**_named(found), "actor": actor, **detail}, at=at)
 
 
 def approvals(tx: Transaction, model: str, version: int) -> list[Approval]:
@@ -162,6 +163,12 @@ def _move(tx: Transaction, version: ModelVersion, stage: Stage, at: datetime, ac
     changed = [(table, (version.model, version.version)), (tables.transitions, tuple(made.inserted_primary_key or ()))]
     subject = f"version:{version.label}"
     audit.append(tx, at=at, actor=actor, action="version.transition", subject=subject, detail=move, changed=changed)
+    events.emit(tx, "model_version.stage_transitioned", {**_named(version), "actor": actor, **move}, at=at)
+
+
+def _named(version: ModelVersion) -> dict[str, object]:
+    """The version, as events name it."""
+    return {"name": version.model, "version": str(version.version)}
 
 
 def request_rollback(database: Database, model: str, *, at: datetime, actor: str, reason: str) -> ModelVersion:
@@ -201,4 +208,6 @@ def request_transition(
         with database.write() as tx:
             subject = f"version:{model}@{version}"
             audit.append(tx, at=at, actor=actor, action="version.refuse", subject=subject, detail=detail)
+            data = {"name": model, "version": str(version), "actor": actor, **detail}
+            events.emit(tx, "model_version.transition_refused", data, at=at)
         raise

@@ -10,17 +10,18 @@ from typing import cast
 
 from sqlalchemy import Row, delete, func, insert, select, update
 
-from noria import audit
+from noria import audit, events
 from noria.clock import from_millis, to_millis
 from noria.errors import Conflict, InvalidInput, NotFound, PolicyRefused
 from noria.registry.entities import ModelVersion, NewVersion, Signature, Stage
-from noria.registry.models import create_model, find_model
+from noria.registry.models import create_model, emit_alias_deleted, find_model, get_model
 from noria.registry.policy import Policies
 from noria.registry.semantic import next_semantic_version
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import approvals, model_aliases, model_versions, registered_models, transitions
 from noria.tracking import logged_models, runs
 
+_PROMPT_TEXT = "mlflow.prompt.text"
 _OF_RUN = re.compile(r"mlflow-artifacts:/+\d+/([0-9a-f]{32})/artifacts")
 
 
@@ -60,6 +61,7 @@ def register_version(tx: Transaction, new: NewVersion, *, policies: Policies, at
         detail=detail,
         changed=[(model_versions, (new.model, number)), (registered_models, (new.model,))],
     )
+    _emit_created(tx, new, number, at)
     return get_version(tx, new.model, number)
 
 
@@ -79,6 +81,7 @@ def register_source(
     logged_model_id: str | None = None,
     tags: Mapping[str, str] | None = None,
     description: str = "",
+    run_link: str = "",
 ) -> ModelVersion:
     """Register what a client saved at ``source``, or as a logged model, whose files and run then count.
 
@@ -99,6 +102,7 @@ def register_source(
         metrics={key: metric.value for key, metric in measured.items() if not math.isnan(metric.value)},
         tags=tags or {},
         description=description,
+        run_link=run_link,
     )
     return register_version(tx, new, policies=policies, at=at, actor=actor)
 
@@ -182,6 +186,8 @@ def update_version(
         detail=detail,
         changed=[(model_versions, (model, version))],
     )
+    entity = "prompt_version_tag" if events.is_prompt(get_model(tx, model).tags) else "model_version_tag"
+    events.emit_tags(tx, entity, {"name": model, "version": str(version)}, before.tags, tags, at=at)
     return get_version(tx, model, version)
 
 
@@ -191,7 +197,8 @@ def delete_version(tx: Transaction, model: str, version: int, *, at: datetime, a
     if found.stage is Stage.PRODUCTION:
         raise Conflict(f"{found.label} is in Production and cannot be deleted", remedy="Archive it first.")
     pointing = select(model_aliases.c.alias).where(model_aliases.c.model == model, model_aliases.c.version == version)
-    changed: list[audit.RowKey] = [(model_aliases, (model, alias)) for alias in tx.execute(pointing).scalars()]
+    pointers = tx.execute(pointing).scalars().all()
+    changed: list[audit.RowKey] = [(model_aliases, (model, alias)) for alias in pointers]
     changed += [(model_versions, (model, version))]
     tx.execute(delete(model_aliases).where(model_aliases.c.model == model, model_aliases.c.version == version))
     tx.execute(delete(model_versions).where(model_versions.c.model == model, model_versions.c.version == version))
@@ -200,6 +207,21 @@ def delete_version(tx: Transaction, model: str, version: int, *, at: datetime, a
     audit.append(
         tx, at=at, actor=actor, action="version.delete", subject=f"version:{found.label}", detail={}, changed=changed
     )
+    for alias in pointers:
+        emit_alias_deleted(tx, model, alias, at=at)
+
+
+def _emit_created(tx: Transaction, new: NewVersion, number: int, at: datetime) -> None:
+    data: dict[str, object] = {"name": new.model, "version": str(number), "description": new.description or None}
+    tags = dict(new.tags)
+    if events.is_prompt(tags) or events.is_prompt(get_model(tx, new.model).tags):
+        template = tags.pop(_PROMPT_TEXT, None)
+        events.emit(
+            tx, "prompt_version.created", {**data, "template": template, "tags": events.plain_tags(tags)}, at=at
+        )
+    else:
+        origin = {"source": new.source, "run_id": new.run_id, "tags": tags}
+        events.emit(tx, "model_version.created", {**data, **origin}, at=at)
 
 
 def _is_placeholder(source: str, tags: Mapping[str, str]) -> bool:
@@ -269,6 +291,7 @@ def _row(new: NewVersion, number: int, semantic: str, at: datetime, actor: str) 
         "metrics": to_json(dict(new.metrics)),
         "tags": to_json(dict(new.tags)),
         "description": new.description,
+        "run_link": new.run_link,
         "created_by": actor,
         "created_at": to_millis(at),
         "updated_at": to_millis(at),
@@ -293,6 +316,7 @@ def _version(row: Row[tuple[object, ...]]) -> ModelVersion:
         metrics=cast(dict[str, float], from_json(row.metrics)),
         tags=cast(dict[str, str], from_json(row.tags)),
         description=row.description,
+        run_link=row.run_link,
         created_by=row.created_by,
         created_at=from_millis(row.created_at),
         updated_at=from_millis(row.updated_at),

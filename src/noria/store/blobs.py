@@ -38,6 +38,9 @@ class BlobStore(Protocol):
     Every method raises InvalidInput for a key that leaves the root, and Unavailable when the store cannot be reached.
     """
 
+    signs: bool
+    """Whether ``sign`` gives addresses."""
+
     def write(self, key: str, content: bytes) -> None:
         """Store ``content`` under ``key``: a reader sees the old file or the new one, never half of it."""
 
@@ -68,6 +71,8 @@ class BlobStore(Protocol):
 
 class FolderBlobs:
     """Blobs in a folder of this machine."""
+
+    signs = False
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()

@@ -136,7 +136,7 @@ class Database:
         self._engine.dispose()
 
 
-HEAD_REVISION = "0003"
+HEAD_REVISION = "0004"
 """The newest revision under ``migrations/versions``; a test holds the two together."""
 
 

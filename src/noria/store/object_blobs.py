@@ -26,6 +26,8 @@ _STREAMED_PART_BYTES = 8 * 1024 * 1024
 class ObjectBlobs:
     """Blobs below a prefix of a bucket; what is fetched is kept in a folder, by the content's own tags."""
 
+    signs = True
+
     def __init__(self, url: str, cache: Path) -> None:
         try:
             import obstore

@@ -253,6 +253,7 @@ model_versions = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("idempotency_key", _name(), unique=True),
+    Column("run_link", Text, nullable=False, server_default="", info=ADDED),
     Index("model_versions_by_source", "source", postgresql_using="hash"),
 )
 
@@ -406,4 +407,60 @@ run_outputs = Table(
     Column("run_id", ForeignKey("runs.run_id"), primary_key=True),
     Column("model_id", String(64), primary_key=True),
     Column("step", BigInteger, nullable=False),
+)
+
+run_model_inputs = Table(
+    "run_model_inputs",
+    metadata,
+    Column("run_id", ForeignKey("runs.run_id"), primary_key=True),
+    Column("model_id", String(64), primary_key=True),
+)
+
+# What runs measured of a logged model, beside the run's own history; an empty dataset is none.
+logged_model_metrics = Table(
+    "logged_model_metrics",
+    metadata,
+    Column("model_id", String(64), primary_key=True),
+    Column("key", _name(), primary_key=True),
+    Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("run_id", String(32), primary_key=True),
+    Column("value", Float, nullable=False),
+    Column("is_nan", Integer, nullable=False),
+    Column("dataset_name", _name(500), nullable=False, server_default=""),
+    Column("dataset_digest", _name(64), nullable=False, server_default=""),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("webhook_id", String(36), primary_key=True),
+    Column("name", _name(), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("events", Text, nullable=False),
+    Column("secret", Text, nullable=False, server_default=""),  # as it is: it has to sign
+    Column("status", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+# The outbox. The sequence is the order of the changes; claimed_by is the sender that has the row until claimed_until.
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("sequence", Integer, primary_key=True),
+    Column("delivery_id", String(36), nullable=False, unique=True),
+    Column("webhook_id", ForeignKey("webhooks.webhook_id"), nullable=False),
+    Column("event", String(64), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("claimed_by", String(32), nullable=False, server_default=""),
+    Column("claimed_until", BigInteger, nullable=False, server_default="0"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("settled_at", BigInteger),
+    Column("reason", Text, nullable=False, server_default=""),
+    Index("webhook_deliveries_by_status", "status", "webhook_id", "sequence"),
 )

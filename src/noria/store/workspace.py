@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from noria.config import ServerSettings
-from noria.store.blobs import open_blobs
+from noria.store.blobs import BlobStore, open_blobs
 from noria.store.database import Database
 from noria.store.keyvalue import KeyValueStore
 
@@ -29,6 +29,10 @@ class Workspace:
     def route_file(self, deployment: str) -> Path:
         """The file gateways of ``deployment`` read their route table from."""
         return self.folder / "routes" / f"{deployment}.json"
+
+    def open_anchors(self, url: str) -> BlobStore:
+        """The place of the audit chain's anchors; a relative one starts at the project's folder."""
+        return open_blobs(url, folder=self.folder / "anchors", cache=self.folder / "cache" / "anchors")
 
     def open_online(self, *, fresh: bool = False) -> KeyValueStore:
         """A handle on the online features; ``fresh`` empties them first."""

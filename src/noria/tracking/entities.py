@@ -36,6 +36,16 @@ class Metric(msgspec.Struct, frozen=True, gc=False, rename={"timestamp_millis": 
     step: int
 
 
+class ModelMetric(msgspec.Struct, frozen=True, gc=False):
+    """One measured value of a logged model, by a run and, where it said so, on a dataset."""
+
+    model_id: str
+    run_id: str
+    metric: Metric
+    dataset_name: str = ""
+    dataset_digest: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One execution: ``metrics`` holds the newest value of each key."""
@@ -54,6 +64,7 @@ class Run:
     metrics: Mapping[str, Metric]
     datasets: Sequence[Mapping[str, object]]
     model_outputs: Sequence[tuple[str, int]]
+    model_inputs: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,7 @@ class LoggedModel:
     tags: Mapping[str, str]
     created_at: datetime
     updated_at: datetime
+    metrics: Sequence[ModelMetric] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from noria.clock import from_millis, to_millis
 from noria.errors import Conflict, NotFound
 from noria.ids import ExperimentId, RunId, new_id
 from noria.store.database import Transaction, from_json, to_json
-from noria.store.tables import logged_models
-from noria.tracking import experiments
-from noria.tracking.entities import LoggedModel
+from noria.store.tables import logged_model_metrics, logged_models
+from noria.tracking import experiments, metrics
+from noria.tracking.entities import LoggedModel, ModelMetric
 
 PENDING, READY = "LOGGED_MODEL_PENDING", "LOGGED_MODEL_READY"
 
@@ -57,7 +57,7 @@ def get(tx: Transaction, model_id: str) -> LoggedModel:
     row = tx.execute(select(logged_models).where(logged_models.c.model_id == model_id)).first()
     if row is None:
         raise NotFound(f"Logged model with ID {model_id!r} not found.", remedy="Search logged models for the ids.")
-    return _logged_model(row)
+    return _logged_model(row, metrics.of_models(tx, [model_id]).get(model_id, []))
 
 
 def change(
@@ -99,16 +99,19 @@ def delete_tag(tx: Transaction, model_id: str, key: str, *, at: datetime) -> Non
 def delete(tx: Transaction, model_id: str) -> None:
     """Remove a logged model; its files stay, for versions that were registered of it. Raises NotFound."""
     get(tx, model_id)
+    tx.execute(sql_delete(logged_model_metrics).where(logged_model_metrics.c.model_id == model_id))
     tx.execute(sql_delete(logged_models).where(logged_models.c.model_id == model_id))
 
 
 def search(tx: Transaction, experiment_ids: Sequence[str]) -> list[LoggedModel]:
     """The logged models of these experiments, newest first."""
     query = select(logged_models).where(logged_models.c.experiment_id.in_(experiment_ids))
-    return [_logged_model(row) for row in tx.execute(query.order_by(logged_models.c.created_at.desc()))]
+    rows = tx.execute(query.order_by(logged_models.c.created_at.desc())).all()
+    measured = metrics.of_models(tx, [row.model_id for row in rows])
+    return [_logged_model(row, measured.get(row.model_id, [])) for row in rows]
 
 
-def _logged_model(row: Row[tuple[object, ...]]) -> LoggedModel:
+def _logged_model(row: Row[tuple[object, ...]], measured: Sequence[ModelMetric]) -> LoggedModel:
     return LoggedModel(
         row.model_id,
         ExperimentId(row.experiment_id),
@@ -121,4 +124,5 @@ def _logged_model(row: Row[tuple[object, ...]]) -> LoggedModel:
         cast(dict[str, str], from_json(row.tags)),
         from_millis(row.created_at),
         from_millis(row.updated_at),
+        measured,
     )

@@ -11,8 +11,8 @@ from sqlalchemy import ARRAY, Row, Select, bindparam, func, select, tuple_
 from sqlalchemy import column as sql_column
 
 from noria.store.database import Transaction, conflict_insert
-from noria.store.tables import latest_metrics, run_metrics
-from noria.tracking.entities import Metric
+from noria.store.tables import latest_metrics, logged_model_metrics, run_metrics
+from noria.tracking.entities import Metric, ModelMetric
 
 LARGEST = 1.7976931348623157e308
 """What an infinity is kept as, like MLflow does it: SQL has none."""
@@ -31,6 +31,33 @@ def append(tx: Transaction, values: Sequence[tuple[str, Metric]]) -> None:
     for statement, given in zip(_statements(tx.dialect.name), (rows, newest.values()), strict=True):
         ordered = sorted(given, key=_place)  # in one order, so that writers never deadlock
         tx.execute(statement, ordered if tx.dialect.name == "sqlite" else _columns(ordered))
+
+
+def append_of_models(tx: Transaction, values: Sequence[ModelMetric]) -> None:
+    """Append what runs measured of logged models; the same again, to step, time and run, is kept once."""
+    if not values:
+        return
+    rows = [
+        {
+            **_row(value.run_id, value.metric),
+            "model_id": value.model_id,
+            "dataset_name": value.dataset_name,
+            "dataset_digest": value.dataset_digest,
+        }
+        for value in values
+    ]
+    tx.execute(conflict_insert(tx.dialect.name, logged_model_metrics).on_conflict_do_nothing(), rows)
+
+
+def of_models(tx: Transaction, model_ids: Sequence[str]) -> dict[str, list[ModelMetric]]:
+    """Logged model → everything that was measured of it, oldest first."""
+    table = logged_model_metrics
+    found: dict[str, list[ModelMetric]] = {}
+    query = select(table).where(table.c.model_id.in_(model_ids))
+    for row in tx.execute(query.order_by(table.c.timestamp, table.c.step, table.c.run_id.desc(), table.c.key)):
+        measured = ModelMetric(row.model_id, row.run_id, _metric(row), row.dataset_name, row.dataset_digest)
+        found.setdefault(row.model_id, []).append(measured)
+    return found
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from noria.clock import from_millis, to_millis
 from noria.errors import Conflict, InvalidInput, NoriaError, NotFound
 from noria.ids import ExperimentId, RunId, new_id
 from noria.store.database import Transaction, conflict_insert, from_json, to_json
-from noria.store.tables import run_inputs, run_outputs, run_params, run_tags, runs
+from noria.store.tables import run_inputs, run_model_inputs, run_outputs, run_params, run_tags, runs
 from noria.tracking import experiments, metrics
 from noria.tracking.entities import Metric, Run
 
@@ -202,6 +202,12 @@ def log_dataset(
         tx.execute(insert(table).values(**row, document=to_json(document)))
 
 
+def log_model_input(tx: Transaction, run_id: str, model_id: str) -> None:
+    """Record a logged model that the run read; saying it twice changes nothing."""
+    statement = conflict_insert(tx.dialect.name, run_model_inputs).on_conflict_do_nothing()
+    tx.execute(statement, [{"run_id": run_id, "model_id": model_id}])
+
+
 def log_output(tx: Transaction, run_id: str, model_id: str, step: int) -> None:
     """Record a logged model that the run made."""
     same = (run_outputs.c.run_id == run_id, run_outputs.c.model_id == model_id)
@@ -275,6 +281,9 @@ def load(tx: Transaction, run_ids: Sequence[str]) -> list[Run]:
     outputs: dict[str, list[tuple[str, int]]] = {}
     for row in tx.execute(select(run_outputs).where(run_outputs.c.run_id.in_(run_ids))):
         outputs.setdefault(row.run_id, []).append((row.model_id, row.step))
+    models: dict[str, list[str]] = {}
+    for row in tx.execute(select(run_model_inputs).where(run_model_inputs.c.run_id.in_(run_ids))):
+        models.setdefault(row.run_id, []).append(row.model_id)
     return [
         Run(
             RunId(row.run_id),
@@ -291,6 +300,7 @@ def load(tx: Transaction, run_ids: Sequence[str]) -> list[Run]:
             latest.get(row.run_id, {}),
             inputs.get(row.run_id, []),
             outputs.get(row.run_id, []),
+            models.get(row.run_id, []),
         )
         for row in (rows[run_id] for run_id in run_ids if run_id in rows)
     ]

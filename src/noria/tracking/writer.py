@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from noria.errors import NoriaError
 from noria.store.database import Database, Transaction
 from noria.tracking import metrics, runs
-from noria.tracking.entities import Metric
+from noria.tracking.entities import Metric, ModelMetric
 
 _LARGEST_GROUP = 64
 _REFRESH_BATCHES = 1000
@@ -26,6 +26,7 @@ class Batch:
     metrics: Sequence[Metric] = ()
     params: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    of_models: Sequence[ModelMetric] = ()
 
 
 class GroupWriter:
@@ -89,6 +90,7 @@ def write_all(tx: Transaction, group: Sequence[Batch]) -> Sequence[NoriaError | 
     faults = [closed.get((batch.run_id, bool(batch.metrics))) or _fault(tx, batch) for batch in group]
     accepted = [batch for batch, fault in zip(group, faults, strict=True) if fault is None]
     metrics.append(tx, [(batch.run_id, metric) for batch in accepted for metric in batch.metrics])
+    metrics.append_of_models(tx, [value for batch in accepted for value in batch.of_models])
     return faults
 
 

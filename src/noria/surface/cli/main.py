@@ -11,7 +11,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from noria.surface.cli import access, audit, interchange, models
+from noria.surface.cli import access, audit, interchange, models, webhooks
 from noria.surface.cli.context import JsonOption, ProjectOption, clear_errors, open_workspace, out
 from noria.surface.cli.demo import demo
 from noria.surface.cli.project import init, run
@@ -30,6 +30,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(audit.app, name="audit")
 app.add_typer(access.users, name="users")
 app.add_typer(access.tokens, name="tokens")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(interchange.importing, name="import")
 app.add_typer(interchange.exporting, name="export")
 

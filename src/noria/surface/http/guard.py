@@ -21,7 +21,8 @@ from noria.ids import new_id
 from noria.surface.errors import outside, problem
 
 COOKIE = "noria_session"
-_OPEN = ("/health", "/version", "/login", "/static/")
+SERVER_INFO = ("/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info")
+_OPEN = ("/health", "/version", "/login", "/static/", *SERVER_INFO)
 _PART_UPLOAD = re.compile(r"/(ajax-)?api/2\.0/mlflow-artifacts/mpu/parts/[0-9a-f]{48}/\d+")
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 _EVERYTHING = (Grant(Role.ADMIN),)

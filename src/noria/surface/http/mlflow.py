@@ -17,6 +17,7 @@ from noria import __version__
 from noria.access import Permission
 from noria.clock import Clock
 from noria.errors import InvalidInput, NoriaError
+from noria.events.delivery import Sender
 from noria.registry import Policies
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside
@@ -27,10 +28,11 @@ from noria.surface.http import (
     mlflow_registry,
     mlflow_traces,
     mlflow_tracking,
+    mlflow_webhooks,
     otlp,
 )
 from noria.surface.http.bodies import LARGEST_BYTES, read_body
-from noria.surface.http.guard import identity_of
+from noria.surface.http.guard import SERVER_INFO, identity_of
 from noria.surface.http.mlflow_call import Call, Handler
 from noria.surface.http.mlflow_permissions import permit
 from noria.tracking import runs, spans
@@ -43,7 +45,7 @@ _PROTOCOL_VERSION = "3.17.0"
 _LARGE_BODY_BYTES = 64 * 1024  # decoded beside the event loop
 
 
-def mlflow_routes(workspace: Workspace, policies: Policies, clock: Clock) -> list[BaseRoute]:
+def mlflow_routes(workspace: Workspace, policies: Policies, clock: Clock, sender: Sender) -> list[BaseRoute]:
     """Every route of the protocol; an endpoint that is left out answers so in MLflow's error shape."""
     mlflow_tracking.prepare(workspace, clock)
 
@@ -58,6 +60,7 @@ def mlflow_routes(workspace: Workspace, policies: Policies, clock: Clock) -> lis
         **mlflow_logged_models.HANDLERS,
         **mlflow_registry.HANDLERS,
         **mlflow_traces.HANDLERS,
+        **mlflow_webhooks.handlers(sender),
     }
     writer = GroupWriter(workspace.database)
 
@@ -85,15 +88,31 @@ def mlflow_routes(workspace: Workspace, policies: Policies, clock: Clock) -> lis
         assert isinstance(route, Route)
         route.methods = None
     artifacts = mlflow_artifacts.routes(workspace, _refusal)
+    about = msgspec.json.encode(server_info(workspace))
     return [
         *hot,
         *artifacts,
+        *(Route(path, lambda _request: Response(about, media_type="application/json")) for path in SERVER_INFO),
         *routes,
         Route("/v1/traces", log_spans, methods=["POST"]),
         Route(
             "/version", lambda _request: Response(f"{_PROTOCOL_VERSION}+noria.{__version__}", media_type="text/plain")
         ),
     ]
+
+
+def server_info(workspace: Workspace) -> Mapping[str, object]:
+    """What clients ask before they choose how to upload and download; told to anyone, like MLflow's."""
+    return {
+        "store_type": "SqlStore",
+        "workspaces_enabled": False,
+        "trace_archival_enabled": False,
+        "multipart_uploads_enabled": True,
+        "multipart_downloads_enabled": workspace.artifacts.signs,
+        "presigned_upload_run_id_supported": False,
+        "presigned_upload_model_id_supported": False,
+        "features_enabled": {"gateway": False},
+    }
 
 
 async def _respond(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import mimetypes
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
@@ -17,7 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from noria.access import Permission
-from noria.errors import InvalidInput, NoriaError
+from noria.errors import InvalidInput, NoriaError, NotFound
 from noria.registry.versions import require_open
 from noria.store.blobs import BlobStore, Entry, clean_key
 from noria.store.workspace import Workspace, artifact_uri
@@ -89,6 +90,7 @@ class _Proxy:
     async def folder(self, request: Request) -> Response:
         """The entries of a folder; of a file, itself."""
         key = request.query_params.get("path", "")
+        _check_escaped(key)
         return JSONResponse({"files": await run_in_threadpool(listing, self._blobs, key)})
 
     async def file(self, request: Request) -> Response:
@@ -102,7 +104,7 @@ class _Proxy:
             await run_in_threadpool(self._check_open, key)
             await run_in_threadpool(self._blobs.delete, key)
             return JSONResponse({})
-        size, pieces = await run_in_threadpool(self._blobs.stream, key)
+        size, pieces = await run_in_threadpool(self._open, key)
         kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
         headers = {"content-length": str(size), "x-content-type-options": "nosniff"}
         return StreamingResponse(iterate_in_threadpool(pieces), media_type=kind, headers=headers)
@@ -158,6 +160,14 @@ class _Proxy:
             async for piece in iterate_in_threadpool(pieces):
                 yield piece
 
+    def _open(self, key: str) -> tuple[int, Iterable[bytes]]:
+        try:
+            return self._blobs.stream(key)
+        except NotFound:
+            if self._blobs.entries(key):
+                raise InvalidInput(f"{key!r} is a folder", remedy="List it, and download its files.") from None
+            raise
+
     def _check_upload(self, upload_id: str) -> None:
         if not _UPLOAD_ID.fullmatch(upload_id) or not self._blobs.entries(f"{_PARTS}/{upload_id}"):
             raise InvalidInput("there is no such upload", remedy="Begin one with mpu/create.")
@@ -180,10 +190,18 @@ def _document(entry: Entry, relative_to: str | None) -> dict[str, object]:
 
 
 def _key(request: Request) -> str:
+    _check_escaped(request.path_params["path"])
     key = clean_key(request.path_params["path"])
     if not key or key.split("/")[0] == _PARTS:
         raise InvalidInput(f"{key!r} is not an artifact path", remedy="Name a file below the root.")
     return key
+
+
+def _check_escaped(key: str) -> None:
+    """Raises InvalidInput for a path that climbs once it is unescaped, however often: nobody means such a name."""
+    while (plain := unquote(key)) != key:
+        key = plain
+        clean_key(key)
 
 
 def _target(folder: str, path: str) -> str:

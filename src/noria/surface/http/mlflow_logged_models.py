@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +12,9 @@ from noria.errors import InvalidInput
 from noria.store.workspace import artifact_key
 from noria.surface.http.mlflow_artifacts import listing
 from noria.surface.http.mlflow_call import Call, Handler, as_pairs
+from noria.surface.http.mlflow_tracking import metric_document
 from noria.tracking import logged_models, runs, search
-from noria.tracking.entities import LoggedModel
+from noria.tracking.entities import LoggedModel, ModelMetric
 
 _STATUSES = ("LOGGED_MODEL_PENDING", "LOGGED_MODEL_READY", "LOGGED_MODEL_UPLOAD_FAILED")
 _ODD_NAME = re.compile(r"[/:.%\"']")
@@ -23,7 +25,7 @@ _SEARCHABLE = search.Searchable(
     numbers=_TIMES,
     orders=(*_TEXTS, *_TIMES),
     kinds=("tags", "params", "metrics"),
-    ordered_kinds=("tags", "params"),
+    ordered_kinds=("tags", "params", "metrics"),
     nulls=False,
 )
 Json = Mapping[str, object]
@@ -135,12 +137,20 @@ def _fields(model: LoggedModel) -> search.Fields:
         "creation_timestamp": float(to_millis(model.created_at)),
         "last_updated_timestamp": float(to_millis(model.updated_at)),
     }
+    measured = [item.metric for item in model.metrics]
     sources: Mapping[str, Mapping[str, search.Value]] = {
         "attributes": attributes,
         "tags": model.tags,
         "params": model.params,
+        "metrics": {m.key: m.value for m in measured if not math.isnan(m.value)},
     }
     return lambda kind, key: sources.get(kind, {}).get(key)
+
+
+def _metric(item: ModelMetric) -> Json:
+    document = dict(metric_document(item.metric)) | {"model_id": item.model_id, "run_id": item.run_id}
+    of_dataset = {"dataset_name": item.dataset_name, "dataset_digest": item.dataset_digest}
+    return document | {key: value for key, value in of_dataset.items() if value}
 
 
 def _logged_model(model: LoggedModel) -> Json:
@@ -156,4 +166,7 @@ def _logged_model(model: LoggedModel) -> Json:
         "source_run_id": model.source_run_id or "",
         "tags": as_pairs(model.tags),
     }
-    return {"info": info, "data": {"params": as_pairs(model.params), "metrics": []}}
+    return {
+        "info": info,
+        "data": {"params": as_pairs(model.params), "metrics": [_metric(item) for item in model.metrics]},
+    }

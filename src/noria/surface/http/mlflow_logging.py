@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from noria.errors import InvalidInput
-from noria.tracking.entities import Metric
+from noria.tracking.entities import Metric, ModelMetric
 from noria.tracking.writer import Batch
 
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -23,6 +23,9 @@ class _Value(msgspec.Struct):
     value: float
     timestamp: _Time
     step: _Int64 = 0
+    model_id: str = ""
+    dataset_name: str = ""
+    dataset_digest: str = ""
 
 
 class _Pair(msgspec.Struct):
@@ -47,6 +50,9 @@ class _LogMetric(_OfRun, kw_only=True):
     value: float
     timestamp: _Time
     step: _Int64 = 0
+    model_id: str = ""
+    dataset_name: str = ""
+    dataset_digest: str = ""
 
 
 class _LogPair(_OfRun, kw_only=True):
@@ -62,7 +68,7 @@ class _LogBatch(_OfRun, kw_only=True):
 
 def _log_metric(body: bytes) -> Batch:
     call = _decode(body, _LogMetric)
-    return Batch(call.run, metrics=_metrics([call]))
+    return Batch(call.run, metrics=_metrics([call]), of_models=_of_models(call.run, [call]))
 
 
 def _log_param(body: bytes) -> Batch:
@@ -84,7 +90,8 @@ def _log_batch(body: bytes) -> Batch:
             remedy=f"Send at most {_MOST_METRICS} metrics, {_MOST_PAIRS} params and {_MOST_PAIRS} tags, "
             f"and {_MOST_ENTITIES} of them together.",
         )
-    return Batch(call.run, _metrics(call.metrics), _params(call.params), {tag.key: tag.value for tag in call.tags})
+    tags, of_models = {tag.key: tag.value for tag in call.tags}, _of_models(call.run, call.metrics)
+    return Batch(call.run, _metrics(call.metrics), _params(call.params), tags, of_models)
 
 
 DECODERS: Mapping[str, Decode] = {
@@ -106,6 +113,19 @@ def _decode(body: bytes, kind: Any) -> Any:
 
 def _metrics(values: Sequence[_Value | _LogMetric]) -> list[Metric]:
     return [Metric(value.key, value.value, value.timestamp, value.step) for value in values]
+
+
+def _of_models(run_id: str, values: Sequence[_Value | _LogMetric]) -> list[ModelMetric]:
+    """Of the values those that name a logged model."""
+    return (
+        [
+            ModelMetric(value.model_id, run_id, metric, value.dataset_name, value.dataset_digest)
+            for value, metric in zip(values, _metrics(values), strict=True)
+            if value.model_id
+        ]
+        if any(value.model_id for value in values)
+        else []
+    )
 
 
 def _params(pairs: Sequence[_Pair]) -> dict[str, str]:

@@ -169,6 +169,8 @@ def _log_inputs(call: Call) -> Json:
                     "the name or digest of a dataset is too long", remedy="At most 250 and 36 characters."
                 )
             runs.log_dataset(tx, _run_id(call), name, digest, document, context=_context(item))
+        for item in call.objects("models"):
+            runs.log_model_input(tx, _run_id(call), str(item.get("model_id", "")))
     return {}
 
 
@@ -217,7 +219,7 @@ def _metric_history(call: Call) -> Json:
     with call.workspace.database.read() as tx:
         runs.require_known(tx, _run_id(call))
         history = metrics.history(tx, _run_id(call), call.text("metric_key"), limit=size + 1, offset=start)
-    return {"metrics": [_metric_document(metric) for metric in history[:size]], **next_page(history, size, start)}
+    return {"metrics": [_written(metric) for metric in history[:size]], **next_page(history, size, start)}
 
 
 def _metric_history_of_runs(call: Call) -> Json:
@@ -238,13 +240,7 @@ def _metric_history_of_runs(call: Call) -> Json:
         steps = metrics.steps(tx, run_ids, key, bounds)
         chosen = metrics.thinned(steps, most)
         found = [
-            {
-                "key": key,
-                "value": "NaN" if math.isnan(metric.value) else metric.value,
-                "timestamp": metric.timestamp_millis,
-                "step": metric.step,
-                "run_id": run_id,
-            }
+            {**metric_document(metric), "run_id": run_id}
             for run_id in run_ids
             for metric in metrics.at_steps(tx, run_id, key, chosen)[:_MOST_VALUES]
         ]
@@ -338,11 +334,14 @@ def _run(run: Run) -> Json:
     return {
         "info": _run_info(run),
         "data": {
-            "metrics": [_metric_document(metric) for metric in run.metrics.values()],
+            "metrics": [_written(metric) for metric in run.metrics.values()],
             "params": as_pairs(run.params),
             "tags": as_pairs(run.tags),
         },
-        "inputs": {"dataset_inputs": [_dataset_input(item) for item in run.datasets]},
+        "inputs": {
+            "dataset_inputs": [_dataset_input(item) for item in run.datasets],
+            "model_inputs": [{"model_id": model} for model in run.model_inputs],
+        },
         "outputs": {"model_outputs": [{"model_id": model, "step": step} for model, step in run.model_outputs]},
     }
 
@@ -367,7 +366,16 @@ def _run_info(run: Run) -> Json:
     return info if run.ended_at is None else info | {"end_time": to_millis(run.ended_at)}
 
 
-def _metric_document(metric: Metric) -> Metric | Json:
-    if not math.isnan(metric.value):
-        return metric
-    return {"key": metric.key, "value": "NaN", "timestamp": metric.timestamp_millis, "step": metric.step}
+def metric_document(metric: Metric) -> Json:
+    """A metric as the protocol writes it."""
+    return {
+        "key": metric.key,
+        "value": "NaN" if math.isnan(metric.value) else metric.value,
+        "timestamp": metric.timestamp_millis,
+        "step": metric.step,
+    }
+
+
+def _written(metric: Metric) -> Metric | Json:
+    """What encodes to the metric's document; of the many that a history has, most are it already."""
+    return metric_document(metric) if math.isnan(metric.value) else metric

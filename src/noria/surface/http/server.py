@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -9,9 +14,11 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from noria.access import Authenticator
+from noria.audit.anchors import anchor
 from noria.clock import Clock, SystemClock
-from noria.config import ServerSettings
+from noria.config import AuditSettings, ServerSettings
 from noria.errors import NoriaError
+from noria.events.delivery import Sender
 from noria.registry import Policies
 from noria.store.workspace import Workspace
 from noria.surface.console.pages import STATIC
@@ -22,20 +29,58 @@ from noria.surface.http.api import PREFIX, LazyApi
 from noria.surface.http.guard import Guard
 from noria.surface.http.mlflow import mlflow_routes
 
+_TEND_SECONDS = 30
+_log = structlog.get_logger()
+
 
 def create_app(workspace: Workspace, settings: ServerSettings, clock: Clock | None = None) -> Guard:
     """The ASGI application. Handlers that touch SQL are synchronous: Starlette runs them in threads."""
     clock, policies = clock or SystemClock(), Policies.from_settings(settings.policies)
     authenticator = Authenticator(workspace.database, clock) if settings.access.enabled else None
+    sender = Sender(workspace.database, clock, allow_private=settings.webhooks.allow_private)
     routes: list[BaseRoute] = [
         Mount(PREFIX, LazyApi(workspace, policies, clock)),
-        *mlflow_routes(workspace, policies, clock),
+        *mlflow_routes(workspace, policies, clock, sender),
         *console_routes(workspace.database),
         *(sign_in_routes(workspace.database, settings.access, authenticator, clock) if authenticator else []),
         Mount("/static", StaticFiles(directory=STATIC)),
         Route("/health", _health),
     ]
-    return Guard(Starlette(routes=routes, exception_handlers={NoriaError: _refuse}), authenticator)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        beside = [asyncio.create_task(_tend(sender))]
+        if settings.audit.anchors:
+            beside.append(asyncio.create_task(_anchor(workspace, settings.audit)))
+        yield
+        for task in beside:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await asyncio.to_thread(sender.stop)
+
+    return Guard(Starlette(routes=routes, exception_handlers={NoriaError: _refuse}, lifespan=lifespan), authenticator)
+
+
+async def _tend(sender: Sender) -> None:
+    """Begin to send when there are webhooks; another server of the same database may have made the first."""
+    while True:
+        try:
+            await asyncio.to_thread(sender.start)
+        except NoriaError as error:
+            _log.warning("webhooks_not_read", reason=str(error))
+        await asyncio.sleep(_TEND_SECONDS)
+
+
+async def _anchor(workspace: Workspace, settings: AuditSettings) -> None:
+    """Keep an anchor now and every so many hours; a chain that does not verify is said in the log, every time."""
+    while True:
+        try:
+            kept = await asyncio.to_thread(anchor, workspace.database, workspace.open_anchors(settings.anchors))
+            _log.info("audit_chain_anchored", entries=kept.entries, head=kept.head)
+        except NoriaError as error:
+            _log.error("audit_chain_not_anchored", reason=str(error))
+        await asyncio.sleep(settings.anchor_hours * 3600)
 
 
 def _health(_request: Request) -> Response:
