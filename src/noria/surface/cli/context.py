@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from noria.clock import iso
-from noria.config import CONFIG_FILE, Settings, load_server_settings, load_settings, nearest_project
+from noria.config import CONFIG_FILE, ServerSettings, Settings, load_server_settings, load_settings, nearest_project
 from noria.errors import InvalidConfig, NoriaError, Unavailable
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside, problem
@@ -58,10 +58,16 @@ def open_workspace(given: Path | None) -> tuple[Path, Settings, Workspace]:
     return folder, settings, Workspace(folder, settings)
 
 
-def open_records(given: Path | None) -> Workspace:
-    """The state alone: of a project, or where there is none, of the database that NORIA_STORE__DATABASE names."""
+def open_governed(given: Path | None) -> tuple[ServerSettings, Workspace]:
+    """Settings and state: of a project, or where there is none, of the database that NORIA_STORE__DATABASE names."""
     folder = Path.cwd() if given is None and os.environ.get(STORE_VARIABLE) else find_project(given)
-    return Workspace(folder, load_server_settings(folder))
+    settings = load_server_settings(folder)
+    return settings, Workspace(folder, settings)
+
+
+def open_records(given: Path | None) -> Workspace:
+    """The state alone, as ``open_governed`` finds it."""
+    return open_governed(given)[1]
 
 
 def actor() -> str:

@@ -11,7 +11,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from noria.surface.cli import access, audit, interchange, models
+from noria.surface.cli import access, audit, interchange, models, upkeep
 from noria.surface.cli.context import JsonOption, ProjectOption, clear_errors, open_workspace, out
 from noria.surface.cli.demo import demo
 from noria.surface.cli.project import init, run
@@ -26,6 +26,7 @@ app.command()(run)
 app.command()(up)
 app.command()(serve)
 app.command()(server)
+models.app.command()(upkeep.cleanup)
 app.add_typer(models.app, name="models")
 app.add_typer(audit.app, name="audit")
 app.add_typer(access.users, name="users")
