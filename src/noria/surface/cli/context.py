@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
@@ -124,3 +124,32 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return "" if value is None else str(value)
+
+
+def show_sections(document: Mapping[str, object], *, as_json: bool) -> None:
+    """Print a document of named sections as indented lines, or as JSON."""
+    if as_json:
+        print(json.dumps(document, default=str))
+        return
+    for section, content in document.items():
+        out.print(f"[bold]{section}[/bold]")
+        for line in _lines(content):
+            out.print(f"  {line}", markup=False, highlight=False)
+
+
+def _lines(content: object) -> Iterator[str]:
+    """A section's values, one a line; lists are indented below their name."""
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            if isinstance(value, list):
+                yield f"{name}:"
+                yield from (f"  {item}" for item in value)
+            elif isinstance(value, Mapping):
+                yield f"{name}: " + ", ".join(f"{key} = {item}" for key, item in value.items())
+            else:
+                yield f"{name}: {'unknown' if value is None else value}"
+    elif isinstance(content, list):
+        for item in content:
+            yield ", ".join(f"{key}: {value}" for key, value in item.items()) if isinstance(item, dict) else str(item)
+    else:
+        yield "unknown" if content is None else str(content)
