@@ -14,6 +14,7 @@ from noria.surface.cli.context import JsonOption, ProjectOption, clear_errors, o
 from noria.surface.cli.demo import demo
 from noria.surface.cli.project import init, run
 from noria.surface.cli.servers import serve, server, up
+from noria.surface.cli.sweep import sweep
 
 app = typer.Typer(
     name="noria", no_args_is_help=True, add_completion=False, help="Production machine learning as one audited loop."
@@ -24,6 +25,7 @@ app.command()(run)
 app.command()(up)
 app.command()(serve)
 app.command()(server)
+app.command()(sweep)
 for command in (upkeep.lineage, upkeep.artifacts, upkeep.tag, upkeep.alias, upkeep.delete, upkeep.cleanup):
     models.app.command()(command)
 app.add_typer(models.app, name="models")
