@@ -118,6 +118,15 @@ def test_what_is_no_search_space_is_told(folder, space):
         nt.sweep(sweep_objectives.slow, search_space=space)
 
 
+def test_over_http_runs_go_to_the_server_and_the_study_stays_here(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nt.set_tracking_uri(server)
+    best = nt.sweep(sweep_objectives.parabola, trials=3)
+    assert len(children(best)) == 3 and nt.get_run(best.run_id).status == "FINISHED"
+    assert (tmp_path / "noria-sweeps.db").is_file()
+    nt.set_tracking_uri(None)
+
+
 def test_the_study_lies_in_postgresql_beside_our_tables(folder, new_database_url, monkeypatch):
     url = new_database_url("postgresql")
     monkeypatch.setenv("NORIA_STORE__DATABASE", url)

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from noria.tracking.client import log_metric, log_params, set_tags
 from noria.tracking.session import end_run, set_tracking_uri, start_run
-from noria.tracking.sweep_storage import open_storage
+from noria.tracking.sweep_storage import open_storage, sampler_of
 
 _LONGEST_ERROR = 5000
 _RUN = "noria.run_id"
@@ -127,9 +127,8 @@ class _Trials:
         set_tracking_uri(task["uri"])
         self._task = task
         self._objective = task["objective"]
-        sampler = optuna.samplers.TPESampler(seed=task["seed"] + os.getpid(), constant_liar=True)
         self._study = optuna.load_study(
-            study_name=task["study_name"], storage=open_storage(task["storage"]), sampler=sampler, pruner=task["pruner"]
+            study_name=task["study_name"], storage=open_storage(task["storage"]), pruner=task["pruner"]
         )
 
     def run(self, number: int) -> None:
@@ -137,6 +136,7 @@ class _Trials:
         import optuna
 
         states = optuna.trial.TrialState
+        self._study.sampler = self._task["sampler"] or sampler_of(self._task["seed"] + number)
         trial = _reporting(self._study, number, self._task["metric"])
         start_run(trial.user_attrs[_RUN])
         try:

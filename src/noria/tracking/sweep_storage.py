@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
     from optuna.storages import RDBStorage
 
 
@@ -48,3 +49,14 @@ def used_here(storage: RDBStorage) -> Iterator[None]:
         yield
     finally:
         storage.remove_session()
+
+
+def sampler_of(seed: int) -> BaseSampler:
+    """The sampler of sweeps that name none: it takes trials still running for poor ones, so that workers spread."""
+    import warnings
+
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls this experimental
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)

@@ -18,7 +18,7 @@ from noria.errors import Conflict, InvalidInput, NoriaError
 from noria.tracking.session import active_run, backend, current_experiment, set_experiment
 from noria.tracking.source import source_tags, user
 from noria.tracking.sweep_process import Worker
-from noria.tracking.sweep_storage import open_storage, used_here
+from noria.tracking.sweep_storage import open_storage, sampler_of, used_here
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -93,10 +93,10 @@ def sweep(
             seed=seed,
             storage=storage or _storage_of(backend().uri),
             experiment_id=current_experiment(),
+            sampler=sampler,
             pruner=pruner,
         ),
         direction,
-        sampler,
     )
     return leader.run(workers, progress)
 
@@ -113,6 +113,7 @@ class _Plan:
     seed: int
     storage: str
     experiment_id: str
+    sampler: BaseSampler | None
     pruner: BasePruner | None
 
     @property
@@ -124,7 +125,7 @@ class _Plan:
 class _Leader:
     """Hands out trials. The study is used under a lock: each worker has a thread of its own here."""
 
-    def __init__(self, plan: _Plan, direction: Direction, sampler: BaseSampler | None) -> None:
+    def __init__(self, plan: _Plan, direction: Direction) -> None:
         import optuna
 
         self._plan = plan
@@ -139,9 +140,10 @@ class _Leader:
             study_name=plan.study_name,
             direction=direction,
             load_if_exists=True,
-            sampler=sampler or _default_sampler(plan.seed),
             pruner=plan.pruner,
         )
+        begun = len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = plan.sampler or sampler_of(plan.seed + begun)  # going on, it must not draw the same again
 
     def run(self, workers: int, progress: bool | None) -> SweepResult:
         """Lead the sweep to its end. Interrupted, it ends as KILLED and can be gone on with."""
@@ -250,6 +252,7 @@ class _Leader:
             "study_name": plan.study_name,
             "metric": plan.metric,
             "seed": plan.seed,
+            "sampler": plan.sampler,
             "pruner": plan.pruner,
             "uri": self._backend.uri,
         }
@@ -332,12 +335,6 @@ def _storage_of(uri: str) -> str:
     workspace = Workspace(Path(uri), load_settings(Path(uri)))
     workspace.database.close()
     return workspace.database.url
-
-
-def _default_sampler(seed: int) -> BaseSampler:
-    import optuna
-
-    return optuna.samplers.TPESampler(seed=seed)
 
 
 def _distributions(space: Mapping[str, Any]) -> dict[str, Any]:
