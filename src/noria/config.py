@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from noria.errors import InvalidConfig
+from noria.policy_file import PATTERN, read_policy_file
 
 CONFIG_FILE = "noria.toml"
 _PREFIX = "NORIA_"
@@ -50,8 +51,14 @@ class ModelSettings(_Section):
     trials: int = Field(6, ge=1, description="Optuna trials; 1 means the defaults of search_space.")
 
 
+class RegistrySettings(_Section):
+    """Where policies come from besides this file."""
+
+    policy_file: str = Field("", description="YAML file with a policy for every model that no policy here names.")
+
+
 class StageRuleSettings(_Section):
-    """What a version needs to enter one stage."""
+    """What a version needs to enter one stage, or for one move."""
 
     required_tags: list[str] = Field([], description="Tags the version must carry.")
     required_metrics: list[str] = Field(
@@ -70,11 +77,21 @@ class PolicySettings(_Section):
     stages: dict[Literal["Staging", "Production", "Archived"], StageRuleSettings] = Field(
         {}, description="Stage entered → what it needs."
     )
+    moves: dict[str, StageRuleSettings] = Field(
+        {}, description="Move, such as 'Staging -> Production' → what it needs, on top of its stage's rule."
+    )
     transitions: list[str] = Field([], description="Moves allowed, such as 'Staging -> Production'; empty: all.")
     name_pattern: str = Field("", description="Regular expression a new model's whole name must match.")
+    name_max_length: int = Field(0, ge=0, description="Characters a new model's name may have; 0: up to 250.")
     max_versions: int = Field(0, ge=0, description="Versions a model may have; 0: any number.")
     failed_runs: bool = Field(False, description="Whether a version may come from a failed or killed run.")
     own_approval: bool = Field(True, description="Whether who registered a version may approve it.")
+    retention_days: int = Field(
+        0, ge=0, description="Days after which `noria models cleanup` deletes versions of archive_stages; 0: never."
+    )
+    archive_stages: list[Literal["None", "Staging", "Archived"]] = Field(
+        [], description="Stages whose versions are deleted after retention_days."
+    )
 
 
 class MonitorSettings(_Section):
@@ -143,6 +160,7 @@ class ServerSettings(_Section):
     """What a server needs to know: it may stand alone, without a project to train."""
 
     store: StoreSettings = StoreSettings()
+    registry: RegistrySettings = RegistrySettings()
     policies: dict[str, PolicySettings] = Field({}, description="Name pattern → policy.")
     access: AccessSettings = AccessSettings()
     audit: AuditSettings = AuditSettings()
@@ -179,7 +197,7 @@ def load_settings(folder: Path, environment: Mapping[str, str] = os.environ) -> 
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path} is not valid TOML: {error}", remedy="Mend the line it names.") from error
-    return _validated(Settings, document, environment, path)
+    return _with_policy_file(_validated(Settings, document, environment, path), path)
 
 
 def load_server_settings(
@@ -192,7 +210,11 @@ def load_server_settings(
     Raises InvalidConfig as load_settings does.
     """
     path = folder / CONFIG_FILE
-    found = load_settings(folder, environment) if path.is_file() else _validated(ServerSettings, {}, environment, path)
+    found: ServerSettings = (
+        load_settings(folder, environment)
+        if path.is_file()
+        else _with_policy_file(_validated(ServerSettings, {}, environment, path), path)
+    )
     document = found.model_dump(include=set(ServerSettings.model_fields))
     for section, values in (given or {}).items():
         document[section] |= values
@@ -214,6 +236,23 @@ def _validated(kind: type[_S], document: dict[str, Any], environment: Mapping[st
             details=findings,
             remedy="The settings are described in docs/reference/settings.md.",
         ) from error
+
+
+def _with_policy_file(settings: _S, path: Path) -> _S:
+    """``settings`` with the policy of its policy file last, so that every other pattern comes before it."""
+    name = settings.registry.policy_file
+    if not name:
+        return settings
+    file = path.parent / name
+    if PATTERN in settings.policies:
+        raise InvalidConfig(
+            f"{path} has a policy for {PATTERN!r}, and so has its policy file {file}",
+            remedy="Keep one: give the one in noria.toml a more specific pattern, or remove registry.policy_file.",
+        )
+    kind = type(settings)
+    document = settings.model_dump()
+    document["policies"][PATTERN] = read_policy_file(file)
+    return _validated(kind, document, {}, file)
 
 
 def _overrides(environment: Mapping[str, str]) -> Iterator[tuple[list[str], object]]:
@@ -249,7 +288,7 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         if section is Settings and part == "policies":
             section = PolicySettings
-        elif section is PolicySettings and part in ("Staging", "Production", "Archived"):
+        elif section is PolicySettings and (part in ("Staging", "Production", "Archived") or "->" in str(part)):
             section = StageRuleSettings
         elif section is not None and str(part) in section.model_fields:
             annotation = section.model_fields[str(part)].annotation

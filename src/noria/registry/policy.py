@@ -68,7 +68,7 @@ class MetricCondition:
 
 @dataclass(frozen=True, slots=True)
 class StageRule:
-    """What a version needs to enter one stage."""
+    """What a version needs to enter one stage, or for one move."""
 
     required_tags: Sequence[str] = ()
     required_metrics: Sequence[MetricCondition] = ()
@@ -78,7 +78,7 @@ class StageRule:
 
     @classmethod
     def from_settings(cls, settings: StageRuleSettings) -> StageRule:
-        """One stage's rule as noria.toml has it. Raises InvalidConfig for what is no metric condition."""
+        """A rule as noria.toml has it. Raises InvalidConfig for what is no metric condition."""
         return cls(
             required_tags=tuple(settings.required_tags),
             required_metrics=tuple(MetricCondition.parse(text) for text in settings.required_metrics),
@@ -88,17 +88,28 @@ class StageRule:
         )
 
 
+Move = tuple[Stage | None, Stage]
+"""From one stage to another; from None: from any."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rules of the models whose name matches ``pattern`` (a shell pattern)."""
+    """The rules of the models whose name matches ``pattern`` (a shell pattern).
+
+    Every rule whose move is the one asked for must hold. Versions in one of ``archive_stages`` are deleted once they
+    are ``retention_days`` old (0: never), when someone cleans up.
+    """
 
     pattern: str
-    rules: Mapping[Stage, StageRule] = field(default_factory=dict)
-    transitions: Sequence[tuple[str, str]] = ()
+    rules: Mapping[Move, StageRule] = field(default_factory=dict)
+    transitions: Sequence[tuple[Stage, Stage]] = ()
     name_pattern: str = ""
+    name_max_length: int = 0
     max_versions: int = 0
     failed_runs: bool = False
     own_approval: bool = True
+    retention_days: int = 0
+    archive_stages: Sequence[Stage] = ()
 
     @classmethod
     def from_settings(cls, pattern: str, settings: PolicySettings) -> Policy:
@@ -107,16 +118,22 @@ class Policy:
             re.compile(settings.name_pattern)
         except re.error as error:
             raise InvalidConfig(
-                f"{settings.name_pattern!r} is not a regular expression: {error}", remedy="Mend name_pattern."
+                f"{settings.name_pattern!r} is not a regular expression: {error}",
+                remedy="Mend name_pattern (naming_convention.pattern of a policy file).",
             ) from None
+        rules: dict[Move, StageRuleSettings] = {(None, Stage(stage)): rule for stage, rule in settings.stages.items()}
+        rules |= {_move(text): rule for text, rule in settings.moves.items()}
         return cls(
             pattern,
-            {Stage(stage): StageRule.from_settings(rule) for stage, rule in settings.stages.items()},
-            tuple(_move(text) for text in settings.transitions),
-            settings.name_pattern,
-            settings.max_versions,
-            settings.failed_runs,
-            settings.own_approval,
+            rules={move: StageRule.from_settings(rule) for move, rule in rules.items()},
+            transitions=tuple(_move(text) for text in settings.transitions),
+            name_pattern=settings.name_pattern,
+            name_max_length=settings.name_max_length,
+            max_versions=settings.max_versions,
+            failed_runs=settings.failed_runs,
+            own_approval=settings.own_approval,
+            retention_days=settings.retention_days,
+            archive_stages=tuple(Stage(stage) for stage in settings.archive_stages),
         )
 
     def unmet(
@@ -128,13 +145,20 @@ class Policy:
         production: ModelVersion | None = None,
     ) -> list[str]:
         """Every condition of a move that does not hold, one sentence each; ``production`` is what it is compared to."""
-        return [*self._forbidden(version, stage), *self._missing(version, stage, approvals, reason, production)]
+        found = list(self._forbidden(version, stage))
+        for move in ((None, stage), (version.stage, stage)):
+            if (rule := self.rules.get(move)) is not None:
+                found += self._missing(rule, version, stage, approvals, reason, production)
+        return list(dict.fromkeys(found))  # two rules may miss the same
 
     def unmet_by_name(self, model: str) -> list[str]:
         """Why a model may not be called so."""
-        if not self.name_pattern or re.fullmatch(self.name_pattern, model):
-            return []
-        return [f"the name {model!r} does not match {self.name_pattern!r}"]
+        found = []
+        if self.name_pattern and not re.fullmatch(self.name_pattern, model):
+            found.append(f"the name {model!r} does not match {self.name_pattern!r}")
+        if self.name_max_length and len(model) > self.name_max_length:
+            found.append(f"the name {model!r} has {len(model)} characters, at most {self.name_max_length} are allowed")
+        return found
 
     def unmet_by_registration(self, model: str, *, versions: int, run_status: str | None) -> list[str]:
         """Every condition of one more version that does not hold."""
@@ -146,19 +170,19 @@ class Policy:
         return found
 
     def _forbidden(self, version: ModelVersion, stage: Stage) -> Iterator[str]:
-        if self.transitions and (version.stage.value, stage.value) not in self.transitions:
+        if self.transitions and (version.stage, stage) not in self.transitions:
             allowed = ", ".join(f"{before} → {after}" for before, after in self.transitions)
             yield f"the move {version.stage} → {stage} is not allowed; allowed are {allowed}"
 
     def _missing(
         self,
+        rule: StageRule,
         version: ModelVersion,
         stage: Stage,
         approvals: Sequence[Approval],
         reason: str,
         production: ModelVersion | None,
     ) -> Iterator[str]:
-        rule = self.rules.get(stage, StageRule())
         for tag in rule.required_tags:
             if tag not in version.tags:
                 yield f"tag {tag!r} is missing"
@@ -178,14 +202,14 @@ class Policy:
             yield "a reason is required"
 
 
-def _move(text: str) -> tuple[str, str]:
+def _move(text: str) -> tuple[Stage, Stage]:
     names = {stage.value for stage in Stage}
     before, _, after = (part.strip() for part in text.partition("->"))
     if before not in names or after not in names:
         raise InvalidConfig(
             f"{text!r} is not a move", remedy=f"Write 'Staging -> Production', of {', '.join(sorted(names))}."
         )
-    return before, after
+    return Stage(before), Stage(after)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,24 @@ def roll_back(tx: Transaction, model: str, *, at: datetime, actor: str, reason: 
     No policy is asked: the version was let into Production before. Versions that were themselves rolled back are
     passed over. Raises Conflict when there is nothing to go back to.
     """
+    current = version_in_stage(tx, model, Stage.PRODUCTION)
+    target = rollback_target(tx, model)
+    if current is None or target is None:
+        raise Conflict(
+            f"model {model!r} has no earlier version in Production to go back to",
+            remedy=f"`noria models history {model}` shows which versions were there.",
+        )
+    _move(tx, current, Stage.ARCHIVED, at, actor, f"rolled back to version {target}: {reason}")
+    previous = get_version(tx, model, target)
+    _move(tx, previous, Stage.PRODUCTION, at, actor, f"rolled back from version {current.version}: {reason}")
+    return get_version(tx, model, previous.version)
+
+
+def rollback_target(tx: Transaction, model: str) -> int | None:
+    """The version a rollback would put back, or None.
+
+    That is the last one in Production before the one there; those that were rolled back or deleted are passed over.
+    """
     line: list[int] = []
     for move in history(tx, model):
         if move.to_stage is Stage.PRODUCTION:
@@ -76,15 +94,7 @@ def roll_back(tx: Transaction, model: str, *, at: datetime, actor: str, reason: 
     there = {version.version for version in list_versions(tx, model)}
     current = version_in_stage(tx, model, Stage.PRODUCTION)
     earlier = [number for number in line if number in there and (current is None or number != current.version)]
-    if current is None or not earlier:
-        raise Conflict(
-            f"model {model!r} has no earlier version in Production to go back to",
-            remedy=f"`noria models history {model}` shows which versions were there.",
-        )
-    _move(tx, current, Stage.ARCHIVED, at, actor, f"rolled back to version {earlier[-1]}: {reason}")
-    previous = get_version(tx, model, earlier[-1])
-    _move(tx, previous, Stage.PRODUCTION, at, actor, f"rolled back from version {current.version}: {reason}")
-    return get_version(tx, model, previous.version)
+    return earlier[-1] if earlier else None
 
 
 def approve(

@@ -191,7 +191,7 @@ def update_version(
     return get_version(tx, model, version)
 
 
-def delete_version(tx: Transaction, model: str, version: int, *, at: datetime, actor: str) -> None:
+def delete_version(tx: Transaction, model: str, version: int, *, at: datetime, actor: str, reason: str = "") -> None:
     """Remove a version and the aliases on it. Raises Conflict while it is in Production."""
     found = get_version(tx, model, version)
     if found.stage is Stage.PRODUCTION:
@@ -204,8 +204,15 @@ def delete_version(tx: Transaction, model: str, version: int, *, at: datetime, a
     tx.execute(delete(model_versions).where(model_versions.c.model == model, model_versions.c.version == version))
     if found.run_id is not None:
         _release_run(tx, found.run_id)
+    detail = {"stage": found.stage.value, "source": found.source, "digest": found.digest, "reason": reason}
     audit.append(
-        tx, at=at, actor=actor, action="version.delete", subject=f"version:{found.label}", detail={}, changed=changed
+        tx,
+        at=at,
+        actor=actor,
+        action="version.delete",
+        subject=f"version:{found.label}",
+        detail=detail,
+        changed=changed,
     )
     for alias in pointers:
         emit_alias_deleted(tx, model, alias, at=at)

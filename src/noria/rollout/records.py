@@ -13,6 +13,7 @@ from noria import audit
 from noria.clock import from_millis, to_millis
 from noria.ids import derived_id
 from noria.rollout.canary import Decision
+from noria.rollout.routes import current_routes
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import rollout_decisions, rollouts, route_tables
 
@@ -169,6 +170,17 @@ def list_deployments(tx: Transaction) -> list[str]:
     """The names of all deployments that ever had a route."""
     names = select(route_tables.c.deployment).distinct().order_by(route_tables.c.deployment)
     return list(tx.execute(names).scalars())
+
+
+def serving_versions(tx: Transaction) -> set[tuple[str, int]]:
+    """(model, version) of all that take traffic now, or take part in a rollout under way."""
+    found: set[tuple[str, int]] = set()
+    for deployment in list_deployments(tx):
+        routes = current_routes(tx, deployment)
+        found |= {(variant.model, variant.version) for variant in routes.variants} if routes is not None else set()
+        if (rollout := running_rollout(tx, deployment)) is not None:
+            found |= {(rollout.model, rollout.champion), (rollout.model, rollout.challenger)}
+    return found
 
 
 def _moved(rollout: Rollout, decision: Decision, at: datetime) -> dict[str, object]:

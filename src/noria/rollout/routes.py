@@ -114,6 +114,13 @@ def route_revision(tx: Transaction, deployment: str, revision: int) -> RouteTabl
     return None if row is None else _table(row)
 
 
+def routes_with(tx: Transaction, model: str, version: int) -> list[RouteTable]:
+    """Every route table that gave a version traffic, by deployment and revision."""
+    query = select(route_tables).order_by(route_tables.c.deployment, route_tables.c.revision)
+    tables = (_table(row) for row in tx.execute(query))
+    return [table for table in tables if any((v.model, v.version) == (model, version) for v in table.variants)]
+
+
 def publish(table: RouteTable, path: Path) -> None:
     """Put the table where gateways read it: a file, swapped whole; one that says the same is left alone."""
     document = {

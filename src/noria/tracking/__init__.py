@@ -45,6 +45,7 @@ from noria.tracking.session import (
     set_tracking_uri,
     start_run,
 )
+from noria.tracking.sweeps import SweepResult, sweep
 
 __all__ = [
     "ActiveRun",
@@ -53,6 +54,7 @@ __all__ = [
     "LoggedModelInfo",
     "RegisteredVersion",
     "Runs",
+    "SweepResult",
     "active_run",
     "download_artifacts",
     "end_run",
@@ -82,5 +84,6 @@ __all__ = [
     "set_tracking_uri",
     "set_version_tag",
     "start_run",
+    "sweep",
     "transition_stage",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from noria.clock import iso
-from noria.config import CONFIG_FILE, Settings, load_server_settings, load_settings, nearest_project
+from noria.config import CONFIG_FILE, ServerSettings, Settings, load_server_settings, load_settings, nearest_project
 from noria.errors import InvalidConfig, NoriaError, Unavailable
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside, problem
@@ -58,10 +58,16 @@ def open_workspace(given: Path | None) -> tuple[Path, Settings, Workspace]:
     return folder, settings, Workspace(folder, settings)
 
 
-def open_records(given: Path | None) -> Workspace:
-    """The state alone: of a project, or where there is none, of the database that NORIA_STORE__DATABASE names."""
+def open_governed(given: Path | None) -> tuple[ServerSettings, Workspace]:
+    """Settings and state: of a project, or where there is none, of the database that NORIA_STORE__DATABASE names."""
     folder = Path.cwd() if given is None and os.environ.get(STORE_VARIABLE) else find_project(given)
-    return Workspace(folder, load_server_settings(folder))
+    settings = load_server_settings(folder)
+    return settings, Workspace(folder, settings)
+
+
+def open_records(given: Path | None) -> Workspace:
+    """The state alone, as ``open_governed`` finds it."""
+    return open_governed(given)[1]
 
 
 def actor() -> str:
@@ -118,3 +124,32 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return "" if value is None else str(value)
+
+
+def show_sections(document: Mapping[str, object], *, as_json: bool) -> None:
+    """Print a document of named sections as indented lines, or as JSON."""
+    if as_json:
+        print(json.dumps(document, default=str))
+        return
+    for section, content in document.items():
+        out.print(f"[bold]{section}[/bold]")
+        for line in _lines(content):
+            out.print(f"  {line}", markup=False, highlight=False)
+
+
+def _lines(content: object) -> Iterator[str]:
+    """A section's values, one a line; lists are indented below their name."""
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            if isinstance(value, list):
+                yield f"{name}:"
+                yield from (f"  {item}" for item in value)
+            elif isinstance(value, Mapping):
+                yield f"{name}: " + ", ".join(f"{key} = {item}" for key, item in value.items())
+            else:
+                yield f"{name}: {'unknown' if value is None else value}"
+    elif isinstance(content, list):
+        for item in content:
+            yield ", ".join(f"{key}: {value}" for key, value in item.items()) if isinstance(item, dict) else str(item)
+    else:
+        yield "unknown" if content is None else str(content)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import structlog
 import typer
 
-from noria.surface.cli import access, audit, interchange, models, webhooks
-from noria.surface.cli.context import JsonOption, ProjectOption, clear_errors, open_workspace, out
+from noria.surface.cli import access, audit, interchange, models, upkeep, webhooks
+from noria.surface.cli.context import JsonOption, ProjectOption, clear_errors, open_workspace, show_sections
 from noria.surface.cli.demo import demo
 from noria.surface.cli.project import init, run
 from noria.surface.cli.servers import serve, server, up
+from noria.surface.cli.sweep import sweep
 
 app = typer.Typer(
     name="noria", no_args_is_help=True, add_completion=False, help="Production machine learning as one audited loop."
@@ -26,6 +25,9 @@ app.command()(run)
 app.command()(up)
 app.command()(serve)
 app.command()(server)
+app.command()(sweep)
+for command in (upkeep.lineage, upkeep.artifacts, upkeep.tag, upkeep.alias, upkeep.delete, upkeep.cleanup):
+    models.app.command()(command)
 app.add_typer(models.app, name="models")
 app.add_typer(audit.app, name="audit")
 app.add_typer(access.users, name="users")
@@ -47,30 +49,7 @@ def trace(
 
     _, _, workspace = open_workspace(project)
     found = find(workspace, prediction_id)
-    if as_json:
-        print(json.dumps(found, default=str))
-        return
-    for section, content in found.items():
-        out.print(f"[bold]{section}[/bold]")
-        for line in _lines(content):
-            out.print(f"  {line}", markup=False, highlight=False)
-
-
-def _lines(content: object) -> Iterator[str]:
-    """A section's values, one a line; lists are indented below their name."""
-    if isinstance(content, Mapping):
-        for name, value in content.items():
-            if isinstance(value, list):
-                yield f"{name}:"
-                yield from (f"  {item}" for item in value)
-            elif isinstance(value, Mapping):
-                yield f"{name}: " + ", ".join(f"{key} = {item}" for key, item in value.items())
-            else:
-                yield f"{name}: {'unknown' if value is None else value}"
-    elif isinstance(content, list):
-        yield from (str(item) for item in content)
-    else:
-        yield "unknown" if content is None else str(content)
+    show_sections(found, as_json=as_json)
 
 
 def main() -> None:
