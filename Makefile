@@ -14,8 +14,8 @@ help:  ## list the targets
 demo: env-demo  ## install, then play a year of real flights through the whole loop
 	@$(BIN)/noria demo flights
 
-test: env  ## install what is missing, then run all tests
-	@$(BIN)/python -m pytest -n 2 --dist loadscope
+test: env  ## install what is missing, then run all tests (but for `make conformance`)
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/conformance
 
 check: env  ## lint, format, types, import contracts, documentation
 	@$(BIN)/ruff check

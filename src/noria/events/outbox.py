@@ -23,7 +23,7 @@ from noria.store.tables import webhook_deliveries, webhooks
 KEPT = timedelta(days=30)
 """How long a settled delivery stays on record."""
 
-_IS_PROMPT, _PROMPT_TYPE = "mlflow.prompt.is_prompt", "_mlflow_prompt_type"
+PROMPT_TAG, _PROMPT_TYPE = "mlflow.prompt.is_prompt", "_mlflow_prompt_type"
 _deliveries = webhook_deliveries.c
 
 
@@ -62,12 +62,12 @@ def emit_tags(
 
 def is_prompt(tags: Mapping[str, str]) -> bool:
     """Whether the tags are those of a prompt, which MLflow keeps among the models and tells of by other names."""
-    return tags.get(_IS_PROMPT, "").lower() == "true"
+    return tags.get(PROMPT_TAG, "").lower() == "true"
 
 
 def plain_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """The tags without those by which MLflow marks a prompt."""
-    return {key: value for key, value in tags.items() if key not in (_IS_PROMPT, _PROMPT_TYPE)}
+    return {key: value for key, value in tags.items() if key not in (PROMPT_TAG, _PROMPT_TYPE)}
 
 
 def envelope(event: str, data: Mapping[str, object], at: datetime) -> str:

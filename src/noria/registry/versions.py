@@ -65,10 +65,6 @@ def register_version(tx: Transaction, new: NewVersion, *, policies: Policies, at
     return get_version(tx, new.model, number)
 
 
-PROMPT_TAG = "mlflow.prompt.is_prompt"
-"""Marks the registered models and versions that are MLflow's prompts, when it says true."""
-
-
 def register_source(
     tx: Transaction,
     model: str,
@@ -233,7 +229,7 @@ def _emit_created(tx: Transaction, new: NewVersion, number: int, at: datetime) -
 
 def _is_placeholder(source: str, tags: Mapping[str, str]) -> bool:
     """A prompt is a version without files: its text is a tag, and what it names as source leads nowhere."""
-    return tags.get(PROMPT_TAG) == "true" and not {"/", "\\", ":", "."} & set(source)
+    return events.is_prompt(tags) and not {"/", "\\", ":", "."} & set(source)
 
 
 def _check_source(tx: Transaction, source: str, run_id: str | None) -> None:

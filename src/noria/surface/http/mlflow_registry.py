@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from noria.clock import to_millis
 from noria.errors import InvalidInput
+from noria.events import PROMPT_TAG, is_prompt
 from noria.registry import (
     ModelVersion,
     RegisteredModel,
@@ -16,7 +17,6 @@ from noria.registry import (
 from noria.registry import models as registry_models
 from noria.registry.stages import parse_stage, request_transition
 from noria.registry.versions import (
-    PROMPT_TAG,
     delete_version,
     latest_version,
     register_source,
@@ -87,7 +87,7 @@ def _search_models(call: Call) -> Json:
     with call.workspace.database.read() as tx:
         found = [model for model in registry_models.list_models(tx) if call.may_read(model.name)]
         if not _asks_for_prompts(call):
-            found = [model for model in found if not _is_prompt(model.tags)]
+            found = [model for model in found if not is_prompt(model.tags)]
         matching = search.select_matching(
             found, _model_fields, call.text("filter", ""), call.texts("order_by"), _MODELS
         )
@@ -201,7 +201,7 @@ def _search_versions(call: Call) -> Json:
     with call.workspace.database.read() as tx:
         newest_first = [version for version in list_versions(tx)[::-1] if call.may_read(version.model)]
         if not _asks_for_prompts(call):
-            newest_first = [version for version in newest_first if not _is_prompt(version.tags)]
+            newest_first = [version for version in newest_first if not is_prompt(version.tags)]
         matching = search.select_matching(
             newest_first, _version_fields, call.text("filter", ""), call.texts("order_by"), _VERSIONS
         )
@@ -305,10 +305,6 @@ def _tag(tags: Mapping[str, str], key: str) -> str | None:
     return tags.get(key, "false" if key == PROMPT_TAG else None)
 
 
-def _is_prompt(tags: Mapping[str, str]) -> bool:
-    return tags.get(PROMPT_TAG) == "true"
-
-
 def _asks_for_prompts(call: Call) -> bool:
     """Whether a search is for prompts: they are registered models with a tag, shown to nobody else."""
     clauses = search.parse_filter(call.text("filter", ""))
@@ -334,7 +330,7 @@ def _model(tx: Transaction, model: RegisteredModel) -> Json:
 
 def _version(tx: Transaction, version: ModelVersion) -> Json:
     aliases = registry_models.aliases(tx, version.model)
-    own = {} if _is_prompt(version.tags) else {"noria.semantic_version": version.semantic_version}
+    own = {} if is_prompt(version.tags) else {"noria.semantic_version": version.semantic_version}
     tags = {**own, **version.tags}
     return {
         "name": version.model,
