@@ -49,9 +49,13 @@ def always_dies(params):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def slow(params):
-    """Takes a while."""
-    time.sleep(0.7)
+def held(params):
+    """The first trial ends at once, others when the file "held" is gone."""
+    try:
+        Path("first").touch(exist_ok=False)
+    except FileExistsError:
+        while Path("held").exists():
+            time.sleep(0.05)
     return params["x"]
 
 

@@ -92,21 +92,23 @@ def test_a_sweep_without_any_value_says_so_and_ends_failed(folder):
 def test_a_killed_sweep_goes_on_and_nothing_of_it_lives_on(folder):
     code = (
         "import noria.tracking as nt, sweep_objectives\n"
-        "nt.sweep(sweep_objectives.slow, search_space={'x': (0.0, 1.0)}, trials=6, workers=2, name='s')"
+        "nt.sweep(sweep_objectives.held, search_space={'x': (0.0, 1.0)}, trials=6, workers=2, name='s')"
     )
+    (folder / "held").touch()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     leader = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=folder)
     try:
         wait_for(lambda: any(run.status == "FINISHED" for run in nt.search_runs()))
         with pytest.raises(Conflict, match="is led by process"):
-            nt.sweep(sweep_objectives.slow, search_space={"x": (0.0, 1.0)}, trials=6, name="s")
+            nt.sweep(sweep_objectives.held, search_space={"x": (0.0, 1.0)}, trials=6, name="s")
     finally:
         workers = children_of(leader.pid)
         os.kill(leader.pid, signal.SIGKILL)
         leader.wait()
+        (folder / "held").unlink()
     assert workers
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
-    best = nt.sweep(sweep_objectives.slow, search_space={"x": (0.0, 1.0)}, trials=6, workers=2, name="s")
+    best = nt.sweep(sweep_objectives.held, search_space={"x": (0.0, 1.0)}, trials=6, workers=2, name="s")
     assert best.counts["complete"] == 6 and best.counts["lost"] >= 1
     assert not children(best, status="RUNNING")
     assert len([run for run in nt.search_runs() if "noria.sweep" in run.tags]) == 1
@@ -115,7 +117,7 @@ def test_a_killed_sweep_goes_on_and_nothing_of_it_lives_on(folder):
 @pytest.mark.parametrize("space", [{"x": 3}, {"x": (2, 1)}, {"x": []}, {"x": (0.0, 1.0, "log")}, {"x": (1, 2, "exp")}])
 def test_what_is_no_search_space_is_told(folder, space):
     with pytest.raises(InvalidInput, match="search_space"):
-        nt.sweep(sweep_objectives.slow, search_space=space)
+        nt.sweep(sweep_objectives.held, search_space=space)
 
 
 def test_over_http_runs_go_to_the_server_and_the_study_stays_here(server, tmp_path, monkeypatch):
