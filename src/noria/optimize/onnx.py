@@ -19,6 +19,7 @@ DType = Literal["float32", "float64"]
 _OPSET = 17
 _LIGHTGBM_OPSET = 15
 _REGRESSION_TOLERANCE = 1e-4
+_PROBABILITY_TOLERANCE = 0.01
 
 
 class ParityBroken(NoriaError):
@@ -43,8 +44,8 @@ def convert(model: Any, task: Task, inputs: Sequence[str], sample: NDArray[np.fl
     """Write ``model`` (a fitted scikit-learn style estimator) as ``folder``/model.onnx.
 
     Both input types are tried and the closer graph is kept: linear models need float64, trees compare in float32.
-    ``sample`` (rows, inputs) is scored by model and graph. Raises ParityBroken when a label flips, or a regression
-    differs by more than 1e-4 relative; InvalidInput when no converter knows the model.
+    ``sample`` (rows, inputs) is scored by model and graph. Raises ParityBroken when a label flips, a probability
+    differs by more than 0.01, or a regression by more than 1e-4 relative; InvalidInput when no converter knows it.
     """
     expected = source_scores(model, task, sample)
     found: list[tuple[Conversion, bytes]] = []
@@ -139,8 +140,8 @@ def _canonical_bytes(graph: Any) -> bytes:
 
 
 def _check(result: Conversion, task: Task, scale: float) -> None:
-    differs = task == "regression" and result.largest_difference > _REGRESSION_TOLERANCE * scale
-    if result.labels_flipped or differs:
+    allowed = _REGRESSION_TOLERANCE * scale if task == "regression" else _PROBABILITY_TOLERANCE
+    if result.labels_flipped or result.largest_difference > allowed:
         raise ParityBroken(
             f"the ONNX graph differs from its model: {result.labels_flipped} labels of {result.rows_checked} flipped, "
             f"largest difference {result.largest_difference:.2g}",
