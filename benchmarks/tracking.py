@@ -143,7 +143,7 @@ def stores(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
 
     from servers import postgresql
 
-    with postgresql(folder / "postgresql") as url:
+    with postgresql() as url:
         with psycopg.connect(f"{url}/postgres", autocommit=True) as connection:
             for name in ("noria_bench", "mlflow_bench"):
                 connection.execute(f"CREATE DATABASE {name}")

@@ -78,9 +78,9 @@ def production_server(
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql_server() -> Iterator[str]:
     """The URL of a private PostgreSQL server, started once a session and only when asked for."""
-    with postgresql(tmp_path_factory.mktemp("postgresql")) as url:
+    with postgresql() as url:
         yield url
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,20 +24,18 @@ _PATIENCE_SECONDS = 60
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
-    """A private PostgreSQL cluster; the URL of its server, without a database's name."""
+def postgresql() -> Iterator[str]:
+    """A private PostgreSQL cluster; the URL of its server, without a database's name.
+
+    It lies in a folder of its own: those of pytest are closed to other users whenever another session begins.
+    """
     require(_POSTGRESQL, "PostgreSQL", "apt-get install postgresql")
     binaries, port = _POSTGRESQL[-1], free_port()
-    data = folder / "data"
-    data.mkdir(parents=True)
-    data.chmod(0o700)
+    data = Path(tempfile.mkdtemp(prefix="noria-postgresql-"))
     as_postgres: dict[str, object] = {}
     if os.geteuid() == 0:  # PostgreSQL refuses root
         owner = pwd.getpwnam("postgres")
         os.chown(data, owner.pw_uid, owner.pw_gid)
-        for above in (folder, *folder.parents):
-            if above.stat().st_uid == 0 and above != Path("/"):
-                above.chmod(above.stat().st_mode | 0o011)
         as_postgres = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": [], "cwd": "/"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **as_postgres}
     initdb = [binaries / "initdb", "-D", data, "-U", "noria", "-A", "trust", "-E", "UTF8", "--no-sync"]
@@ -48,6 +48,7 @@ def postgresql(folder: Path) -> Iterator[str]:
     finally:
         server.send_signal(signal.SIGINT)  # at once, whoever is still connected
         server.wait(_PATIENCE_SECONDS)
+        shutil.rmtree(data, ignore_errors=True)
 
 
 @contextmanager

@@ -130,7 +130,7 @@ def test_killed_again_and_again_it_ends_in_the_same_versions(example, played, tm
     moment = random.Random(seed)
     folder = tmp_path / "demo"
     command = [sys.executable, "-m", "noria", "demo", str(example), "--folder", str(folder), "--resume", "--json"]
-    victims = ["demo", "serve", "demo", "serve"]
+    victims = ["demo", "serve"]
     while True:
         with subprocess.Popen(
             command, cwd=example, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
