@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 ROOT = Path(__file__).parents[1]
 PEER = ROOT / ".bench/mlflow"
-INSTALL = ["mlflow==3.17.*", "scikit-learn", "cloudpickle", "psycopg2-binary"]
+INSTALL = ["mlflow==3.17.*", "scikit-learn", "cloudpickle", "psycopg[binary]"]
 API = "/api/2.0/mlflow"
 REPEATS = 3
 RUNS = int(os.environ.get("RUNS", "10000"))

@@ -108,7 +108,8 @@ def history(tx: Transaction, run_id: str, key: str, *, limit: int, offset: int =
         table.run_id == run_id, table.key == key
     )
     ordered = query.order_by(table.step, table.timestamp, table.value).limit(limit).offset(offset)
-    rows = tx.execute(ordered)
+    cursor = tx.execute(ordered).cursor  # the driver's own tuples: wrapping them takes a third of the time
+    rows = [] if cursor is None else cursor.fetchall()
     return [Metric(key, math.nan if is_nan else value, timestamp, step) for value, is_nan, timestamp, step in rows]
 
 
