@@ -108,7 +108,10 @@ def test_a_rename_needs_both_names(guarded):
 
 
 def test_logging_and_artifacts_ask_too(guarded):
-    run = guarded.call("carl", "POST", "/runs/create", {"experiment_id": "0"}).json()["run"]["info"]["run_id"]
+    claimed = {"experiment_id": "0", "user_id": "somebody else"}
+    info = guarded.call("carl", "POST", "/runs/create", claimed).json()["run"]["info"]
+    assert info["user_id"] == "carl"
+    run = info["run_id"]
     metric = {"run_id": run, "key": "k", "value": 1.0, "timestamp": 1}
     answers = {name: guarded.call(name, "POST", "/runs/log-metric", metric).status_code for name in ("viv", "carl")}
     assert answers == {"viv": 403, "carl": 200}

@@ -50,10 +50,11 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who acts: the name every change is recorded under, and what it may do."""
+    """Who acts: the name every change is recorded under, what it may do, and whether the name was proven or claimed."""
 
     name: str
     grants: Sequence[Grant] = ()
+    proven: bool = True
 
     def may(self, permission: Permission, model: str | None = None) -> bool:
         """Whether a grant permits it on ``model``; without a model, on the workspace.

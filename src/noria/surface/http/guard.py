@@ -58,7 +58,7 @@ class Guard:
     async def _identify(self, scope: Scope, headers: Headers) -> Identity:
         name, secret = _credential(headers.get("authorization", ""))
         if self._authenticator is None:
-            return Identity(f"mlflow:{name or 'anonymous'}", _EVERYTHING)
+            return Identity(f"mlflow:{name or 'anonymous'}", _EVERYTHING, proven=False)
         path = str(scope["path"])
         if path.startswith(_OPEN) or _PART_UPLOAD.fullmatch(path):
             return Identity("anonymous")

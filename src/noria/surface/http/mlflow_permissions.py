@@ -19,11 +19,11 @@ def permit(identity: Identity, method: str, path: str, arguments: Mapping[str, A
     it, so that the tags and stages a policy looks at are not set by whoever wants to pass it. Webhooks are an admin's.
     """
     permission = _needed(method, path)
-    identity.require(permission)
-    if _of_registry(path):
-        for key in ("name", "new_name"):
-            if key in arguments:
-                identity.require(permission, str(arguments[key]))
+    named = [str(arguments[key]) for key in ("name", "new_name") if key in arguments] if _of_registry(path) else []
+    if not named:
+        identity.require(permission)
+    for model in named:
+        identity.require(permission, model)
 
 
 def _needed(method: str, path: str) -> Permission:

@@ -115,7 +115,7 @@ def _create_run(call: Call) -> Json:
             tx,
             call.text("experiment_id", experiments.DEFAULT_ID),
             name=call.text("run_name", ""),
-            user=call.text("user_id", call.actor),
+            user=call.actor if call.identity.proven else call.text("user_id", call.actor),
             at=call.instant("start_time"),
             tags=tags,
         )
