@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
@@ -12,6 +12,8 @@ from sqlalchemy import delete
 
 from noria import audit
 from noria.audit.anchors import anchor, read_anchors
+from noria.audit.watch import ChainWatch, Watched
+from noria.clock import ReplayClock
 from noria.errors import AlreadyExists, BrokenChain, Conflict, InvalidInput, NoriaError, Unavailable
 from noria.registry import NewVersion, Policies, Stage, approve, register_version, transition
 from noria.registry.models import aliases, create_model, delete_model, rename_model, set_alias, update_model
@@ -174,3 +176,37 @@ def test_a_renamed_model_takes_its_history_along(governed):
         transition(tx, "n", 1, Stage.PRODUCTION, policies=Policies(), at=NOW, actor="someone")
         with pytest.raises(Conflict, match="version 1 is in Production"):
             rename_model(tx, "n", "o", policies=Policies(), at=NOW, actor="someone")
+
+
+def test_a_watch_verifies_everything_once_and_then_what_is_new(governed):
+    clock = ReplayClock(NOW)
+    watch = ChainWatch(governed, clock)
+    first = watch.look()
+    clock.move_to(NOW + timedelta(hours=1))
+    with governed.write() as tx:
+        create_model(tx, "another", policies=Policies(), at=NOW, actor="someone")
+    then = watch.look()
+    assert (first.entries, first.whole_at) == (first.whole_entries, NOW)
+    assert then == Watched(first.entries + 1, first.entries, NOW)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE audit_entries SET actor = 'another' WHERE sequence = 12",
+        "DELETE FROM audit_entries WHERE sequence = 11",
+        "DELETE FROM audit_entries WHERE sequence >= 10",
+        "UPDATE audit_entries SET entry_hash = 'x' WHERE sequence = 10",
+    ],
+)
+def test_a_watch_finds_what_is_wrong_with_new_entries_and_a_chain_cut_short(database, change):
+    watch = ChainWatch(database, ReplayClock(NOW))
+    watch.look()
+    with database.write() as tx:
+        for number in (11, 12):
+            detail = {"number": number}
+            audit.append(tx, at=NOW, actor="someone", action="model.create", subject="model:m", detail=detail)
+        tx.exec_driver_sql(change)
+    for _ in range(2):
+        with pytest.raises(BrokenChain):
+            watch.look()

@@ -158,6 +158,67 @@ def check_logged_model_metrics_all_told(api: Api) -> object:
     return sorted(told)
 
 
+def _measured_on_datasets(api: Api) -> str:
+    """The three logged models, two measured on one dataset in two versions, and one on none."""
+    experiment = _filled(api)
+    found = api.post("logged-models/search", experiment_ids=[experiment], order_by=[{"field_name": "name"}])
+    run = api.run(experiment)
+    values = [("d2", 0.2, 1), ("d1", 0.5, 2), ("d1", 0.9, 3)], [("d1", 0.7, 1), ("d2", 0.8, 2)], [("", 0.99, 1)]
+    for model, measured in zip(found["models"], values, strict=True):
+        for digest, value, time in measured:
+            of_dataset = {"dataset_name": "shop", "dataset_digest": digest} if digest else {}
+            fields = {"key": "auc", "value": value, "timestamp": time, "step": time, **of_dataset}
+            api.post("runs/log-metric", run_id=run, model_id=model["info"]["model_id"], **fields)
+    return experiment
+
+
+_D1, _D2 = ({"dataset_name": "shop", "dataset_digest": digest} for digest in ("d1", "d2"))
+
+
+@check("POST /logged-models/search", "POST /runs/log-metric")
+def check_logged_model_search_of_datasets(api: Api) -> object:
+    experiment, by_name = _measured_on_datasets(api), [{"field_name": "name"}]
+    unknown = {"dataset_name": "none", "dataset_digest": "d1"}
+    asked = ([_D1], [_D2], [_D1, _D2], [unknown], [unknown, _D2], [{**_D1, "dataset_digest": "none"}], [])
+    return [[datasets, _names(api, experiment, datasets=datasets, order_by=by_name)] for datasets in asked]
+
+
+@check("POST /logged-models/search", "POST /runs/log-metric")
+def check_logged_model_search_of_datasets_and_metrics(api: Api) -> object:
+    experiment, by_name = _measured_on_datasets(api), [{"field_name": "name"}]
+    asked = [
+        (datasets, text)
+        for datasets in ([_D1], [_D2], [_D1, _D2], [])
+        for text in ("metrics.auc >= 0.9", "metrics.auc > 0.75 AND name = 'beta'", "metrics.none > 0", "name = 'gamma'")
+    ]
+    return [[*one, _names(api, experiment, datasets=one[0], filter=one[1], order_by=by_name)] for one in asked]
+
+
+@check("POST /logged-models/search", "POST /runs/log-metric")
+def check_logged_model_search_of_a_dataset_in_any_version(api: Api) -> object:
+    return _names(
+        api, _measured_on_datasets(api), datasets=[{"dataset_name": "shop"}], order_by=[{"field_name": "name"}]
+    )
+
+
+@check("POST /logged-models/search", "POST /runs/log-metric")
+def check_logged_model_order_by_metrics_of_a_dataset(api: Api) -> object:
+    experiment, field = _measured_on_datasets(api), {"field_name": "metrics.auc"}
+    asked = ({}, _D1, _D2, {"dataset_name": "shop"}, {"dataset_digest": "d2"}, {"dataset_name": "none"})
+    return [
+        [which, ascending, _names(api, experiment, order_by=[{**field, **which, "ascending": ascending}])]
+        for which in asked
+        for ascending in (True, False)
+    ]
+
+
+@check("POST /logged-models/search")
+def check_logged_model_search_of_datasets_that_are_none(api: Api) -> object:
+    experiment = api.experiment()
+    asked = ([{}], [{"dataset_digest": "d1"}], [{"dataset_name": ""}], ["shop"], "shop", [{"dataset_name": 1}])
+    return [[datasets, _names(api, experiment, datasets=datasets)] for datasets in asked]
+
+
 _LONG = {"key": "k" * 251, "value": "x"}
 refusals(
     "logged_models",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from conformance.api import Api, check, refusals
+import functools
+import hashlib
+
+from conformance.api import Api, add, check, refusals
 
 
 def _traces(api: Api, count: int = 1) -> tuple[str, list[str]]:
@@ -60,6 +63,87 @@ def check_traces_deleted(api: Api) -> object:
         api.post("traces/delete-traces", experiment_id=experiment, max_timestamp_millis=1_001, max_traces=5),
         _numbers(api.get("traces", experiment_ids=experiment)),
     ]
+
+
+def _spanned(api: Api) -> tuple[str, dict[str, str]]:
+    """An experiment with three traces of one or two spans that have attributes, and which trace each id is of."""
+    experiment, names = api.experiment(), {}
+    for number, (name, spans) in enumerate(_SPANS.items(), start=1):
+        trace = hashlib.sha256(f"{api.check} {number}".encode()).hexdigest()[:32]
+        names[f"tr-{trace}"] = name
+        sent = [
+            {
+                "traceId": trace,
+                "spanId": f"{number:08x}{place:08x}",
+                "name": span,
+                "attributes": [{"key": key, "value": value} for key, value in attributes.items()],
+                **({"parentSpanId": f"{number:08x}{1:08x}"} if place > 1 else {}),
+            }
+            for place, (span, attributes) in enumerate(spans.items(), start=1)
+        ]
+        assert api.spans(experiment, *sent).status == 200
+    return experiment, names
+
+
+_SPANS = {
+    "cat": {
+        "look for the cat": {"model": {"stringValue": "gpt-4o"}, "tokens": {"intValue": "3"}},
+        "feed": {"model": {"stringValue": "small"}, "is.cached": {"boolValue": True}},
+    },
+    "dog": {"walk the dog": {"model": {"stringValue": "claude's"}, "is.cached": {"boolValue": False}}},
+    "none": {"LOOK": {}},
+}
+
+
+def _found(api: Api, texts: list[str]) -> object:
+    experiment, names = _spanned(api)
+    answers = [api.get("traces", experiment_ids=experiment, filter=text) for text in texts]
+    return [
+        [
+            text,
+            sorted(names[trace["request_id"]] for trace in answer.get("traces", []))
+            if answer.status == 200
+            else answer,
+        ]
+        for text, answer in zip(texts, answers, strict=True)
+    ]
+
+
+_FILTERS = {
+    "attributes_like": [
+        "span.attributes.model LIKE '%gpt%'",
+        "span.attributes.model ILIKE '%CLAUDE%'",
+        "span.attributes.`model` LIKE '%gpt%'",
+        "span.attributes.model LIKE '%gpt%' AND span.name = 'look for the cat'",
+        "span.attributes.model LIKE '%claude%' AND span.name LIKE 'look%'",
+        "span.attributes.none LIKE '%gpt%'",
+    ],
+    "attributes_of_one_span": ["span.attributes.model LIKE '%gpt%' AND span.attributes.is.cached LIKE '%true%'"],
+    "attributes_rlike": [
+        "span.attributes.model RLIKE '^gpt'",
+        "span.attributes.model RLIKE '4o$'",
+        "span.attributes.model RLIKE '^small$'",
+        "span.attributes.model RLIKE '^pt'",
+        "span.attributes.none RLIKE 'a'",
+    ],
+    "attributes_equal": ["span.attributes.model = 'small'", "span.attributes.model IN ('small', 'x')"],
+    "attributes_unequal": ["span.attributes.model != 'small'"],
+    "rlike": [
+        "span.name RLIKE '^(look|walk)'",
+        "span.name RLIKE 'CAT'",
+        "span.name RLIKE '(?i)^look'",
+        "span.name RLIKE '[a-c]at$' AND span.attributes.model LIKE '%gpt%'",
+        "name RLIKE 'dog$'",
+        "trace.status RLIKE '^O'",
+        "tags.none RLIKE 'a'",
+        "metadata.none RLIKE 'a'",
+    ],
+    "rlike_that_is_none": ["span.name RLIKE '('", "span.name RLIKE 3", "timestamp RLIKE '1'"],
+    "attributes_refused": ["span.attributes.model > 'a'", "span.attributes.model = 3", "span.colour = 'red'"],
+    "attributes_null": ["span.attributes.model IS NULL"],
+}
+for _name, _texts in _FILTERS.items():
+    add(f"span_filter_{_name}", "traces", ["GET /traces", "POST /v1/traces"], functools.partial(_found, texts=_texts))
 
 
 refusals(

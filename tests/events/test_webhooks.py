@@ -38,6 +38,7 @@ from noria.registry import NewVersion, Policies, Stage, register_version
 from noria.registry.models import create_model, delete_model, set_alias
 from noria.registry.stages import request_transition
 from noria.registry.versions import delete_version
+from noria.store import Database
 from noria.store.tables import webhooks
 from noria.surface.cli.processes import Child
 from support import noria, process_of
@@ -448,3 +449,41 @@ def test_no_thread_looks_while_there_is_no_webhook(empty_database, sender):
         delete_webhook(tx, made.webhook_id, at=AT, actor="ann")
     looking.join(timeout=10)
     assert sender._looking is None
+
+
+def test_a_failed_delivery_is_sent_again_from_the_command_line(shop, receiver):
+    created = ["create", "ci", receiver.url, "--event", "registered_model.created", "--secret-stdin"]
+    webhook_id = noria("webhooks", *created, cwd=shop, stdin="a secret\n").stdout.strip()
+    assert "HTTP 200" in noria("webhooks", "test", webhook_id, cwd=shop).stdout
+    (sent,) = receiver.wait_for(1)
+    assert sent.name == "registered_model.created" and sent.headers["x-mlflow-signature"].startswith("v1,")
+    database = Database(f"sqlite:///{shop}/.noria/noria.db")
+    model(database, "first")
+    with database.write() as tx:
+        ((token, _),) = outbox.claim(tx, at=AT, until=AT + CLAIM, limit=1)
+        outbox.settle(tx, token, outbox.DeliveryStatus.FAILED, at=AT, reason="HTTP 500: no")
+    (failed,) = deliveries(database)
+    assert "once more" in noria("webhooks", "resend", failed.delivery_id, cwd=shop).stdout
+    with running(shop):
+        assert receiver.wait_for(2)[1].headers["x-mlflow-delivery-id"] == failed.delivery_id
+    again = noria("webhooks", "resend", failed.delivery_id, cwd=shop, check=False)
+    assert (again.returncode, "has not failed" in again.stderr) == (1, True)
+    done = [entry["action"] for entry in json.loads(noria("audit", "show", "--json", cwd=shop).stdout)]
+    assert {"webhook.create", "webhook.resend"} <= set(done)
+    noria("audit", "verify", cwd=shop)
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["create", "ci", "ftp://x", "--event", "registered_model.created"], "is no URL of a webhook"),
+        (["create", "ci", "https://example.org", "--event", "cake.baked"], "cake.baked is no event"),
+        (["create", "", "https://example.org", "--event", "registered_model.created"], "name '' is invalid"),
+        (["test", "none"], "Webhook with ID none not found"),
+        (["resend", "none"], "delivery 'none' is not on record"),
+    ],
+)
+def test_commands_about_webhooks_say_what_is_wrong(governed_project, arguments, said):
+    done = noria("webhooks", *arguments, cwd=governed_project, check=False)
+    assert done.returncode and said in done.stderr and "Traceback" not in done.stderr

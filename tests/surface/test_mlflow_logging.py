@@ -85,3 +85,30 @@ def test_nan_and_infinity_are_kept_as_mlflow_keeps_them(server):
     found = httpx.get(f"{server}{API}/runs/get?run_id={run_id}").json()["run"]["data"]["metrics"]
     values = {metric["key"]: metric["value"] for metric in found}
     assert values == {"nan": "NaN", "inf": 1.7976931348623157e308, "low": -1.7976931348623157e308}
+
+
+def test_a_history_goes_on_where_the_token_says_whatever_was_logged_meanwhile(server):
+    run_id = new_run(server)
+    question = {"run_id": run_id, "metric_key": "k", "max_results": 2}
+
+    def log(step: int, value: object) -> None:
+        body = {"run_id": run_id, "key": "k", "value": value, "timestamp": 5, "step": step}
+        httpx.post(f"{server}{API}/runs/log-metric", json=body).raise_for_status()
+
+    for step in (1, 2, 3, 4):
+        log(step, "NaN" if step == 2 else step / 3)
+    first = httpx.get(f"{server}{API}/metrics/get-history", params=question).json()
+    assert [metric["value"] for metric in first["metrics"]] == [1 / 3, "NaN"]
+    log(0, 0)
+    rest = {**question, "page_token": first["next_page_token"]}
+    second = httpx.get(f"{server}{API}/metrics/get-history", params=rest).json()
+    assert [metric["step"] for metric in second["metrics"]] == [3, 4]
+    assert "next_page_token" not in second
+
+
+@pytest.mark.parametrize("token", ["zzz", "2", "ä", "WzEsMSwxLDFd", "Wzk5OTk5OTk5OTk5OTk5OTk5OTksMSwxXQ=="])
+def test_a_page_token_of_no_history_is_refused(server, token):
+    question = {"run_id": new_run(server), "metric_key": "k", "page_token": token}
+    answer = httpx.get(f"{server}{API}/metrics/get-history", params=question)
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    assert "page_token" in answer.json()["message"]

@@ -111,6 +111,66 @@ def test_a_filter_and_an_order_mean_what_they_say(database, rows, filter_text, o
         assert [run.run_id for run in tail] == expected[1:3]
 
 
+VALUES = st.one_of(st.integers(0, 30).map(float), st.sampled_from([math.inf, -math.inf, math.nan]))
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(st.tuples(VALUES, st.booleans(), st.sampled_from("ab")), min_size=12, max_size=40), st.booleans())
+def test_the_first_pages_by_a_metric_are_those_of_the_whole_order(database, rows, descending):
+    """Some of them lie within the first values that an index has, also of other experiments, and some do not."""
+    with database.write() as tx:
+        mine, other = (
+            experiments.create(
+                tx, f"{kind}{datetime.now().timestamp()}", artifact_root="", at=START, tags={}
+            ).experiment_id
+            for kind in ("mine", "other")
+        )
+        key, ids = f"m{mine}", []
+        for number, (value, is_mine, kind) in enumerate(rows):
+            run = runs.start(tx, mine if is_mine else other, name="", user="", at=START - timedelta(seconds=number))
+            runs.log_metrics(tx, run.run_id, [Metric(key, value, 0, 0)])
+            runs.log_params(tx, run.run_id, {"p": kind})
+            ids += [run.run_id] if is_mine else []
+        chosen, order = "params.p = 'a'", [f"metrics.{key} {'DESC' if descending else 'ASC'}"]
+        expected = plain(runs.load(tx, ids), chosen, order)
+        for offset in range(4):
+            page = search_runs(tx, [mine], filter_text=chosen, order_by=order, limit=1, offset=offset)
+            assert [run.run_id for run in page] == expected[offset : offset + 1]
+
+
+def test_more_runs_are_loaded_than_a_statement_has_placeholders(database):
+    with database.write() as tx:
+        experiment = experiments.create(tx, "one", artifact_root="", at=START, tags={})
+        run = runs.start(tx, experiment.experiment_id, name="", user="", at=START)
+        wanted = [*(f"nobody{number}" for number in range(70_000)), run.run_id]
+        assert [found.run_id for found in runs.load(tx, wanted)] == [run.run_id]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 2), st.sampled_from([-1.5, 0.0, 1 / 3, math.nan, math.inf])),
+        min_size=1,
+        max_size=30,
+    ),
+    st.integers(1, 4),
+)
+def test_the_pages_of_a_history_are_the_whole_history(database, logged, limit):
+    with database.write() as tx:
+        experiment = experiments.create(tx, f"h{datetime.now().timestamp()}", artifact_root="", at=START, tags={})
+        run = runs.start(tx, experiment.experiment_id, name="", user="", at=START)
+        runs.log_metrics(tx, run.run_id, [Metric("m", value, timestamp, step) for step, timestamp, value in logged])
+        whole = metrics.history(tx, run.run_id, "m", limit=100)
+        pages, last = [], None
+        while page := metrics.history(tx, run.run_id, "m", limit=limit, after=last):
+            pages += page
+            last = page[-1]
+    assert repr(pages) == repr(whole)
+    kept = {(step, at, min(value, metrics.LARGEST) if value == value else "NaN") for step, at, value in logged}
+    assert {(m.step, m.timestamp_millis, m.value if m.value == m.value else "NaN") for m in whole} == kept
+    assert len(whole) == len(kept)
+
+
 @pytest.mark.parametrize(
     "text",
     [

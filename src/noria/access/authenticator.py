@@ -47,12 +47,11 @@ class Authenticator:
         key = _digest(name, secret)
         token = tokens.split(secret)
         known = self._lookup(name, secret)
+        hashed = None if known is None else known[1]
         proven = self._proven.get(key)
-        same = proven is not None and known is not None and proven.hashed == known[1]
-        presented = secret if token is None else token[1]
-        if known is None or not (same or matches(known[1], presented)):
-            if known is None:
-                matches(None, presented)
+        same = proven is not None and proven.hashed == hashed
+        valid = same or matches(hashed, secret if token is None else token[1])  # takes as long when nobody is known
+        if known is None or not valid:
             self._proven.pop(key, None)
             raise Unauthenticated(
                 "the user name, password or token is not valid", remedy="Check them, or ask an admin."

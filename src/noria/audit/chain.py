@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Row, insert, select
 
@@ -102,26 +103,48 @@ def verify(tx: Transaction, anchors: Sequence[Verification] = ()) -> Verificatio
     from what the chain sealed. A tail cut off together with its changes cannot be seen from inside: ``anchors`` are
     earlier verifications that were kept elsewhere, each of which the chain must still contain.
     """
-    expected, previous = 1, GENESIS_HASH
-    sealed: dict[str, str | None] = {}
     heads = {0: GENESIS_HASH}
-    for row in tx.execute(select(audit_entries).order_by(audit_entries.c.sequence)):
-        for failure in _faults(row, expected, previous):
-            raise BrokenChain(f"audit entry {row.sequence} {failure}", remedy=_REMEDY)
+    sealed: dict[str, str | None] = {}
+    for row in _walk(tx, Verification(0, GENESIS_HASH)):
         sealed |= json.loads(row.seals)
         heads[row.sequence] = row.entry_hash
-        expected, previous = row.sequence + 1, row.entry_hash
+    entries = len(heads) - 1
     for anchor in anchors:
         if heads.get(anchor.entries) != anchor.head:
             raise BrokenChain(
-                f"the chain has {expected - 1} entries and does not continue the anchor of entry {anchor.entries}",
+                f"the chain has {entries} entries and does not continue the anchor of entry {anchor.entries}",
                 remedy=_REMEDY,
             )
     found = list(seals.faults(tx, sealed))
     if found:
         shown = found[:_FAULTS_SHOWN] + [f"and {len(found) - _FAULTS_SHOWN} more"] * (len(found) > _FAULTS_SHOWN)
         raise BrokenChain("the records are not what the audit chain says", details=shown, remedy=_REMEDY)
-    return Verification(entries=expected - 1, head=previous)
+    return Verification(entries, heads[entries])
+
+
+def verify_since(tx: Transaction, known: Verification) -> Verification:
+    """Walk only what came after an earlier verification; what that one saw is not looked at again.
+
+    Raises BrokenChain at an entry that was edited, removed or moved, and when the chain does not continue ``known``.
+    """
+    last = select(audit_entries.c.entry_hash).where(audit_entries.c.sequence == known.entries)
+    if known.entries and tx.execute(last).scalar() != known.head:
+        raise BrokenChain(f"the chain does not continue what it was at entry {known.entries}", remedy=_REMEDY)
+    found = known
+    for row in _walk(tx, known):
+        found = Verification(row.sequence, row.entry_hash)
+    return found
+
+
+def _walk(tx: Transaction, known: Verification) -> Iterator[Row[Any]]:
+    """The entries after those known. Raises BrokenChain at the first that does not continue the one before it."""
+    query = select(audit_entries).where(audit_entries.c.sequence > known.entries)
+    expected, previous = known.entries + 1, known.head
+    for row in tx.execute(query.order_by(audit_entries.c.sequence)):
+        for failure in _faults(row, expected, previous):
+            raise BrokenChain(f"audit entry {row.sequence} {failure}", remedy=_REMEDY)
+        expected, previous = row.sequence + 1, row.entry_hash
+        yield row
 
 
 def _faults(row: Row[tuple[object, ...]], expected: int, previous: str) -> Iterator[str]:

@@ -25,6 +25,8 @@ SEALED: Sequence[Table] = (
     tables.api_tokens,
     tables.verdicts,
     tables.webhooks,
+    tables.feature_definitions,
+    tables.parity_checks,
 )
 """Every table whose rows only audited changes may touch."""
 

@@ -123,10 +123,20 @@ def forget(tx: Transaction, *, before: datetime) -> None:
 
 def list_deliveries(tx: Transaction, webhook_id: str | None = None, *, limit: int = 100) -> list[Delivery]:
     """The latest deliveries, of one webhook or of all, newest first."""
-    query = select(webhook_deliveries, webhooks.c.name).join(webhooks).order_by(_deliveries.sequence.desc())
+    query = _recorded().order_by(_deliveries.sequence.desc())
     if webhook_id is not None:
         query = query.where(_deliveries.webhook_id == webhook_id)
     return [_delivery(row) for row in tx.execute(query.limit(limit))]
+
+
+def find_delivery(tx: Transaction, delivery_id: str) -> Delivery | None:
+    """The delivery of that id, or None."""
+    row = tx.execute(_recorded().where(_deliveries.delivery_id == delivery_id)).first()
+    return None if row is None else _delivery(row)
+
+
+def _recorded() -> Select[tuple[object, ...]]:
+    return select(webhook_deliveries, webhooks.c.name).join(webhooks)
 
 
 def _due(now: int) -> Select[tuple[object, ...]]:

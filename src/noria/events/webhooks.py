@@ -14,8 +14,9 @@ from sqlalchemy import delete as sql_delete
 
 from noria import audit
 from noria.clock import from_millis, to_millis
-from noria.errors import InvalidInput, NotFound
-from noria.events.entities import MLFLOW_EVENTS, OWN_EVENTS, Webhook, WebhookStatus
+from noria.errors import Conflict, InvalidInput, NotFound
+from noria.events.entities import MLFLOW_EVENTS, OWN_EVENTS, Delivery, DeliveryStatus, Webhook, WebhookStatus
+from noria.events.outbox import KEPT, find_delivery
 from noria.store.database import Transaction, to_json
 from noria.store.tables import webhook_deliveries, webhooks
 
@@ -102,6 +103,27 @@ def delete_webhook(tx: Transaction, webhook_id: str, *, at: datetime, actor: str
     tx.execute(sql_delete(webhook_deliveries).where(webhook_deliveries.c.webhook_id == webhook_id))
     tx.execute(sql_delete(webhooks).where(webhooks.c.webhook_id == webhook_id))
     _record(tx, "webhook.delete", before, {"before": _shown(before)}, at, actor)
+
+
+def resend(tx: Transaction, delivery_id: str, *, at: datetime, actor: str) -> Delivery:
+    """Let a delivery that failed for good be sent again, under its own id, before whatever waits for its webhook.
+
+    Raises NotFound, or Conflict for one that did not fail.
+    """
+    of_it = webhook_deliveries.c.delivery_id == delivery_id
+    found = find_delivery(tx, delivery_id)
+    if found is None:
+        raise NotFound(
+            f"delivery {delivery_id!r} is not on record",
+            remedy=f"`noria webhooks deliveries` lists those of the last {KEPT.days} days.",
+        )
+    if found.status is not DeliveryStatus.FAILED:
+        raise Conflict(f"delivery {delivery_id} is {found.status}, it has not failed", remedy="Leave it as it is.")
+    again = {"status": DeliveryStatus.PENDING, "attempts": 0, "due_at": to_millis(at), "settled_at": None}
+    tx.execute(update(webhook_deliveries).where(of_it).values(**again))
+    detail = {"delivery_id": delivery_id, "event": found.event, "failed": found.reason}
+    _record(tx, "webhook.resend", get_webhook(tx, found.webhook_id), detail, at, actor)
+    return found
 
 
 def _check(name: str, url: str, events: Sequence[str]) -> None:

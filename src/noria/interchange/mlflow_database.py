@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine, MetaData, Row, Table, create_engine, inspect, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from noria.clock import from_millis
 from noria.errors import InvalidInput, MissingExtra, NotFound, Unavailable
@@ -45,7 +45,7 @@ class MlflowDatabase:
     """One end of a move. Tables that an older MLflow does not have count as empty."""
 
     def __init__(self, url: str, *, artifacts: Path | None = None) -> None:
-        address = make_url(url)
+        address = _parse(url)
         self.name = address.render_as_string(hide_password=True)
         self.artifacts = MlflowArtifacts(folder=artifacts)
         self._engine = _open(address)
@@ -280,6 +280,18 @@ def _metric(row: Row[Any]) -> Metric:
     return Metric(row.key, float("nan") if row.is_nan else row.value, row.timestamp, row.step)
 
 
+def _parse(url: str) -> URL:
+    """The address without the driver that MLflow's server uses: here it is read by another. Raises InvalidInput."""
+    try:
+        address = make_url(url)
+    except (ArgumentError, ValueError):
+        raise InvalidInput(
+            f"an address that begins with {url.partition('://')[0]}:// is no address of a database",
+            remedy="Write it like postgresql://user:password@host:5432/name, with special characters percent-encoded.",
+        ) from None
+    return address.set(drivername=address.get_backend_name())
+
+
 def _open(address: URL) -> Engine:
     """An engine that cannot write."""
     if address.get_backend_name() == "sqlite":
@@ -287,14 +299,13 @@ def _open(address: URL) -> Engine:
         if not file.is_file():
             raise NotFound(f"there is no database {file}", remedy="Write it like sqlite:////folder/mlflow.db.")
         return create_engine(f"sqlite:///file:{file.resolve()}?mode=ro&uri=true")
-    if address.drivername == "postgresql":
-        address = address.set(drivername="postgresql+psycopg")
     try:
-        return create_engine(address, execution_options={"postgresql_readonly": True})
+        return create_engine(
+            address.set(drivername="postgresql+psycopg"), execution_options={"postgresql_readonly": True}
+        )
     except ModuleNotFoundError as error:
         raise MissingExtra(
-            f"reading {address.get_backend_name()} needs the package {error.name}",
-            remedy=f"Install it: pip install '{error.name}[binary]'" if error.name == "psycopg" else "Install it.",
+            f"reading PostgreSQL needs the package {error.name}", remedy="Install it: pip install 'noria[postgres]'."
         ) from None
 
 

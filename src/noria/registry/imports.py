@@ -15,9 +15,10 @@ from noria.clock import to_millis
 from noria.registry.entities import ModelVersion, NewVersion, RegisteredModel, Stage
 from noria.registry.models import check_name, get_model
 from noria.registry.semantic import next_semantic_version
-from noria.registry.versions import get_version, latest_version
+from noria.registry.stages import record_move
+from noria.registry.versions import get_version, latest_version, row_of
 from noria.store.database import Transaction, to_json
-from noria.store.tables import model_versions, registered_models, transitions
+from noria.store.tables import model_versions, registered_models
 from noria.tracking import runs
 
 
@@ -52,14 +53,15 @@ def import_version(tx: Transaction, version: ModelVersion, *, origin: str, at: d
     so that a rollback knows where it stood.
     """
     semantic = next_semantic_version(latest_version(tx, version.model), _as_new(version))
-    tx.execute(insert(model_versions).values(_row(replace(version, semantic_version=semantic))))
+    tx.execute(insert(model_versions).values(row_of(replace(version, semantic_version=semantic))))
     _count(tx, version)
     changed: list[audit.RowKey] = [
         (model_versions, (version.model, version.version)),
         (registered_models, (version.model,)),
     ]
     if version.stage is not Stage.NONE:
-        changed.append((transitions, _record_move(tx, version, origin, at, actor)))
+        reason = f"imported from {origin}"
+        changed.append(record_move(tx, version, Stage.NONE, version.stage, at=at, actor=actor, reason=reason))
     if version.run_id is not None:
         runs.set_registered(tx, version.run_id, version.label)
     detail = {
@@ -92,47 +94,7 @@ def _count(tx: Transaction, version: ModelVersion) -> None:
     tx.execute(update(registered_models).where(*behind).values(last_version=version.version))
 
 
-def _record_move(tx: Transaction, version: ModelVersion, origin: str, at: datetime, actor: str) -> tuple[object, ...]:
-    made = tx.execute(
-        insert(transitions).values(
-            model=version.model,
-            version=version.version,
-            from_stage=Stage.NONE.value,
-            to_stage=version.stage.value,
-            actor=actor,
-            reason=f"imported from {origin}",
-            moved_at=to_millis(at),
-        )
-    )
-    return tuple(made.inserted_primary_key or ())
-
-
 def _as_new(version: ModelVersion) -> NewVersion:
     return NewVersion(
         model=version.model, source=version.source, signature=version.signature, algorithm=version.algorithm
     )
-
-
-def _row(version: ModelVersion) -> dict[str, object]:
-    return {
-        "model": version.model,
-        "version": version.version,
-        "semantic_version": version.semantic_version,
-        "stage": version.stage.value,
-        "status": version.status,
-        "source": version.source,
-        "run_id": version.run_id,
-        "logged_model_id": version.logged_model_id,
-        "dataset_version_id": version.dataset_version_id,
-        "digest": version.digest,
-        "signature": to_json(version.signature.as_document()),
-        "algorithm": version.algorithm,
-        "metrics": to_json(dict(version.metrics)),
-        "tags": to_json(dict(version.tags)),
-        "description": version.description,
-        "run_link": version.run_link,
-        "created_by": version.created_by,
-        "created_at": to_millis(version.created_at),
-        "updated_at": to_millis(version.updated_at),
-        "idempotency_key": None,
-    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import cast
 
@@ -68,7 +68,7 @@ def create_model(
 def find_model(tx: Transaction, name: str) -> RegisteredModel | None:
     """The model of that name, or None."""
     row = tx.execute(select(registered_models).where(registered_models.c.name == name)).first()
-    return None if row is None else _model(row)
+    return None if row is None else model_of(row)
 
 
 def get_model(tx: Transaction, name: str) -> RegisteredModel:
@@ -81,9 +81,14 @@ def get_model(tx: Transaction, name: str) -> RegisteredModel:
     return model
 
 
+def list_names(tx: Transaction) -> list[str]:
+    """The names of all models."""
+    return list(tx.execute(select(registered_models.c.name)).scalars())
+
+
 def list_models(tx: Transaction) -> list[RegisteredModel]:
     """All models by name."""
-    return [_model(row) for row in tx.execute(select(registered_models).order_by(registered_models.c.name))]
+    return [model_of(row) for row in tx.execute(select(registered_models).order_by(registered_models.c.name))]
 
 
 def update_model(
@@ -217,8 +222,16 @@ def emit_alias_deleted(tx: Transaction, name: str, alias: str, *, at: datetime) 
 
 def aliases(tx: Transaction, name: str) -> dict[str, int]:
     """Alias → version of one model."""
-    rows = tx.execute(select(model_aliases).where(model_aliases.c.model == name).order_by(model_aliases.c.alias))
-    return {row.alias: row.version for row in rows}
+    return aliases_of(tx, [name]).get(name, {})
+
+
+def aliases_of(tx: Transaction, names: Collection[str]) -> dict[str, dict[str, int]]:
+    """Model → alias → version, of those models that have any."""
+    query = select(model_aliases).where(model_aliases.c.model.in_(names)).order_by(model_aliases.c.alias)
+    found: dict[str, dict[str, int]] = {}
+    for row in tx.execute(query):
+        found.setdefault(row.model, {})[row.alias] = row.version
+    return found
 
 
 def check_tags(tags: Mapping[str, str]) -> None:
@@ -279,7 +292,8 @@ def _rows_of(tx: Transaction, name: str) -> list[audit.RowKey]:
     return found
 
 
-def _model(row: Row[tuple[object, ...]]) -> RegisteredModel:
+def model_of(row: Row[tuple[object, ...]]) -> RegisteredModel:
+    """The model that a row of its table is."""
     return RegisteredModel(
         name=row.name,
         description=row.description,

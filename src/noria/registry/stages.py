@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import insert, select, update
@@ -11,6 +12,7 @@ from noria import audit, events
 from noria.clock import from_millis, to_millis
 from noria.errors import Conflict, InvalidInput, PolicyRefused
 from noria.registry.entities import Approval, ModelVersion, Stage, Transition
+from noria.registry.parity import FEATURE_PARITY, latest_parity
 from noria.registry.policy import Policies
 from noria.registry.versions import get_version, list_versions, version_in_stage
 from noria.store import tables
@@ -47,7 +49,8 @@ def transition(
     if found.stage is stage:
         return found
     production = version_in_stage(tx, model, Stage.PRODUCTION)
-    unmet = policies.of(model).unmet(found, stage, approvals(tx, model, version), reason, production)
+    given = approvals(tx, model, version)
+    unmet = policies.of(model).unmet(_measured(tx, found), stage, given, reason, production)
     if unmet:
         raise PolicyRefused(
             f"policy refuses {found.label} {found.stage} → {stage}",
@@ -60,6 +63,13 @@ def transition(
                 _move(tx, other, Stage.ARCHIVED, at, actor, f"replaced by version {version}")
     _move(tx, found, stage, at, actor, reason)
     return get_version(tx, model, version)
+
+
+def _measured(tx: Transaction, version: ModelVersion) -> ModelVersion:
+    """The version with its feature parity as it was measured, whatever its run may have logged under that name."""
+    parity = latest_parity(tx, version.model, version.version)
+    metrics = {name: value for name, value in version.metrics.items() if name != FEATURE_PARITY}
+    return replace(version, metrics=metrics if parity is None else metrics | {FEATURE_PARITY: parity})
 
 
 def roll_back(tx: Transaction, model: str, *, at: datetime, actor: str, reason: str) -> ModelVersion:
@@ -157,6 +167,24 @@ def history(tx: Transaction, model: str, version: int | None = None) -> list[Tra
     ]
 
 
+def record_move(
+    tx: Transaction, version: ModelVersion, before: Stage, after: Stage, *, at: datetime, actor: str, reason: str
+) -> audit.RowKey:
+    """Put a move into the history of the model; the row, for the audit entry of what caused it."""
+    made = tx.execute(
+        insert(tables.transitions).values(
+            model=version.model,
+            version=version.version,
+            from_stage=before.value,
+            to_stage=after.value,
+            actor=actor,
+            reason=reason,
+            moved_at=to_millis(at),
+        )
+    )
+    return tables.transitions, tuple(made.inserted_primary_key or ())
+
+
 def _move(tx: Transaction, version: ModelVersion, stage: Stage, at: datetime, actor: str, reason: str) -> None:
     table = tables.model_versions
     tx.execute(
@@ -164,13 +192,11 @@ def _move(tx: Transaction, version: ModelVersion, stage: Stage, at: datetime, ac
         .where(table.c.model == version.model, table.c.version == version.version)
         .values(stage=stage.value, updated_at=to_millis(at))
     )
+    changed = [
+        (table, (version.model, version.version)),
+        record_move(tx, version, version.stage, stage, at=at, actor=actor, reason=reason),
+    ]
     move = {"from_stage": version.stage.value, "to_stage": stage.value, "reason": reason}
-    made = tx.execute(
-        insert(tables.transitions).values(
-            model=version.model, version=version.version, actor=actor, moved_at=to_millis(at), **move
-        )
-    )
-    changed = [(table, (version.model, version.version)), (tables.transitions, tuple(made.inserted_primary_key or ()))]
     subject = f"version:{version.label}"
     audit.append(tx, at=at, actor=actor, action="version.transition", subject=subject, detail=move, changed=changed)
     events.emit(tx, "model_version.stage_transitioned", {**_named(version), "actor": actor, **move}, at=at)

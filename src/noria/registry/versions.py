@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, tuple_, update
 
 from noria import audit, events
 from noria.clock import from_millis, to_millis
@@ -34,13 +34,14 @@ def register_version(tx: Transaction, new: NewVersion, *, policies: Policies, at
     if new.idempotency_key is not None:
         known = select(model_versions).where(model_versions.c.idempotency_key == new.idempotency_key)
         if (row := tx.execute(known).first()) is not None:
-            return _version(row)
+            return version_of(row)
     _check_policy(tx, new, policies)
     if find_model(tx, new.model) is None:
         create_model(tx, new.model, policies=policies, at=at, actor=actor)
     number = _take_number(tx, new.model)
     semantic = next_semantic_version(latest_version(tx, new.model), new)
-    tx.execute(insert(model_versions).values(_row(new, number, semantic, at, actor)))
+    made = _made_of(new, number, semantic, at, actor)
+    tx.execute(insert(model_versions).values(row_of(made, idempotency_key=new.idempotency_key)))
     if new.run_id is not None:
         runs.set_registered(tx, new.run_id, f"{new.model}@{number}")
     detail = {
@@ -113,7 +114,7 @@ def get_version(tx: Transaction, model: str, version: int) -> ModelVersion:
             f"version {version} of model {model!r} does not exist",
             remedy=f"`noria models versions {model}` lists them.",
         )
-    return _version(row)
+    return version_of(row)
 
 
 def list_versions(tx: Transaction, model: str | None = None) -> list[ModelVersion]:
@@ -121,21 +122,32 @@ def list_versions(tx: Transaction, model: str | None = None) -> list[ModelVersio
     query = select(model_versions).order_by(model_versions.c.model, model_versions.c.version)
     if model is not None:
         query = query.where(model_versions.c.model == model)
-    return [_version(row) for row in tx.execute(query)]
+    return [version_of(row) for row in tx.execute(query)]
 
 
 def latest_version(tx: Transaction, model: str) -> ModelVersion | None:
     """The version registered last, or None."""
     query = select(model_versions).where(model_versions.c.model == model)
     row = tx.execute(query.order_by(model_versions.c.version.desc()).limit(1)).first()
-    return None if row is None else _version(row)
+    return None if row is None else version_of(row)
 
 
 def version_in_stage(tx: Transaction, model: str, stage: Stage) -> ModelVersion | None:
     """The newest version of ``model`` in ``stage``, or None."""
     query = select(model_versions).where(model_versions.c.model == model, model_versions.c.stage == stage)
     row = tx.execute(query.order_by(model_versions.c.version.desc()).limit(1)).first()
-    return None if row is None else _version(row)
+    return None if row is None else version_of(row)
+
+
+def newest_in_stages(tx: Transaction, models: Collection[str]) -> dict[str, dict[Stage, ModelVersion]]:
+    """Model → stage → the newest version there."""
+    table = model_versions.c
+    newest = select(table.model, func.max(table.version)).where(table.model.in_(models))
+    newest = newest.group_by(table.model, table.stage)
+    found: dict[str, dict[Stage, ModelVersion]] = {}
+    for row in tx.execute(select(model_versions).where(tuple_(table.model, table.version).in_(newest))):
+        found.setdefault(row.model, {})[Stage(row.stage)] = version_of(row)
+    return found
 
 
 def require_open(tx: Transaction, uri: str) -> None:
@@ -277,32 +289,58 @@ def _take_number(tx: Transaction, model: str) -> int:
     return number
 
 
-def _row(new: NewVersion, number: int, semantic: str, at: datetime, actor: str) -> dict[str, object]:
+def row_of(version: ModelVersion, *, idempotency_key: str | None = None) -> dict[str, object]:
+    """A version as its table keeps it: the way back from ``version_of``."""
     return {
-        "model": new.model,
-        "version": number,
-        "semantic_version": semantic,
-        "stage": Stage.NONE.value,
-        "status": "READY",
-        "source": new.source,
-        "run_id": new.run_id,
-        "logged_model_id": new.logged_model_id,
-        "dataset_version_id": new.dataset_version_id,
-        "digest": new.digest,
-        "signature": to_json(new.signature.as_document()),
-        "algorithm": new.algorithm,
-        "metrics": to_json(dict(new.metrics)),
-        "tags": to_json(dict(new.tags)),
-        "description": new.description,
-        "run_link": new.run_link,
-        "created_by": actor,
-        "created_at": to_millis(at),
-        "updated_at": to_millis(at),
-        "idempotency_key": new.idempotency_key,
+        "model": version.model,
+        "version": version.version,
+        "semantic_version": version.semantic_version,
+        "stage": version.stage.value,
+        "status": version.status,
+        "source": version.source,
+        "run_id": version.run_id,
+        "logged_model_id": version.logged_model_id,
+        "dataset_version_id": version.dataset_version_id,
+        "digest": version.digest,
+        "signature": to_json(version.signature.as_document()),
+        "algorithm": version.algorithm,
+        "metrics": to_json(dict(version.metrics)),
+        "tags": to_json(dict(version.tags)),
+        "description": version.description,
+        "run_link": version.run_link,
+        "created_by": version.created_by,
+        "created_at": to_millis(version.created_at),
+        "updated_at": to_millis(version.updated_at),
+        "idempotency_key": idempotency_key,
     }
 
 
-def _version(row: Row[tuple[object, ...]]) -> ModelVersion:
+def _made_of(new: NewVersion, number: int, semantic: str, at: datetime, actor: str) -> ModelVersion:
+    return ModelVersion(
+        model=new.model,
+        version=number,
+        semantic_version=semantic,
+        stage=Stage.NONE,
+        status="READY",
+        source=new.source,
+        run_id=new.run_id,
+        logged_model_id=new.logged_model_id,
+        dataset_version_id=new.dataset_version_id,
+        digest=new.digest,
+        signature=new.signature,
+        algorithm=new.algorithm,
+        metrics=new.metrics,
+        tags=new.tags,
+        description=new.description,
+        run_link=new.run_link,
+        created_by=actor,
+        created_at=at,
+        updated_at=at,
+    )
+
+
+def version_of(row: Row[tuple[object, ...]]) -> ModelVersion:
+    """The version that a row of its table is."""
     return ModelVersion(
         model=row.model,
         version=row.version,

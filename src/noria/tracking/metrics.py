@@ -7,15 +7,16 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, Row, Select, bindparam, func, select, tuple_
+from sqlalchemy import ARRAY, Row, Select, bindparam, case, func, select, tuple_
 from sqlalchemy import column as sql_column
 
-from noria.store.database import Transaction, conflict_insert
+from noria.store.database import Transaction, conflict_insert, fetch, fetch_among
 from noria.store.tables import latest_metrics, logged_model_metrics, run_metrics
 from noria.tracking.entities import Metric, ModelMetric
 
 LARGEST = 1.7976931348623157e308
 """What an infinity is kept as, like MLflow does it: SQL has none."""
+_VALUE = case((run_metrics.c.is_nan == 0, run_metrics.c.value))  # NULL for NaN
 
 
 def append(tx: Transaction, values: Sequence[tuple[str, Metric]]) -> None:
@@ -96,21 +97,23 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 def latest(tx: Transaction, run_ids: Sequence[str]) -> dict[str, dict[str, Metric]]:
     """Run → key → the value with the highest step, then time."""
     found: dict[str, dict[str, Metric]] = {}
-    for row in tx.execute(select(latest_metrics).where(latest_metrics.c.run_id.in_(run_ids))):
-        found.setdefault(row.run_id, {})[row.key] = _metric(row)
+    for run_id, key, step, timestamp, value, is_nan in fetch_among(tx, latest_metrics.c.run_id, run_ids):
+        found.setdefault(run_id, {})[key] = Metric(key, math.nan if is_nan else value, timestamp, step)
     return found
 
 
-def history(tx: Transaction, run_id: str, key: str, *, limit: int, offset: int = 0) -> list[Metric]:
-    """The values of one metric by step, time and value, at most ``limit`` from ``offset``."""
+def history(tx: Transaction, run_id: str, key: str, *, limit: int, after: Metric | None = None) -> list[Metric]:
+    """The values of one metric by step, time and value, NaN after zero: at most ``limit``, from the next ``after``."""
     table = run_metrics.c
-    query = select(table.value, table.is_nan, table.timestamp, table.step).where(
-        table.run_id == run_id, table.key == key
-    )
-    ordered = query.order_by(table.step, table.timestamp, table.value).limit(limit).offset(offset)
-    cursor = tx.execute(ordered).cursor  # the driver's own tuples: wrapping them takes a third of the time
-    rows = [] if cursor is None else cursor.fetchall()
-    return [Metric(key, math.nan if is_nan else value, timestamp, step) for value, is_nan, timestamp, step in rows]
+    place = table.step, table.timestamp, table.value, table.is_nan
+    query = select(_VALUE, table.timestamp, table.step).where(table.run_id == run_id, table.key == key)
+    if after is not None:  # not an offset: pages would take longer the further they are
+        last = _row(run_id, after)
+        query = query.where(tuple_(*place) > tuple_(*(last[column.name] for column in place)))
+    return [
+        Metric(key, math.nan if value is None else value, timestamp, step)
+        for value, timestamp, step in fetch(tx, query.order_by(*place).limit(limit))
+    ]
 
 
 def steps(tx: Transaction, run_ids: Sequence[str], key: str, bounds: Sequence[int] = ()) -> list[list[int]]:
@@ -138,11 +141,11 @@ def thinned(steps: Sequence[Sequence[int]], most: int) -> set[int]:
 def at_steps(tx: Transaction, run_id: str, key: str, chosen: Collection[int]) -> list[Metric]:
     """The values of one metric of one run at those steps, in order."""
     table = run_metrics.c
-    query = select(table.value, table.is_nan, table.timestamp, table.step).where(
+    query = select(_VALUE, table.timestamp, table.step).where(
         table.run_id == run_id, table.key == key, table.step.in_(chosen)
     )
     rows = tx.execute(query.order_by(table.step, table.timestamp, table.value))
-    return [Metric(key, math.nan if is_nan else value, timestamp, step) for value, is_nan, timestamp, step in rows]
+    return [Metric(key, math.nan if value is None else value, timestamp, step) for value, timestamp, step in rows]
 
 
 def _row(run_id: str, metric: Metric) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, Table, and_, case, exists, or_, select
 
 from noria.errors import InvalidInput
-from noria.store.database import Transaction
+from noria.store.database import Transaction, fetch
 from noria.store.tables import latest_metrics, run_inputs, run_params, run_tags, runs
 from noria.tracking.entities import Run
 from noria.tracking.runs import load
@@ -35,6 +35,7 @@ _DATASETS: Mapping[str, ColumnElement[Any]] = {
     "context": run_inputs.c.context,
 }
 _PAIRS: Mapping[str, Table] = {"params": run_params, "tags": run_tags}
+_LOOKED_AT = 10  # values of an index for each run wanted: less work than to load the run
 
 
 def search_runs(
@@ -55,10 +56,39 @@ def search_runs(
     if view != "ALL":
         query = query.where(runs.c.lifecycle_stage == ("deleted" if view == "DELETED_ONLY" else "active"))
     query = query.where(*(_condition(tx, clause) for clause in parse_filter(filter_text)))
-    for kind, key, descending in (parse_order(text) for text in order_by):
+    orders = [parse_order(text) for text in order_by]
+    if orders and orders[0][0] == "metrics":
+        leading = _leading(tx, query, *orders[0][1:], limit + offset)
+        found = [] if leading is None else _page(tx, leading, orders[1:], limit, offset)
+        if len(found) == limit:
+            return load(tx, found)
+    return load(tx, _page(tx, query, orders, limit, offset))
+
+
+def _page(
+    tx: Transaction, query: Select[Any], orders: Sequence[tuple[str, str, bool]], limit: int, offset: int
+) -> list[str]:
+    for kind, key, descending in orders:
         query = _ordered(tx, query, kind, key, descending)
     query = query.order_by(runs.c.started_at.desc(), runs.c.run_id).limit(limit).offset(offset)
-    return load(tx, list(tx.execute(query).scalars()))
+    return [run_id for (run_id,) in fetch(tx, query)]
+
+
+def _leading(tx: Transaction, query: Select[Any], key: str, descending: bool, wanted: int) -> Select[Any] | None:
+    """The query among only the first few runs of all that have the metric, in the order an index has them.
+
+    A page it fills is the page of the whole query, which then need not look at every run. None where few have it.
+    """
+    table = latest_metrics.alias()
+    in_order = table.c.value.desc() if descending else table.c.value.asc()
+    values = select(table.c.value).where(table.c.key == key).order_by(in_order)
+    edge = tx.execute(values.offset(_LOOKED_AT * wanted).limit(1)).scalar()
+    if edge is None:
+        return None
+    before = table.c.value > edge if descending else table.c.value < edge  # those equal to it may be many
+    return query.join(
+        table, and_(table.c.run_id == runs.c.run_id, table.c.key == key, table.c.is_nan == 0, before)
+    ).order_by(in_order)
 
 
 def _condition(tx: Transaction, clause: Clause) -> ColumnElement[bool]:

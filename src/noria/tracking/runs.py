@@ -13,7 +13,7 @@ from sqlalchemy import Table, case, delete, insert, select, update
 from noria.clock import from_millis, to_millis
 from noria.errors import Conflict, InvalidInput, NoriaError, NotFound
 from noria.ids import ExperimentId, RunId, new_id
-from noria.store.database import Transaction, conflict_insert, from_json, to_json
+from noria.store.database import Transaction, conflict_insert, fetch_among, from_json, to_json
 from noria.store.tables import run_inputs, run_model_inputs, run_outputs, run_params, run_tags, runs
 from noria.tracking import experiments, metrics
 from noria.tracking.entities import Metric, Run
@@ -271,38 +271,39 @@ def require_known(tx: Transaction, run_id: str) -> None:
 
 def load(tx: Transaction, run_ids: Sequence[str]) -> list[Run]:
     """The runs of those ids that exist, in that order, in a fixed number of queries."""
-    rows = {row.run_id: row for row in tx.execute(select(runs).where(runs.c.run_id.in_(run_ids)))}
+    rows = {row[0]: row for row in fetch_among(tx, runs.c.run_id, run_ids)}
     params, tags = _grouped(tx, run_params, run_ids), _grouped(tx, run_tags, run_ids)
     latest = metrics.latest(tx, run_ids)
     inputs: dict[str, list[Mapping[str, object]]] = {}
-    for row in tx.execute(select(run_inputs).where(run_inputs.c.run_id.in_(run_ids))):
-        document = from_json(row.document)
-        inputs.setdefault(row.run_id, []).append({"name": row.dataset_name, "digest": row.dataset_digest, **document})
+    for run_id, digest, name, _, document in fetch_among(tx, run_inputs.c.run_id, run_ids):
+        inputs.setdefault(run_id, []).append({"name": name, "digest": digest, **from_json(document)})
     outputs: dict[str, list[tuple[str, int]]] = {}
-    for row in tx.execute(select(run_outputs).where(run_outputs.c.run_id.in_(run_ids))):
-        outputs.setdefault(row.run_id, []).append((row.model_id, row.step))
+    for run_id, model_id, step in fetch_among(tx, run_outputs.c.run_id, run_ids):
+        outputs.setdefault(run_id, []).append((model_id, step))
     models: dict[str, list[str]] = {}
-    for row in tx.execute(select(run_model_inputs).where(run_model_inputs.c.run_id.in_(run_ids))):
-        models.setdefault(row.run_id, []).append(row.model_id)
+    for run_id, model_id in fetch_among(tx, run_model_inputs.c.run_id, run_ids):
+        models.setdefault(run_id, []).append(model_id)
     return [
         Run(
-            RunId(row.run_id),
-            ExperimentId(row.experiment_id),
-            row.name,
-            row.user_id,
-            row.status,
-            row.lifecycle_stage,
-            from_millis(row.started_at),
-            None if row.ended_at is None else from_millis(row.ended_at),
-            row.artifact_uri,
-            params.get(row.run_id, {}),
-            tags.get(row.run_id, {}),
-            latest.get(row.run_id, {}),
-            inputs.get(row.run_id, []),
-            outputs.get(row.run_id, []),
-            models.get(row.run_id, []),
+            RunId(run_id),
+            ExperimentId(experiment_id),
+            name,
+            user,
+            status,
+            lifecycle_stage,
+            from_millis(started_at),
+            None if ended_at is None else from_millis(ended_at),
+            artifact_uri,
+            params.get(run_id, {}),
+            tags.get(run_id, {}),
+            latest.get(run_id, {}),
+            inputs.get(run_id, []),
+            outputs.get(run_id, []),
+            models.get(run_id, []),
         )
-        for row in (rows[run_id] for run_id in run_ids if run_id in rows)
+        for run_id, experiment_id, name, user, status, lifecycle_stage, started_at, ended_at, artifact_uri, *_ in (
+            rows[run_id] for run_id in run_ids if run_id in rows
+        )
     ]
 
 
@@ -337,6 +338,6 @@ def _pairs(tx: Transaction, table: Table, run_id: str) -> dict[str, str]:
 
 def _grouped(tx: Transaction, table: Table, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
-    for row in tx.execute(select(table).where(table.c.run_id.in_(run_ids))):
-        found.setdefault(row.run_id, {})[row.key] = row.value
+    for run_id, key, value in fetch_among(tx, table.c.run_id, run_ids):
+        found.setdefault(run_id, {})[key] = value
     return found

@@ -16,8 +16,8 @@ Fields = Callable[[str, str], Value]
 """(kind, key) → the value of one candidate: kinds are attributes, metrics, params, tags."""
 
 _CLAUSE = re.compile(
-    r"""^\s*(?:(?P<kind>\w+)\.)?(?P<key>`[^`]+`|"[^"]+"|[\w.\-/]+)\s*
-        (?:(?P<null>IS\s+(?:NOT\s+)?NULL)|(?P<op>!=|>=|<=|=|>|<|NOT\s+LIKE|LIKE|ILIKE|NOT\s+IN|IN)\s*
+    r"""^\s*(?:(?P<kind>\w+)\.)?(?P<key>(?:attributes\.)?(?:`[^`]+`|"[^"]+"|[\w.\-/]+))\s*
+        (?:(?P<null>IS\s+(?:NOT\s+)?NULL)|(?P<op>!=|>=|<=|=|>|<|NOT\s+LIKE|LIKE|ILIKE|RLIKE|NOT\s+IN|IN)\s*
         (?P<value>'[^']*'|"[^"]*"|-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|\([^)]*\)))\s*$""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -81,7 +81,7 @@ class Searchable:
         elif is_number:
             sound = isinstance(clause.value, float) and clause.operator in ("=", "!=", ">", ">=", "<", "<=")
         else:
-            sound = not isinstance(clause.value, float) and not clause.operator.startswith((">", "<"))
+            sound = not isinstance(clause.value, float) and not clause.operator.startswith((">", "<", "RLIKE"))
         if not sound:
             raise _no_clause(clause, "Compare texts by =, !=, LIKE, ILIKE or IN, and numbers by =, !=, >, >=, < or <=.")
 
@@ -123,11 +123,15 @@ def select_matching(
         searchable.check_order(kind, key)
     chosen = [item for item in candidates if all(clause.holds(fields_of(item)) for clause in clauses)]
     for kind, key, descending in reversed(orders):
-        known = [item for item in chosen if fields_of(item)(kind, key) is not None]
-        missing = [item for item in chosen if fields_of(item)(kind, key) is None]
-        known.sort(key=lambda item: _sortable(fields_of(item)(kind, key)), reverse=descending)
-        chosen = known + missing
+        chosen = order(chosen, lambda item, kind=kind, key=key: fields_of(item)(kind, key), descending)  # type: ignore[misc]
     return chosen
+
+
+def order(items: Sequence[T], value_of: Callable[[T], Value], descending: bool) -> list[T]:
+    """The items by a value of theirs; ties keep the order given, missing values come last."""
+    known = [item for item in items if value_of(item) is not None]
+    missing = [item for item in items if value_of(item) is None]
+    return sorted(known, key=lambda item: _sortable(value_of(item)), reverse=descending) + missing
 
 
 def _clause(text: str, kinds: Mapping[str, str]) -> Clause:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, Table, Text, and_, cast, exists, func, or_, select
+from sqlalchemy import column as sql_column
+from sqlalchemy.dialects.postgresql import JSON
 
 from noria.errors import InvalidInput
 from noria.store.database import Transaction
@@ -43,6 +45,8 @@ _SPAN_FIELDS: Mapping[str, ColumnElement[Any]] = {
     "status": spans.c.status,
     "content": spans.c.document,
 }
+_SPAN_ATTRIBUTES = "attributes."
+_VALUE_KINDS = ("string_value", "int_value", "double_value", "array_value", "kvlist_value", "bytes_value")
 
 
 def search_traces(
@@ -125,7 +129,30 @@ def _assessed(tx: Transaction, clause: Clause) -> ColumnElement[bool]:
 
 
 def _span(tx: Transaction, clause: Clause) -> ColumnElement[bool]:
+    if clause.key.startswith(_SPAN_ATTRIBUTES):
+        return _span_attribute(tx, clause)
     return compare(tx, _named(_SPAN_FIELDS, clause.key, "field of spans"), clause, number=False)
+
+
+def _span_attribute(tx: Transaction, clause: Clause) -> ColumnElement[bool]:
+    """A clause on an attribute's value as a text: true and false as such, lists and objects as their JSON."""
+    sqlite = tx.dialect.name == "sqlite"
+    name = clause.key.removeprefix(_SPAN_ATTRIBUTES).strip('`"')
+    if not name:
+        raise InvalidInput("a clause on an attribute of spans names none", remedy="Write span.attributes.NAME = '...'.")
+    listed = func.json_each(spans.c.document, "$.attributes")
+    if not sqlite:
+        listed = func.json_array_elements(cast(spans.c.document, JSON)["attributes"])
+    item = listed.table_valued(sql_column("value", JSON), name="item").c.value
+    if sqlite:
+        key: ColumnElement[Any] = func.json_extract(item, "$.key")
+        values = [func.json_extract(item, f"$.value.{kind}") for kind in _VALUE_KINDS]
+        values.insert(0, func.json_type(item, "$.value.bool_value"))
+    else:
+        key = item["key"].astext
+        values = [item["value"][kind].astext for kind in ("bool_value", *_VALUE_KINDS)]
+    text = cast(func.coalesce(*values), Text)
+    return exists().where(key == name, compare(tx, text, clause, number=False))
 
 
 def _ordered(tx: Transaction, query: Select[Any], kind: str, key: str, descending: bool) -> Select[Any]:

@@ -14,8 +14,8 @@ from noria.access import users as user_records
 from noria.clock import SystemClock
 from noria.surface.cli.context import JsonOption, ProjectOption, actor, clear_errors, open_records, out, show, talk
 
-users = typer.Typer(no_args_is_help=True, help="Users of the server and their roles.")
-tokens = typer.Typer(no_args_is_help=True, help="API tokens.")
+users = typer.Typer(no_args_is_help=True, add_completion=False, help="Users of the server and their roles.")
+tokens = typer.Typer(no_args_is_help=True, add_completion=False, help="API tokens.")
 NameArgument = Annotated[str, typer.Argument(help="Name of the user.")]
 RoleArgument = Annotated[Role, typer.Argument(help="The role.")]
 ModelsOption = Annotated[str, typer.Option("--models", help="Pattern of the models it holds for; * is everything.")]

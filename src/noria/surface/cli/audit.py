@@ -21,7 +21,7 @@ from noria.store.blobs import BlobStore, open_blobs
 from noria.store.database import Database
 from noria.surface.cli.context import JsonOption, ProjectOption, clear_errors, open_records, out, show
 
-app = typer.Typer(no_args_is_help=True, help="The hash-chained record of every change.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="The hash-chained record of every change.")
 DatabaseOption = Annotated[
     Path | None, typer.Option("--database", help="A SQLite file, such as a copy; the project's by default.")
 ]

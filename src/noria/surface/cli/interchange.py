@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from noria.clock import SystemClock
 from noria.errors import InvalidInput
-from noria.interchange import Comparison, MlflowDatabase, MlflowServer, Report, Side
-from noria.interchange import export_mlflow as move_out
-from noria.interchange import import_mlflow as move_in
 from noria.surface.cli.context import JsonOption, ProjectOption, actor, clear_errors, open_workspace, out, talk
 
-importing = typer.Typer(no_args_is_help=True, help="Move in from another tool.")
-exporting = typer.Typer(no_args_is_help=True, help="Move out to another tool.")
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from noria.interchange import Comparison, Report, Side
+
+importing = typer.Typer(no_args_is_help=True, add_completion=False, help="Move in from another tool.")
+exporting = typer.Typer(no_args_is_help=True, add_completion=False, help="Move out to another tool.")
 
 
 @importing.command(name="mlflow")
@@ -40,6 +40,9 @@ def import_mlflow(
     as_json: JsonOption = False,
 ) -> None:
     """Copy everything from an MLflow server or its database, and prove it; run it again to go on or catch up."""
+    from noria.interchange import MlflowDatabase, MlflowServer
+    from noria.interchange import import_mlflow as move_in
+
     scheme = uri.partition("://")[0]
     if scheme not in ("http", "https") and scheme.partition("+")[0] not in ("sqlite", "postgresql"):
         raise InvalidInput(
@@ -64,6 +67,9 @@ def export_mlflow(
     as_json: JsonOption = False,
 ) -> None:
     """Write everything to a live MLflow server, and prove it; run it again to go on or catch up."""
+    from noria.interchange import MlflowServer
+    from noria.interchange import export_mlflow as move_out
+
     if not uri.startswith(("http://", "https://")):
         raise InvalidInput(f"{uri!r} is no live server", remedy="Write it like http://127.0.0.1:5000.")
     _, settings, workspace = open_workspace(project)
@@ -80,11 +86,15 @@ class _Tell:
         self._task = bars.add_task("looking", total=None)
 
     def __call__(self, text: str, done: int, of: int) -> None:
+        from rich.markup import escape
+
         self._bars.update(self._task, description=escape(text), completed=done, total=of)
 
 
 @contextmanager
 def _progress() -> Iterator[_Tell]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=talk, disable=not talk.is_terminal, transient=True) as bars:
         yield _Tell(bars)

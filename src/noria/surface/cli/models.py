@@ -24,7 +24,7 @@ from noria.surface.cli.context import (
     show,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Registered models and their versions.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Registered models and their versions.")
 ModelArgument = Annotated[str, typer.Argument(help="Name of the registered model.")]
 VersionArgument = Annotated[int, typer.Argument(help="Number of the version.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the audit trail.")]

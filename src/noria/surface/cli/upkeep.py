@@ -15,6 +15,7 @@ from noria.registry.models import check_tags, set_alias
 from noria.registry.versions import update_version
 from noria.store.blobs import BlobStore, Entry
 from noria.store.workspace import ARTIFACT_SCHEME, artifact_key
+from noria.surface.cli import models
 from noria.surface.cli.context import (
     JsonOption,
     ProjectOption,
@@ -153,3 +154,8 @@ def _copy(blobs: BlobStore, key: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("wb") as file:
         file.writelines(blobs.stream(key)[1])
+
+
+app = models.app
+for _command in (lineage, artifacts, tag, alias, delete, cleanup):
+    app.command()(_command)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from noria import audit
 from noria.audit import AuditEntry
+from noria.audit.watch import ChainWatch, Watched
 from noria.errors import BrokenChain
 from noria.monitoring.records import Verdict, list_verdicts, list_windows
 from noria.registry import ModelVersion, list_versions
@@ -32,22 +33,23 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """All that the page needs. ``fault`` is what broke the audit chain, empty when it verifies."""
+    """All that the page needs. ``chain`` is None when ``fault`` says what broke it."""
 
     versions: Sequence[ModelVersion]
     deployments: Sequence[Deployment]
     entries: Sequence[AuditEntry]
-    verified: int
+    chain: Watched | None
     fault: str
 
 
-def gather(database: Database) -> Overview:
-    """Read everything in one snapshot."""
+def gather(database: Database, watch: ChainWatch) -> Overview:
+    """Look at the audit chain, then read everything in one snapshot."""
+    chain, fault = None, ""
+    try:
+        chain = watch.look()
+    except BrokenChain as broken:
+        fault = str(broken)
     with database.read() as tx:
-        try:
-            verified, fault = audit.verify(tx).entries, ""
-        except BrokenChain as broken:
-            verified, fault = 0, str(broken)
         deployments = []
         for name in list_deployments(tx):
             routes = current_routes(tx, name)
@@ -60,6 +62,6 @@ def gather(database: Database) -> Overview:
             versions=list_versions(tx)[::-1],
             deployments=deployments,
             entries=audit.entries(tx, limit=_AUDIT_ENTRIES),
-            verified=verified,
+            chain=chain,
             fault=fault,
         )

@@ -20,7 +20,7 @@ from noria.store.database import Database
 from noria.surface.console.pages import HEADERS, template
 from noria.surface.errors import outside
 from noria.surface.http.bodies import read_body
-from noria.surface.http.guard import COOKIE
+from noria.surface.http.guard import COOKIE, check_own_page
 
 _FLOW_COOKIE = "noria_sign_in"
 _FLOW_SECONDS = 600
@@ -62,7 +62,8 @@ class _Desk:
 
     async def by_password(self, request: Request) -> Response:
         try:
-            _check_own_page(request)
+            if "origin" in request.headers:  # browsers say it; other clients hold no session that could be taken over
+                check_own_page(request.headers)
             body = await read_body(request, largest=_LARGEST_FORM_BYTES)
             fields = parse_qs(body.decode(errors="replace"))
             name, password = (fields.get(key, [""])[0] for key in ("name", "password"))
@@ -165,10 +166,3 @@ class _OidcFlow:
 
 def _callback(request: Request) -> str:
     return f"{str(request.base_url).rstrip('/')}/login/oidc/callback"
-
-
-def _check_own_page(request: Request) -> None:
-    """A page elsewhere must not sign somebody in under another name."""
-    origin = request.headers.get("origin", "")
-    if origin and origin.split("://")[-1] != request.headers.get("host", ""):
-        raise Forbidden(f"a page of {origin} asks to sign in", remedy="Use the console's own page.")

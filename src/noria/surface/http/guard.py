@@ -96,6 +96,11 @@ def _check_origin(scope: Scope, headers: Headers) -> None:
     """A cookie goes along with whatever page sends the request, so a change must come from our own pages."""
     if scope["method"] in ("GET", "HEAD", "OPTIONS"):
         return
+    check_own_page(headers)
+
+
+def check_own_page(headers: Headers) -> None:
+    """Raises Forbidden unless a page of this server sends the request."""
     origin = headers.get("origin", "")
     if urlsplit(origin).netloc != headers.get("host", ""):
         raise Forbidden(f"a page of {origin or 'nowhere'} asks for a change", remedy="Use the console's own pages.")

@@ -117,15 +117,24 @@ class Call:
         found = items[start : start + size + 1]
         return found[:size], next_page(found, size, start)
 
+    def page_size(self, *, default: int, largest: int) -> int:
+        """How many results are asked for. Raises InvalidInput outside of 1 to ``largest``."""
+        size = self.number("max_results", default)
+        if not 1 <= size <= largest:
+            raise InvalidInput(f"max_results {size} is out of range", remedy=f"Ask for 1 to {largest} results.")
+        return size
+
     def page_bounds(self, *, default_size: int, largest: int) -> tuple[int, int]:
-        """(size, start) of the page asked for. Raises InvalidInput outside of 1 to ``largest``."""
-        size, token = self.number("max_results", default_size), self.text("page_token", "") or "0"
-        if not 1 <= size <= largest or not token.isdecimal() or len(token) > 18:
-            raise InvalidInput(
-                f"max_results {size} or page_token {token!r} is out of range",
-                remedy=f"Ask for 1 to {largest} results, with a token of an earlier answer.",
-            )
+        """(size, start) of the page asked for. Raises InvalidInput for a size out of range or a token that is none."""
+        size, token = self.page_size(default=default_size, largest=largest), self.text("page_token", "") or "0"
+        if not token.isdecimal() or len(token) > 18:
+            raise wrong_token(token)
         return size, int(token)
+
+
+def wrong_token(token: str) -> InvalidInput:
+    """What to raise for a page token that no answer gave."""
+    return InvalidInput(f"page_token {token[:60]!r} is none", remedy="Send the token of the answer before, or none.")
 
 
 def next_page(found: Sequence[object], size: int, start: int) -> dict[str, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from noria.clock import to_millis
@@ -90,10 +91,19 @@ def _delete_logged_model(call: Call) -> Json:
 def _search_logged_models(call: Call) -> Json:
     if not (experiment_ids := call.texts("experiment_ids")):
         raise InvalidInput("Missing value for required parameter 'experiment_ids'.", remedy="Send experiment_ids.")
+    datasets = [_dataset(item) for item in call.objects("datasets")]
+    if not all(dataset.name for dataset in datasets):
+        raise InvalidInput("`dataset_name` in the `datasets` clause must be specified.", remedy="Send dataset_name.")
+    orders = [_order(item) for item in call.objects("order_by")]
     with call.workspace.database.read() as tx:
         found = logged_models.search(tx, experiment_ids)
-    order = [_order(item) for item in call.objects("order_by")]
-    found = search.select_matching(found, _fields, call.text("filter", ""), order, _SEARCHABLE)
+    if datasets:
+        found = [model for model in found if any(_is_on(item, datasets) for item in model.metrics)]
+    found = search.select_matching(
+        found, lambda model: _fields(model, datasets), call.text("filter", ""), (), _SEARCHABLE
+    )
+    for value_of, descending in reversed(orders):
+        found = search.order(found, value_of, descending)
     page, rest = call.page(found, default_size=100, largest=1_000_000)
     return {"models": [_logged_model(item) for item in page], **rest}
 
@@ -122,11 +132,37 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
 # wire shapes
 
 
-def _order(item: Mapping[str, Any]) -> str:
-    return f"{item.get('field_name', '')} {'ASC' if item.get('ascending', True) else 'DESC'}"
+@dataclass(frozen=True, slots=True)
+class _Dataset:
+    """What a model was measured on; an empty name or digest is any."""
+
+    name: str
+    digest: str
 
 
-def _fields(model: LoggedModel) -> search.Fields:
+def _dataset(item: Mapping[str, Any]) -> _Dataset:
+    name, digest = item.get("dataset_name") or "", item.get("dataset_digest") or ""
+    if not isinstance(name, str) or not isinstance(digest, str):
+        raise InvalidInput("a dataset's name or digest is no text", remedy="Send both as texts.")
+    return _Dataset(name, digest)
+
+
+def _is_on(item: ModelMetric, datasets: Sequence[_Dataset]) -> bool:
+    """Whether it was measured on one of these datasets; any will do when none is given."""
+    return not datasets or any(
+        wanted.name in ("", item.dataset_name) and wanted.digest in ("", item.dataset_digest) for wanted in datasets
+    )
+
+
+def _order(item: Mapping[str, Any]) -> tuple[Callable[[LoggedModel], search.Value], bool]:
+    """(value to order by, whether descending). With a dataset the metric's newest value on it is what counts."""
+    kind, key, _ = search.parse_order(str(item.get("field_name", "")))
+    _SEARCHABLE.check_order(kind, key)
+    datasets = [_dataset(item)]
+    return lambda model: _fields(model, datasets)(kind, key), not item.get("ascending", True)
+
+
+def _fields(model: LoggedModel, datasets: Sequence[_Dataset]) -> search.Fields:
     attributes: dict[str, search.Value] = {
         "name": model.name,
         "model_id": model.model_id,
@@ -137,7 +173,7 @@ def _fields(model: LoggedModel) -> search.Fields:
         "creation_timestamp": float(to_millis(model.created_at)),
         "last_updated_timestamp": float(to_millis(model.updated_at)),
     }
-    measured = [item.metric for item in model.metrics]
+    measured = [item.metric for item in model.metrics if _is_on(item, datasets)]
     sources: Mapping[str, Mapping[str, search.Value]] = {
         "attributes": attributes,
         "tags": model.tags,

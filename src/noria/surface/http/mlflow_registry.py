@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypedDict
 
 from noria.clock import to_millis
 from noria.errors import InvalidInput
-from noria.events import PROMPT_TAG, is_prompt
+from noria.events import is_prompt
 from noria.registry import (
     ModelVersion,
     RegisteredModel,
     Stage,
     get_version,
-    list_versions,
 )
 from noria.registry import models as registry_models
+from noria.registry.search import search_models, search_versions
 from noria.registry.stages import parse_stage, request_transition
 from noria.registry.versions import (
     delete_version,
     latest_version,
+    newest_in_stages,
     register_source,
     update_version,
     version_in_stage,
 )
 from noria.store.database import Transaction
-from noria.surface.http.mlflow_call import Call, Handler, as_pairs
-from noria.tracking import search
+from noria.surface.http.mlflow_call import Call, Handler, as_pairs, next_page
 
-_MODELS = search.Searchable(texts=("name",), orders=("name", "timestamp", "last_updated_timestamp"), nulls=False)
-_VERSIONS = search.Searchable(
-    texts=("name", "run_id", "source_path"),
-    numbers=("version_number",),
-    orders=("name", "version_number", "creation_timestamp", "last_updated_timestamp"),
-    nulls=False,
-)
 Json = Mapping[str, object]
+
+
+class _Search(TypedDict):
+    filter_text: str
+    order_by: Sequence[str]
+    among: Collection[str] | None
 
 
 def _create_model(call: Call) -> Json:
@@ -84,15 +84,10 @@ def _delete_model(call: Call) -> Json:
 
 
 def _search_models(call: Call) -> Json:
+    size, start = call.page_bounds(default_size=100, largest=1000)
     with call.workspace.database.read() as tx:
-        found = [model for model in registry_models.list_models(tx) if call.may_read(model.name)]
-        if not _asks_for_prompts(call):
-            found = [model for model in found if not is_prompt(model.tags)]
-        matching = search.select_matching(
-            found, _model_fields, call.text("filter", ""), call.texts("order_by"), _MODELS
-        )
-        page, rest = call.page(matching, default_size=100, largest=1000)
-        return {"registered_models": [_model(tx, item) for item in page], **rest}
+        found = search_models(tx, **_search(call, tx), limit=size + 1, offset=start)
+        return {"registered_models": _models(tx, found[:size]), **next_page(found, size, start)}
 
 
 def _latest_versions(call: Call) -> Json:
@@ -198,15 +193,20 @@ def _delete_version(call: Call) -> Json:
 
 
 def _search_versions(call: Call) -> Json:
+    size, start = call.page_bounds(default_size=10_000, largest=200_000)
     with call.workspace.database.read() as tx:
-        newest_first = [version for version in list_versions(tx)[::-1] if call.may_read(version.model)]
-        if not _asks_for_prompts(call):
-            newest_first = [version for version in newest_first if not is_prompt(version.tags)]
-        matching = search.select_matching(
-            newest_first, _version_fields, call.text("filter", ""), call.texts("order_by"), _VERSIONS
-        )
-        page, rest = call.page(matching, default_size=10_000, largest=200_000)
-        return {"model_versions": [_version(tx, item) for item in page], **rest}
+        found = search_versions(tx, **_search(call, tx), limit=size + 1, offset=start)
+        return {"model_versions": _versions(tx, found[:size]), **next_page(found, size, start)}
+
+
+def _search(call: Call, tx: Transaction) -> _Search:
+    """What is searched for, among the models that the caller may see."""
+    sees_all = any(grant.pattern == "*" for grant in call.identity.grants)
+    return {
+        "filter_text": call.text("filter", ""),
+        "order_by": call.texts("order_by"),
+        "among": None if sees_all else [name for name in registry_models.list_names(tx) if call.may_read(name)],
+    }
 
 
 def _download_uri(call: Call) -> Json:
@@ -278,58 +278,43 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
 # wire shapes
 
 
-def _model_fields(model: RegisteredModel) -> search.Fields:
-    attributes: dict[str, search.Value] = {
-        "name": model.name,
-        "creation_timestamp": float(to_millis(model.created_at)),
-        "last_updated_timestamp": float(to_millis(model.updated_at)),
-        "timestamp": float(to_millis(model.updated_at)),
-    }
-    return lambda kind, key: _tag(model.tags, key) if kind == "tags" else attributes.get(key)
-
-
-def _version_fields(version: ModelVersion) -> search.Fields:
-    attributes: dict[str, search.Value] = {
-        "name": version.model,
-        "version_number": float(version.version),
-        "run_id": version.run_id,
-        "source_path": version.source,
-        "creation_timestamp": float(to_millis(version.created_at)),
-        "last_updated_timestamp": float(to_millis(version.updated_at)),
-    }
-    return lambda kind, key: _tag(version.tags, key) if kind == "tags" else attributes.get(key)
-
-
-def _tag(tags: Mapping[str, str], key: str) -> str | None:
-    """A tag's value; stock clients ask every search for what is no prompt, which models do not say of themselves."""
-    return tags.get(key, "false" if key == PROMPT_TAG else None)
-
-
-def _asks_for_prompts(call: Call) -> bool:
-    """Whether a search is for prompts: they are registered models with a tag, shown to nobody else."""
-    clauses = search.parse_filter(call.text("filter", ""))
-    asked = ((clause.kind, clause.key, clause.operator, clause.value) for clause in clauses)
-    return any(clause in (("tags", PROMPT_TAG, "=", "true"), ("tags", PROMPT_TAG, "!=", "false")) for clause in asked)
-
-
 def _model(tx: Transaction, model: RegisteredModel) -> Json:
-    latest = [version_in_stage(tx, model.name, stage) for stage in Stage]
-    return {
-        "name": model.name,
-        "description": model.description,
-        "creation_timestamp": to_millis(model.created_at),
-        "last_updated_timestamp": to_millis(model.updated_at),
-        "latest_versions": [_version(tx, version) for version in latest if version is not None],
-        "tags": as_pairs(model.tags),
-        "aliases": [
-            {"alias": alias, "version": str(version)}
-            for alias, version in registry_models.aliases(tx, model.name).items()
-        ],
-    }
+    return _models(tx, [model])[0]
+
+
+def _models(tx: Transaction, models: Sequence[RegisteredModel]) -> list[Json]:
+    names = [model.name for model in models]
+    pointers, staged = registry_models.aliases_of(tx, names), newest_in_stages(tx, names)
+    return [
+        {
+            "name": model.name,
+            "description": model.description,
+            "creation_timestamp": to_millis(model.created_at),
+            "last_updated_timestamp": to_millis(model.updated_at),
+            "latest_versions": [
+                _document(staged[model.name][stage], pointers.get(model.name, {}))
+                for stage in Stage
+                if stage in staged.get(model.name, {})
+            ],
+            "tags": as_pairs(model.tags),
+            "aliases": [
+                {"alias": alias, "version": str(version)} for alias, version in pointers.get(model.name, {}).items()
+            ],
+        }
+        for model in models
+    ]
 
 
 def _version(tx: Transaction, version: ModelVersion) -> Json:
-    aliases = registry_models.aliases(tx, version.model)
+    return _versions(tx, [version])[0]
+
+
+def _versions(tx: Transaction, versions: Sequence[ModelVersion]) -> list[Json]:
+    pointers = registry_models.aliases_of(tx, {version.model for version in versions})
+    return [_document(version, pointers.get(version.model, {})) for version in versions]
+
+
+def _document(version: ModelVersion, aliases: Mapping[str, int]) -> Json:
     own = {} if is_prompt(version.tags) else {"noria.semantic_version": version.semantic_version}
     tags = {**own, **version.tags}
     return {

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+import msgspec
 
 from noria.clock import Clock, to_millis
 from noria.errors import InvalidInput, NotFound
 from noria.store.workspace import Workspace, artifact_key, artifact_uri
 from noria.surface.http.mlflow_artifacts import listing
-from noria.surface.http.mlflow_call import Call, Handler, as_pairs, next_page
+from noria.surface.http.mlflow_call import Call, Handler, as_pairs, next_page, wrong_token
 from noria.tracking import experiments, metrics, runs, search
 from noria.tracking.entities import Experiment, Metric, Run
 from noria.tracking.run_search import search_runs
@@ -24,6 +27,8 @@ _SEARCHABLE = search.Searchable(
 )
 _MOST_RUNS, _MOST_VALUES = 100, 2500
 Json = Mapping[str, object]
+_Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_PLACE = msgspec.json.Decoder(tuple[_Int, _Int, float | None])
 
 
 def prepare(workspace: Workspace, clock: Clock) -> None:
@@ -215,11 +220,30 @@ def _search_runs(call: Call) -> Json:
 
 
 def _metric_history(call: Call) -> Json:
-    size, start = call.page_bounds(default_size=25_000, largest=1_000_000)
+    size, key = call.page_size(default=25_000, largest=1_000_000), call.text("metric_key")
+    after = _from_token(key, call.text("page_token", ""))
     with call.workspace.database.read() as tx:
         runs.require_known(tx, _run_id(call))
-        history = metrics.history(tx, _run_id(call), call.text("metric_key"), limit=size + 1, offset=start)
-    return {"metrics": [_written(metric) for metric in history[:size]], **next_page(history, size, start)}
+        history = metrics.history(tx, _run_id(call), key, limit=size + 1, after=after)
+    page = history[:size]
+    rest = {"next_page_token": _to_token(page[-1])} if len(history) > size else {}
+    return {"metrics": _written(page), **rest}
+
+
+def _to_token(metric: Metric) -> str:
+    """Where the next page of a history begins: behind this value."""
+    place = metric.step, metric.timestamp_millis, metric.value  # JSON has null for NaN
+    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode()
+
+
+def _from_token(key: str, token: str) -> Metric | None:
+    if not token:
+        return None
+    try:
+        step, timestamp, value = _PLACE.decode(base64.urlsafe_b64decode(token))
+    except ValueError:
+        raise wrong_token(token) from None
+    return Metric(key, math.nan if value is None else value, timestamp, step)
 
 
 def _metric_history_of_runs(call: Call) -> Json:
@@ -334,7 +358,7 @@ def _run(run: Run) -> Json:
     return {
         "info": _run_info(run),
         "data": {
-            "metrics": [_written(metric) for metric in run.metrics.values()],
+            "metrics": _written(run.metrics.values()),
             "params": as_pairs(run.params),
             "tags": as_pairs(run.tags),
         },
@@ -376,6 +400,6 @@ def metric_document(metric: Metric) -> Json:
     }
 
 
-def _written(metric: Metric) -> Metric | Json:
-    """What encodes to the metric's document; of the many that a history has, most are it already."""
-    return metric_document(metric) if math.isnan(metric.value) else metric
+def _written(values: Iterable[Metric]) -> list[Metric | Json]:
+    """What encodes to the metrics' documents: of the many that a history has, most are it already."""
+    return [metric if metric.value == metric.value else metric_document(metric) for metric in values]  # NaN is not
