@@ -15,7 +15,7 @@ demo: env-demo  ## install, then play a year of real flights through the whole l
 	@$(BIN)/noria demo flights
 
 test: env  ## install what is missing, then run all tests (but for `make conformance`)
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/conformance
+	@$(BIN)/python -m pytest -n 2 --dist loadscope -m 'not peer' --ignore tests/conformance
 
 check: env  ## lint, format, types, import contracts, documentation
 	@$(BIN)/ruff check
@@ -24,7 +24,8 @@ check: env  ## lint, format, types, import contracts, documentation
 	@$(BIN)/lint-imports
 	@$(BIN)/mkdocs build --quiet --strict
 
-conformance: env  ## each check of MLflow's protocol against MLflow itself and against Noria, endpoint by endpoint
+conformance: env  ## beside the tools we speak with: Feast's repo, DVC's files, MLflow's protocol endpoint by endpoint
+	@$(BIN)/python -m pytest -q -n 2 --dist loadscope -m peer --ignore tests/conformance
 	@PYTHONPATH=tests $(BIN)/python -m conformance.report $(if $(JSON),--json $(JSON))
 
 format: env  ## rewrite the code in the house's format
@@ -59,5 +60,5 @@ $(VENV)/.installed: $(BIN)/uv $(MANIFEST)
 
 $(VENV)/.installed-dev: $(VENV)/.installed $(MANIFEST)
 	@echo "installing the development tools into $(VENV)"
-	@$(UV) --editable '.[demo,postgres,s3,oidc]' --group dev
+	@$(UV) --editable '.[demo,postgres,s3,oidc,redis,lmdb,duckdb,lake,pandas]' --group dev
 	@touch $@

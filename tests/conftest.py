@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from noria.ids import new_id
 from noria.store import Database
 from noria.surface.cli.processes import Child
-from servers import object_store, postgresql
-from support import mlflow_environment, noria
+from servers import RedisServer, object_store, postgresql
+from support import mlflow2_environment, mlflow_environment, noria
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # tests start many processes: each would compile all it imports
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +37,12 @@ def project(trained: Path, tmp_path: Path) -> Path:
 def mlflow_python() -> Path:
     """MLflow's interpreter, installed when it is missing."""
     return mlflow_environment()
+
+
+@pytest.fixture(scope="session")
+def mlflow2_python() -> Path:
+    """The interpreter of the last MLflow 2, installed when it is missing."""
+    return mlflow2_environment()
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +91,14 @@ def postgresql_server() -> Iterator[str]:
     """The URL of a private PostgreSQL server, started once a session and only when asked for."""
     with postgresql() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A private Redis server, started once a session and only when asked for."""
+    server = RedisServer()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from pathlib import Path
 from support import require
 
 _POSTGRESQL = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+_REDIS = shutil.which("redis-server")
 _WEED = Path(sys.executable).with_name("weed")
 _PATIENCE_SECONDS = 60
 
@@ -49,6 +50,35 @@ def postgresql() -> Iterator[str]:
         server.send_signal(signal.SIGINT)  # at once, whoever is still connected
         server.wait(_PATIENCE_SECONDS)
         shutil.rmtree(data, ignore_errors=True)
+
+
+class RedisServer:
+    """A private Redis at ``url`` that a test may stop and start again; it keeps nothing between."""
+
+    def __init__(self) -> None:
+        require(_REDIS, "Redis", "apt-get install redis-server")
+        self._port = free_port()
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = [str(_REDIS), "--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--dir", "/tmp"]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _wait_for(self._answers, self._process)
+
+    def stop(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.wait(_PATIENCE_SECONDS)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self._port), 1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(5) == b"+PONG"
+        except OSError:
+            return False
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,8 +12,15 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-_MLFLOW = Path(__file__).parents[1] / ".bench/mlflow"
-_INSTALL = ["mlflow==3.17.*", "scikit-learn", "cloudpickle"]
+_ENVIRONMENTS = Path(__file__).parents[1] / ".bench"
+_RUN_DVC = """
+import json, sys
+from dvc.cli import main
+for words in json.loads(sys.argv[1]):
+    code = main(words)
+    if code:
+        sys.exit(f"dvc {words} exits with {code}")
+"""
 
 
 def noria(*arguments: str, cwd: Path, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -56,11 +64,53 @@ def require(found: object, what: str, how: str) -> None:
 
 def mlflow_environment() -> Path:
     """The interpreter of an environment with MLflow in it, installed when it is missing."""
-    python = _MLFLOW / "bin/python"
-    _MLFLOW.parent.mkdir(exist_ok=True)
-    with FileLock(f"{_MLFLOW}.lock"):
-        if not (_MLFLOW / "bin/mlflow").exists():
+    return _environment("mlflow", "mlflow==3.17.*", "scikit-learn", "cloudpickle", "psycopg2-binary")
+
+
+def mlflow2_environment() -> Path:
+    """The interpreter of an environment with the last MLflow 2 in it, installed when it is missing."""
+    return _environment("mlflow2", "mlflow==2.22.*", "scikit-learn", "cloudpickle")
+
+
+def feast_environment() -> Path:
+    """The interpreter of an environment with Feast in it, installed when it is missing."""
+    return _environment("feast", "feast[duckdb]==0.67.*")
+
+
+def dvc_environment() -> Path:
+    """The interpreter of an environment with DVC in it, installed when it is missing."""
+    return _environment("dvc", "dvc[s3]==3.67.*")
+
+
+def _environment(name: str, *packages: str) -> Path:
+    """The interpreter of a virtual environment that holds these packages, however many tests ask for it at once."""
+    folder, installed = _ENVIRONMENTS / name, _ENVIRONMENTS / f"{name}.installed"
+    python = folder / "bin/python"
+    _ENVIRONMENTS.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not python.exists() or not installed.exists() or installed.read_text() != " ".join(packages):
             uv = [sys.executable, "-m", "uv"]
-            subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, _MLFLOW], check=True)
-            subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, *_INSTALL], check=True)
+            if not python.exists():
+                subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], check=True)
+            install = ["pip", "install", "--quiet", "--python", python, *packages]
+            subprocess.run([*uv, *install], check=True)
+            installed.write_text(" ".join(packages))
     return python
+
+
+def dvc(cwd: Path, *commands: str | list[str], check: bool = True, **environment: str) -> str:
+    """Run commands of DVC itself, one after the other in one process; what they print."""
+    words = [command.split() if isinstance(command, str) else command for command in commands]
+    home = cwd.parent / "dvc-home"
+    isolated = {"DVC_NO_ANALYTICS": "1", "DVC_GLOBAL_CONFIG_DIR": str(home), "DVC_SITE_CACHE_DIR": str(home / "site")}
+    done = subprocess.run(
+        [dvc_environment(), "-c", _RUN_DVC, json.dumps(words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, **isolated, **environment},
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr

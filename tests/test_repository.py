@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from noria.config import PolicySettings, Settings, StageRuleSettings
@@ -52,6 +53,7 @@ def test_every_command_is_documented():
 
 
 def commands(command, prefix):
-    if not hasattr(command, "commands"):
+    if not isinstance(command, TyperGroup):
         return [prefix]
-    return [name for key, child in command.commands.items() for name in commands(child, f"{prefix} {key}")]
+    children = {key: command.get_command(None, key) for key in command.list_commands(None)}
+    return [name for key, child in children.items() for name in commands(child, f"{prefix} {key}")]

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import polars as pl
 
-from noria import Column, Entity, FeatureView, Observations
+from noria import Column, Entity, FeatureView, Field, Observations
+from noria.features.types import Float64
 
 LATE_MINUTES = 15
 TAXI_MINUTES = 30  # not in the data: a usual allowance from pushback to take-off and from landing to gate
@@ -85,34 +86,44 @@ def origin_weather() -> pl.DataFrame:
     return raw.with_columns(event_timestamp=hour, created_timestamp=hour + pl.duration(hours=1))
 
 
-carrier = Entity("carrier", ["carrier"])
-route = Entity("route", ["origin", "dest"])
-origin = Entity("origin", ["origin"])
+carrier = Entity(name="carrier")
+route = Entity(name="route", join_keys=["origin", "dest"])
+origin = Entity(name="origin")
+
+
+def numbers(*names: str) -> list[Field]:
+    return [Field(name=name, dtype=Float64) for name in names]
+
 
 views = [
     FeatureView(
-        "weather",
-        origin,
-        fields=["temp", "dewp", "wind_speed", "precip", "visib", "pressure"],
+        name="weather",
+        entities=[origin],
+        schema=numbers("temp", "dewp", "wind_speed", "precip", "visib", "pressure"),
         source=origin_weather,
         ttl=timedelta(hours=6),
         on_missing="null",
     ),
     FeatureView(
-        "departures", origin, fields=["delay"], source=origin_departures, ttl=timedelta(hours=12), on_missing="null"
+        name="departures",
+        entities=[origin],
+        schema=numbers("delay"),
+        source=origin_departures,
+        ttl=timedelta(hours=12),
+        on_missing="null",
     ),
     FeatureView(
-        "carrier_24h",
-        carrier,
-        fields=["late_share", "delay"],
+        name="carrier_24h",
+        entities=[carrier],
+        schema=numbers("late_share", "delay"),
         source=carrier_lateness,
         ttl=timedelta(days=3),
         on_missing="null",
     ),
     FeatureView(
-        "route_14d",
-        route,
-        fields=["late_share", "delay"],
+        name="route_14d",
+        entities=[route],
+        schema=numbers("late_share", "delay"),
         source=route_lateness,
         ttl=timedelta(days=30),
         on_missing="null",

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from noria.data.observations import Observations
     from noria.features.definitions import Entity, FeatureView
+    from noria.features.sources import Field
     from noria.schema import Column
 
 __version__ = "0.1.0"
 
-__all__ = ["Column", "Entity", "FeatureView", "Observations", "__version__"]
+__all__ = ["Column", "Entity", "FeatureView", "Field", "Observations", "__version__"]
 
 _HOMES = {
     "Column": "noria.schema",
     "Entity": "noria.features",
     "FeatureView": "noria.features",
+    "Field": "noria.features",
     "Observations": "noria.data",
 }
 

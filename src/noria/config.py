@@ -38,6 +38,24 @@ class StoreSettings(_Section):
     folder: Path = Field(Path(".noria"), description="Folder of artifacts, online features, logs and routes.")
 
 
+class FeatureLimits(_Section):
+    """What `noria features health` holds the views of a pattern to."""
+
+    max_age_hours: float = Field(0, ge=0, description="Hours that a view's newest row may be old; 0: any number.")
+    max_null_rate: float = Field(1, ge=0, le=1, description="Share of nulls that each feature may have.")
+
+
+class FeatureSettings(_Section):
+    """Where features are looked up."""
+
+    online: str = Field(
+        "",
+        description="URL of the online store: sqlite:///PATH, lmdb:///PATH, redis://HOST:PORT/0, postgresql://USER@HOST/"
+        "NAME; empty: SQLite in `store.folder`.",
+    )
+    limits: dict[str, FeatureLimits] = Field({}, description="Name pattern of views → limits; the first one counts.")
+
+
 class ModelSettings(_Section):
     """What is trained, on how much history, with how much search."""
 
@@ -160,6 +178,7 @@ class ServerSettings(_Section):
     """What a server needs to know: it may stand alone, without a project to train."""
 
     store: StoreSettings = StoreSettings()
+    features: FeatureSettings = FeatureSettings()
     registry: RegistrySettings = RegistrySettings()
     policies: dict[str, PolicySettings] = Field({}, description="Name pattern → policy.")
     access: AccessSettings = AccessSettings()

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
-from noria.features.online import ViewSpec
+from noria.features import Entity, FeatureView, Field, OnlineFeatures, ViewSpec
+from noria.features.types import Float64
 from noria.optimize.bundle import ONNX_FILE, Bundle, Task, write_bundle
 from noria.rollout.routes import RouteTable, Variant, publish
+from noria.store import open_keyvalue
 from noria.store.blobs import FolderBlobs, folder_digest
-from noria.store.keyvalue import KeyValueStore
 from noria.surface.http.gateway import GatewaySettings
 
 CARRIER = ViewSpec("carrier", ("carrier",), ("late_share", "mean_delay"), None, "error")
@@ -36,11 +36,15 @@ class World:
     """Paths and the makers of what lies there."""
 
     root: Path
+    online_store: str = ""
 
     @property
     def settings(self) -> GatewaySettings:
         return GatewaySettings(
-            self.root / "routes.json", FolderBlobs(self.root / "artifacts"), self.root / "online.db", self.root / "log"
+            self.root / "routes.json",
+            FolderBlobs(self.root / "artifacts"),
+            self.online_store or f"sqlite:///{self.root}/online.db",
+            self.root / "log",
         )
 
     def add_model(self, version: int, task: Task = "classification", *, views: bool = True, seed: int = 0) -> Variant:
@@ -60,11 +64,17 @@ class World:
         write_bundle(folder, bundle)
         return Variant("champion", "flights", version, source, folder_digest(folder), 100.0)
 
-    def materialize(self, rows: dict[str, Sequence[float]]) -> None:
-        """Write rows by key (``view<unit separator>entity``) as of ``LAST_SEEN``."""
-        store = KeyValueStore(self.settings.online_store)
-        stamp = round(LAST_SEEN.timestamp() * 1000)
-        store.put_many((key, msgspec.msgpack.encode([stamp, stamp, list(values)])) for key, values in rows.items())
+    def materialize(self, spec: ViewSpec, rows: dict[str, Sequence[float]]) -> None:
+        """Write rows by entity as of ``LAST_SEEN``."""
+        import polars as pl  # here, as the gateway's process, which is this file too, starts without it
+
+        (key,), columns = spec.join_keys, zip(*rows.values(), strict=True)
+        frame = pl.DataFrame({key: list(rows), **dict(zip(spec.fields, columns, strict=True))})
+        frame = frame.with_columns(event_timestamp=LAST_SEEN, created_timestamp=LAST_SEEN)
+        schema = [Field(name=name, dtype=Float64) for name in spec.fields]
+        view = FeatureView(name=spec.name, entities=[Entity(name=key)], schema=schema, source=lambda: frame)
+        store = open_keyvalue(self.settings.online_store, self.root)
+        OnlineFeatures(store).materialize(view, frame)
         store.close()
 
     def deploy(self, revision: int, *variants: Variant) -> None:
@@ -92,7 +102,8 @@ class World:
 def new_world(root: Path) -> World:
     """A world with two known entities and nothing deployed."""
     world = World(root)
-    world.materialize({"carrier\x1fUA": [0.2, 7.5], "carrier\x1f7": [0.1, 1.0], "weather\x1fEWR": [11.0]})
+    world.materialize(CARRIER, {"UA": [0.2, 7.5], "7": [0.1, 1.0]})
+    world.materialize(WEATHER, {"EWR": [11.0]})
     return world
 
 

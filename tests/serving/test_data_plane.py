@@ -15,7 +15,7 @@ from noria.rollout.routes import RouteTable
 from noria.serving import DataPlane, PredictionRequest
 from noria.serving.core import confidence
 from noria.serving.inputs import parse_instant
-from serving.gateway_world import LAST_SEEN, REQUEST, World
+from serving.gateway_world import CARRIER, LAST_SEEN, REQUEST, WEATHER, World
 
 
 def plane_of(world: World) -> DataPlane:
@@ -75,6 +75,36 @@ def test_what_was_answered_is_in_the_log_with_its_vector(world):
 def test_a_value_older_than_its_ttl_is_unknown(world):
     (refused,) = run(world, world.add_model(2), request(event_time="2013-03-01T14:00:00Z"))
     assert "without weather__wind" in refused.message
+
+
+def test_what_lies_in_redis_is_looked_up_beside_the_loop_and_its_absence_is_told(world, redis_server):
+    distant = World(world.root, redis_server.url)
+    for spec, rows in ((CARRIER, {"UA": [0.2, 7.5]}), (WEATHER, {"EWR": [11.0]})):
+        distant.materialize(spec, rows)
+    variant = distant.add_model(1)
+
+    async def answers() -> tuple[object, ...]:
+        plane = plane_of(distant)
+        await plane.swap(table(1, variant))
+        one = await plane.predict(request())
+        many = await plane.predict_many([request(), request()])
+        with pytest.raises(InvalidInput, match=r"instances\[1\]: no features of view 'carrier'"):
+            await plane.predict_many([request(), request(entities={"carrier": "??", "origin": "EWR"})])
+        redis_server.stop()
+        try:
+            for ask in (plane.predict(request()), plane.predict_many([request()])):
+                with pytest.raises(Unavailable, match="Check that Redis runs"):
+                    await ask
+        finally:
+            redis_server.start()
+        for spec, rows in ((CARRIER, {"UA": [0.2, 7.5]}), (WEATHER, {"EWR": [11.0]})):
+            distant.materialize(spec, rows)
+        again = await plane.predict(request())
+        plane.close()
+        return one, *many, again
+
+    (local,) = run(world, variant, request())
+    assert {answer.probability for answer in asyncio.run(answers())} == {local.probability}
 
 
 def test_a_tick_is_one_frame_in_the_log(world):

@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -106,6 +107,19 @@ def test_a_server_that_is_gone_is_named_without_its_password():
         database.migrate()
     assert "127.0.0.1:1" in str(refused.value)
     assert "secret" not in str(refused.value)
+    database.close()
+
+
+def test_connections_that_postgresql_ended_are_replaced(new_database_url):
+    url = new_database_url("postgresql")
+    database = Database(url)
+    database.migrate()
+    with database.read() as tx:
+        own = tx.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+    with psycopg.connect(url, autocommit=True) as other:
+        assert other.execute("SELECT pg_terminate_backend(%s, 5000)", [own]).fetchone() == (True,)
+    with database.read() as tx:
+        assert tx.exec_driver_sql("SELECT pg_backend_pid()").scalar() != own
     database.close()
 
 

@@ -1,7 +1,88 @@
-"""Feature views: joined as of each event's time for training, looked up by entity key for serving."""
+"""Feature views: joined as of each event's time for training, looked up by entity key for serving.
 
-from noria.features.definitions import Entity, FeatureView
-from noria.features.join import join_as_of
-from noria.features.online import OnlineFeatures, ViewSpec
+Spelled as Feast's ``feast``: a repo moves by changing that name to ``noria.features`` in its imports.
+"""
 
-__all__ = ["Entity", "FeatureView", "OnlineFeatures", "ViewSpec", "join_as_of"]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from noria.features.aggregations import Aggregation
+    from noria.features.definitions import Entity, FeatureService, FeatureView, Project
+    from noria.features.feature_store import FeatureStore
+    from noria.features.join import join_as_of
+    from noria.features.on_demand import OnDemandFeatureView, on_demand_feature_view
+    from noria.features.online import Lookup, OnlineFeatures
+    from noria.features.online_side import PushMode
+    from noria.features.readers import ViewSpec
+    from noria.features.sources import (
+        DeltaFormat,
+        Field,
+        FileSource,
+        FrameSource,
+        IcebergFormat,
+        ParquetFormat,
+        PushSource,
+        RequestSource,
+    )
+    from noria.features.sql_source import SqlSource
+    from noria.features.types import ValueType
+
+__all__ = [
+    "Aggregation",
+    "DeltaFormat",
+    "Entity",
+    "FeatureService",
+    "FeatureStore",
+    "FeatureView",
+    "Field",
+    "FileSource",
+    "FrameSource",
+    "IcebergFormat",
+    "Lookup",
+    "OnDemandFeatureView",
+    "OnlineFeatures",
+    "ParquetFormat",
+    "Project",
+    "PushMode",
+    "PushSource",
+    "RequestSource",
+    "SqlSource",
+    "ValueType",
+    "ViewSpec",
+    "join_as_of",
+    "on_demand_feature_view",
+]
+
+_HOMES = {
+    **dict.fromkeys(("ConflictPolicy", "FileLoggingDestination", "LabelView", "LoggingConfig"), "feast_names"),
+    **dict.fromkeys(("Array", "Bool", "Bytes", "Float32", "Float64", "Int32", "Int64", "Json", "Map"), "types"),
+    **dict.fromkeys(("String", "Struct", "UnixTimestamp", "ValueType"), "types"),
+    **dict.fromkeys(("Entity", "FeatureService", "FeatureView", "Project"), "definitions"),
+    **dict.fromkeys(("DeltaFormat", "IcebergFormat", "ParquetFormat"), "sources"),
+    **dict.fromkeys(("Field", "FileSource", "FrameSource", "PushSource", "RequestSource"), "sources"),
+    "FeatureStore": "feature_store",
+    **dict.fromkeys(("Lookup", "OnlineFeatures"), "online"),
+    "PushMode": "online_side",
+    **dict.fromkeys(("OnDemandFeatureView", "on_demand_feature_view"), "on_demand"),
+    "Aggregation": "aggregations",
+    "SqlSource": "sql_source",
+    "ViewSpec": "readers",
+    "join_as_of": "join",
+}
+_OUTDATED = {
+    "Feature": "Field(name=..., dtype=Int64), of a type in noria.features.types",
+    "PostgreSQLSource": "SqlSource(url='postgresql://...', table=... or query=...)",
+    "SnowflakeSource": "SqlSource(url=..., table=... or query=...), with SQLAlchemy's driver installed",
+    "BigQuerySource": "SqlSource(url=..., table=... or query=...), with SQLAlchemy's driver installed",
+    "RepoConfig": "FeatureStore(repo_path=...), the folder of feature_store.yaml or noria.toml",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used, so that the import stays light."""
+    if name in _OUTDATED:
+        raise ImportError(f"noria.features has no {name}; write {_OUTDATED[name]}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'noria.features' has no attribute {name!r}")
+    return getattr(import_module(f"noria.features.{_HOMES[name]}"), name)

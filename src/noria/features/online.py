@@ -1,111 +1,171 @@
-"""Online features: the newest known value of every entity, by key."""
+"""Online features: the newest known row of every entity, looked up by key."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from noria.clock import to_millis
-from noria.errors import InvalidInput, NotFound
-from noria.features.definitions import FeatureView, OnMissing
+from noria.errors import InvalidInput
+from noria.features.definitions import FeatureView
+from noria.features.entity_keys import KeyPart, other_keys, pack_key, view_prefix
+from noria.features.packing import Layout, pack_rows
+from noria.features.readers import FeatureColumn, Reader, ViewSpec
+from noria.features.sources import CREATED, EVENT
+from noria.features.tails import TailSpec, by_entity, rebuilt, update
 from noria.store.keyvalue import KeyValueStore
+from noria.store.stamps import SIGN, STAMP_BYTES, pack_stamp, unpack_stamp
 
 if TYPE_CHECKING:
     import polars as pl
 
-_SEPARATOR = "\x1f"
 
+class Lookup(msgspec.Struct, frozen=True):
+    """A view that is asked for: ``keys`` has a column of values for each join key, one value an entity."""
 
-class ViewSpec(msgspec.Struct, frozen=True):
-    """What a gateway must know of a feature view: no source, no frames."""
-
-    name: str
-    join_keys: tuple[str, ...]
-    fields: tuple[str, ...]
-    ttl_millis: int | None
-    on_missing: OnMissing
-
-    @classmethod
-    def of(cls, view: FeatureView) -> ViewSpec:
-        """The spec that travels with a model."""
-        ttl = None if view.ttl is None else round(view.ttl.total_seconds() * 1000)
-        return cls(view.name, tuple(view.entity.join_keys), tuple(view.fields), ttl, view.on_missing)
-
-
-class _Entry(msgspec.Struct, array_like=True, frozen=True):
-    event_timestamp: int
-    created_timestamp: int
-    values: list[float | None]
-
-    @property
-    def stamp(self) -> tuple[int, int]:
-        """What makes a row newer than another."""
-        return self.event_timestamp, self.created_timestamp
+    view: ViewSpec
+    keys: Sequence[Sequence[KeyPart]]
 
 
 class OnlineFeatures:
-    """Writes and looks up the newest known row of each entity. Share a handle within one thread only."""
+    """Writes and looks up the newest known row of each entity. Threads may share a handle when they may its store."""
 
     def __init__(self, store: KeyValueStore) -> None:
         self._store = store
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(_Entry).decode
+        self._readers: dict[ViewSpec, Reader] = {}
 
     def materialize(self, view: FeatureView, rows: pl.DataFrame) -> int:
-        """Make ``rows`` (as ``FeatureView.load`` gives them, already visible) current; returns how many were newer.
+        """Make ``rows`` (as ``FeatureView.load`` gives them, already visible) current; returns how many were written.
 
         A row older than the one stored for its entity is left out, so late rows never undo newer ones.
         """
-        newest: dict[str, _Entry] = {}
-        for key, entry in _entries(view, rows):
-            if key not in newest or newest[key].stamp <= entry.stamp:
-                newest[key] = entry
-        stored = self._store.get_many(list(newest))
-        fresh = [
-            (key, self._encode(entry))
-            for key, entry in newest.items()
-            if key not in stored or self._decode(stored[key]).stamp < entry.stamp
-        ]
-        self._store.put_many(fresh)
-        return len(fresh)
+        return put_rows(self._store, view, rows)
 
-    def lookup(self, view: ViewSpec, entities: Mapping[str, str | int], at: int) -> Sequence[float | None]:
-        """The fields of ``view`` for the entity at ``at`` (UTC milliseconds), null when older than the TTL.
+    def vector(self, views: Sequence[ViewSpec], entities: Mapping[str, KeyPart], at: int) -> list[float | None]:
+        """The fields of all ``views`` for one entity at ``at`` (UTC milliseconds); null when older than the TTL.
 
-        Raises InvalidInput when a join key is not given, NotFound for an entity without a row when the view says so.
+        Raises InvalidInput when a join key is not given or of the wrong kind, and, where a view says that missing is
+        an error, NotFound for an entity without a row and InvalidData for a row that lacks a field.
         """
-        try:
-            key = [entities[name] for name in view.join_keys]
-        except KeyError as missing:
-            raise InvalidInput(
-                f"entity key {missing.args[0]!r} is missing; feature view {view.name!r} is looked up by it",
-                remedy=f'Send "entities" with {", ".join(view.join_keys)}.',
-            ) from None
-        content = self._store.get(_key(view.name, key))
-        if content is None:
-            if view.on_missing == "null":
-                return [None] * len(view.fields)
-            raise NotFound(
-                f"no features of view {view.name!r} for {dict(zip(view.join_keys, key, strict=True))}",
-                remedy="Check the key, or materialize the view with this entity in its source.",
-            )
-        entry = self._decode(content)
-        if view.ttl_millis is not None and at - entry.event_timestamp > view.ttl_millis:
-            return [None] * len(view.fields)
-        return entry.values
+        readers = [self._readers.get(view) or self._reader(view) for view in views]
+        parts = [reader.parts_of(entities) for reader in readers]
+        rows = self._store.get_many(list(map(pack_key, [reader.prefix for reader in readers], parts)))
+        if None in rows:
+            self._guess(rows, list(zip(readers, parts, strict=True)))
+        now, vector = at * 1000 + SIGN, list[float | None]()
+        for reader, row in zip(readers, rows, strict=True):
+            vector += reader.required(row, now, entities)
+        return vector
+
+    def lookup(self, asked: Sequence[Lookup], at: int) -> list[dict[str, FeatureColumn]]:
+        """The features of every view asked for, by field, at ``at`` (UTC milliseconds); nothing missing is an error.
+
+        A value that is null, not there, or older than the TTL is None, and its status says which. Raises InvalidInput
+        for columns of different lengths and for a join key of the wrong kind.
+        """
+        count = _count(asked)
+        readers = [self._readers.get(one.view) or self._reader(one.view) for one in asked]
+        rows = self._rows(readers, [reader.parts(one.keys, count) for reader, one in zip(readers, asked, strict=True)])
+        now = at * 1000 + SIGN
+        return [reader.columns(rows[n * count : (n + 1) * count], now) for n, reader in enumerate(readers)]
+
+    def drop(self, view: str) -> int:
+        """Delete all rows of the view; returns how many there were."""
+        return self._store.delete(view_prefix(view))
+
+    def _reader(self, view: ViewSpec) -> Reader:
+        reader = self._readers[view] = Reader(view, self._store)
+        return reader
+
+    def _rows(self, readers: Sequence[Reader], entities: Sequence[Sequence[Sequence[object]]]) -> list[bytes | None]:
+        """The stored rows, view after view; all are looked up at once."""
+        keys: list[bytes] = []
+        for reader, parts in zip(readers, entities, strict=True):
+            keys += reader.keys(parts)
+        rows = self._store.get_many(keys)
+        if None in rows:
+            wanted = [(reader, part) for reader, parts in zip(readers, entities, strict=True) for part in parts]
+            self._guess(rows, wanted)
+        return rows
+
+    def _guess(self, rows: list[bytes | None], wanted: Sequence[tuple[Reader, Sequence[object]]]) -> None:
+        """Find what is missing under the other kind of its key, for views where nobody declared that kind."""
+        others = {
+            place: other_keys(reader.prefix, parts)
+            for place, (row, (reader, parts)) in enumerate(zip(rows, wanted, strict=True))
+            if row is None and reader.guesses
+        }
+        if not others:
+            return
+        tried = list(chain.from_iterable(others.values()))
+        found = dict(zip(tried, self._store.get_many(tried), strict=True))
+        for place, keys in others.items():
+            rows[place] = next((found[key] for key in keys if found[key] is not None), None)
 
 
-def _entries(view: FeatureView, rows: pl.DataFrame) -> Iterator[tuple[str, _Entry]]:
-    """Each row's key and entry; plain loops, because most calls bring fewer rows than a query plan is worth."""
-    keys, fields = list(view.entity.join_keys), list(view.fields)
-    events, created = (rows[name].dt.epoch("ms").to_list() for name in ("event_timestamp", "created_timestamp"))
-    names = zip(*(rows[name].to_list() for name in keys), strict=True)
-    values = zip(*(rows[name].to_list() for name in fields), strict=True)
-    for name, event, creation, row in zip(names, events, created, values, strict=True):
-        yield _key(view.name, name), _Entry(event, creation, list(row))
+def _count(asked: Sequence[Lookup]) -> int:
+    """How many entities are asked for; a view without join keys has one."""
+    lengths = {len(column) for one in asked for column in one.keys}
+    if len(lengths) > 1:
+        raise InvalidInput(
+            f"columns of entity keys have different lengths: {', '.join(map(str, sorted(lengths)))}",
+            remedy="Send one value an entity in every column.",
+        )
+    return lengths.pop() if lengths else 1
+
+
+def put_rows(store: KeyValueStore, view: FeatureView, rows: pl.DataFrame) -> int:
+    """Write ``rows`` as one batch, with the layout they are packed in; returns how many were written.
+
+    Of a view with aggregations they are events, and are added to those kept of their entities.
+    """
+    if view.aggregations:
+        return put_events(store, view, rows)
+    return store.put_newer([Layout.of(view).entry(), *pack_rows(view, rows)]) - 1
+
+
+def put_events(store: KeyValueStore, view: FeatureView, rows: pl.DataFrame, *, until: datetime | None = None) -> int:
+    """Keep events of entities, as one batch; returns how many. ``until``: in place of all up to that time."""
+    if rows.is_empty():
+        return 0
+    spec, prefix, moment = TailSpec.of(view), view_prefix(view.name), _newest(rows)
+    entities = [(pack_key(prefix, parts), events) for parts, events in by_entity(view, _with_stored_keys(view, rows))]
+
+    def change(states: list[bytes | None]) -> list[bytes]:
+        changed = []
+        for state, (_, events) in zip(states, entities, strict=True):
+            tail = None if state is None else state[STAMP_BYTES:]
+            if until is None:
+                tail = update(tail, events, spec, now=moment)
+            else:
+                tail = rebuilt(tail, events, spec, until=until, now=moment)
+            happened = max(event.happened for event in events) // 1000
+            stamp = happened if state is None else max(happened, unpack_stamp(state)[0])
+            changed.append(pack_stamp(stamp, stamp) + tail)
+        return changed
+
+    store.update([key for key, _ in entities], change)
+    return sum(len(events) for _, events in entities)
+
+
+def _newest(rows: pl.DataFrame) -> datetime:
+    """When the last of the events happened or was known: no clock is asked, so histories can be replayed."""
+    import polars as pl
+
+    newest = rows.select(pl.max_horizontal(pl.col(EVENT, CREATED).max())).item()
+    assert isinstance(newest, datetime)
+    return newest
+
+
+def _with_stored_keys(view: FeatureView, rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with join keys in the types they are looked up by."""
+    import polars as pl
+
+    return rows.with_columns(pl.col(name).cast(kind.polars()) for name, kind in view.key_types().items())
 
 
 def visible_between(rows: pl.DataFrame, since: datetime | None, until: datetime) -> pl.DataFrame:
@@ -119,7 +179,3 @@ def visible_at() -> pl.Expr:
     import polars as pl
 
     return pl.max_horizontal("event_timestamp", "created_timestamp").dt.epoch("ms")
-
-
-def _key(view: str, values: Sequence[object]) -> str:
-    return _SEPARATOR.join((view, *(str(value) for value in values)))

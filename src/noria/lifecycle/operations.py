@@ -7,8 +7,7 @@ from datetime import datetime
 
 from noria.clock import Clock, SystemClock, as_utc, iso
 from noria.errors import PolicyRefused
-from noria.features import OnlineFeatures
-from noria.features.online import visible_between
+from noria.features.materialize import materialize as materialize_view
 from noria.lifecycle.wheel import Wheel
 from noria.pipelines import Project, TrainingRequest, train_version
 from noria.registry import ModelVersion, Stage, version_in_stage
@@ -87,5 +86,8 @@ def roll_back_model(project: Project, workspace: Workspace, model: str, *, actor
 
 def materialize(project: Project, workspace: Workspace, until: datetime) -> int:
     """Make all feature rows known by ``until`` current online; returns how many were newer."""
-    online = OnlineFeatures(workspace.open_online())
-    return sum(online.materialize(view, visible_between(view.load(), None, until)) for view in project.views)
+    store = workspace.open_online()
+    try:
+        return sum(materialize_view(view, project.folder, store, None, until).written for view in project.views)
+    finally:
+        store.close()

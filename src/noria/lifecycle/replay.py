@@ -66,9 +66,9 @@ class Replay:
         self._journal = journal
         self._since, self._until = since, until
         project = wheel.project
-        self._views = [(view, _Timeline(view.load(), visible_at())) for view in project.views]
+        self._views = [(view, _Timeline(view.load(project.folder), visible_at())) for view in project.views]
         self._requests, self._labels = self._timelines(project.observations, since, until)
-        self._keys = sorted({key for view in project.views for key in view.entity.join_keys})
+        self._keys = sorted({key for view in project.views for key in view.join_keys})
 
     def play(self, gateway: str, *, route_ready: RouteReady, end_of_day: EndOfDay, on_day: OnDay) -> Outcome:
         """Play every day not yet journaled; returns what was sent over all of it.
@@ -119,8 +119,7 @@ class Replay:
 
     def _materialize_until(self, day: date) -> OnlineFeatures:
         """Empty online features filled as known when ``day`` began: nothing of a day cut short stays."""
-        self._wheel.workspace.open_online(fresh=True).close()
-        self._online = OnlineFeatures(self._wheel.workspace.open_online())
+        self._online = OnlineFeatures(self._wheel.workspace.open_online(fresh=True))
         self._materialize(_BEGINNING, to_millis(_start_of(day)) - _HOUR_MILLIS)
         return self._online
 

@@ -16,7 +16,7 @@ from typing import Any
 from noria.config import CONFIG_FILE, Settings, load_settings
 from noria.data.observations import Observations
 from noria.errors import InvalidConfig, NoriaError
-from noria.features.definitions import FeatureView
+from noria.features import FeatureView, FrameSource
 from noria.registry import Policies
 from noria.tracking.source import git_commit
 
@@ -77,27 +77,41 @@ def load_project(folder: Path) -> Project:
     return Project(
         folder=folder,
         settings=settings,
-        observations=_remember(observations, folder),
-        views=tuple(_remember(view, folder) for view in views),
+        observations=replace(observations, source=_remembered(observations.source, folder)),
+        views=tuple(_prepared(view, folder) for view in views),
         estimator=_get(train, TRAIN_FILE, "estimator", Callable),
         search_space=getattr(train, "search_space", lambda _trial: {}),
         policies=Policies.from_settings(settings.policies),
     )
 
 
-def _remember(definition: Any, folder: Path) -> Any:
-    """The same definition, its source called once and user mistakes in it told by file and line."""
+def _prepared(view: FeatureView, folder: Path) -> FeatureView:
+    """The view as a model can take it. Raises InvalidConfig for features that are no numbers."""
+    if not view.features or not all(one.dtype.is_numeric for one in view.features):
+        given = ", ".join(f"{one.name} ({one.dtype})" for one in view.features) or "none"
+        raise InvalidConfig(
+            f"a model takes numbers, and the features of view {view.name!r} are: {given}",
+            remedy="List them in its schema as Field(name=..., dtype=Float64).",
+        )
+    if not isinstance(view.source, FrameSource):
+        return view
+    return replace(view, source=replace(view.source, function=_remembered(view.source.function, folder)))
+
+
+def _remembered(source: Callable[[], Any], folder: Path) -> Callable[[], Any]:
+    """The same source, called once and user mistakes in it told by file and line."""
 
     @functools.cache
-    def source() -> Any:
+    @functools.wraps(source)
+    def remembered() -> Any:
         try:
-            return definition.source()
+            return source()
         except NoriaError:
             raise
         except Exception as error:
             raise _user_error(error, folder / FEATURES_FILE) from error
 
-    return replace(definition, source=source)
+    return remembered
 
 
 def _import(path: Path, name: str) -> ModuleType:

@@ -85,7 +85,8 @@ def train_version(
     progress("snapshot")
     dataset, rows = _snapshot(project, workspace, request)
     progress("features")
-    split = _split(project, join_as_of(rows, project.views, event_time=project.observations.event_time))
+    event_time = project.observations.event_time
+    split = _split(project, join_as_of(rows, project.views, event_time=event_time, folder=project.folder))
     labels = split.train_labels if request.tamper is None else request.tamper(split.train_labels)
     progress("tune")
     params = _tune(project, split, labels)

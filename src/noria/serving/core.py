@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import structlog
 
-from noria.errors import InvalidInput, NoriaError, Unavailable
+from noria.errors import InvalidData, InvalidInput, NoriaError, NotFound, Unavailable
 from noria.ids import new_id
 from noria.monitoring.log import LabelRecord, LogWriter, PredictionRecord
 from noria.rollout.routes import RouteTable, Variant
@@ -68,7 +68,7 @@ class DataPlane:
     ``fault`` is why the newest route table does not serve, ``log_fault`` why the last batch was not logged.
     """
 
-    def __init__(self, artifacts: BlobStore, online_store: Path, prediction_log: Path) -> None:
+    def __init__(self, artifacts: BlobStore, online_store: str, prediction_log: Path) -> None:
         self._artifacts = artifacts
         self._inputs = Inputs(online_store)
         self._predictions = LogWriter(prediction_log, "predictions")
@@ -125,19 +125,15 @@ class DataPlane:
 
     async def predict(self, request: PredictionRequest) -> Prediction:
         """Route, look up and score one row. Raises InvalidInput or NotFound for a row that cannot be scored."""
-        return await self._enqueue(self._admit(request))
+        item = await self._admit_remote(request) if self._inputs.remote else self._admit(request)
+        return await self._enqueue(item)
 
     async def predict_many(self, requests: Sequence[PredictionRequest]) -> Sequence[Prediction]:
         """All rows of one request. None is scored or logged unless every one is well-formed; each bad one is named."""
-        admitted, faults = [], []
-        for index, request in enumerate(requests):
-            try:
-                admitted.append(self._admit(request))
-            except NoriaError as error:
-                faults.append((index, error))
-        if faults:
+        found = await self._admit_all(requests)
+        if faults := [(index, item) for index, item in enumerate(found) if isinstance(item, BaseException)]:
             raise _bad_instances(faults, len(requests))
-        return await asyncio.gather(*[self._enqueue(item) for item in admitted])
+        return await asyncio.gather(*[self._enqueue(item) for item in found if isinstance(item, _Pending)])
 
     async def predict_vector(self, model: str, version: int | None, row: Sequence[float | None]) -> Prediction:
         """Score a complete input vector (Open Inference Protocol): a named version directly, else by route."""
@@ -146,8 +142,9 @@ class DataPlane:
         chosen = table.choose(prediction_id)
         if version is not None:
             chosen = next(v for v in table.variants if (v.model, v.version) == (model, version))
-        event_time = round(time.time() * 1000)
-        return await self._enqueue(self._item(chosen, _floats(row), prediction_id, event_time, {}))
+        item = self._item(chosen, prediction_id, round(time.time() * 1000), {})
+        item.row = _floats(row)
+        return await self._enqueue(item)
 
     def record_labels(self, labels: Sequence[LabelRecord]) -> None:
         """Append outcomes to the label log. Raises Unavailable when they could not be written."""
@@ -169,28 +166,47 @@ class DataPlane:
             raise Unavailable(f"no model serves: {self.fault.message}", remedy=self.fault.remedy)
         raise Unavailable("nothing is deployed yet", remedy="Promote a version and deploy it with `noria run`.")
 
+    async def _admit_all(self, requests: Sequence[PredictionRequest]) -> Sequence[_Pending | BaseException]:
+        if self._inputs.remote:
+            return await asyncio.gather(*map(self._admit_remote, requests), return_exceptions=True)
+        found: list[_Pending | BaseException] = []
+        for request in requests:
+            try:
+                found.append(self._admit(request))
+            except NoriaError as error:
+                found.append(error)
+        return found
+
+    async def _admit_remote(self, request: PredictionRequest) -> _Pending:
+        """``_admit`` for an online store behind a network: the loop goes on while a thread waits for it."""
+        item = self._route(request)
+        if not item.runtime.bundle.views:
+            item.row = self._inputs.row(item.runtime.bundle, request, item.event_time)
+        else:
+            item.row = await asyncio.to_thread(self._inputs.row, item.runtime.bundle, request, item.event_time)
+        return item
+
     def _admit(self, request: PredictionRequest) -> _Pending:
+        item = self._route(request)
+        item.row = self._inputs.row(item.runtime.bundle, request, item.event_time)
+        return item
+
+    def _route(self, request: PredictionRequest) -> _Pending:
         serving = self._now()
         if not self._pending:
             self._inputs.refresh()  # once a tick
         prediction_id = request.prediction_id or new_id()
         event_time = parse_instant(request.event_time) if request.event_time else round(time.time() * 1000)
-        variant = serving.table.choose(prediction_id)
-        row = self._inputs.row(serving.runtimes[variant.model, variant.version].bundle, request, event_time)
-        return self._item(variant, row, prediction_id, event_time, request.entities)
+        return self._item(serving.table.choose(prediction_id), prediction_id, event_time, request.entities)
 
     def _item(
-        self,
-        variant: Variant,
-        row: Sequence[float | None],
-        prediction_id: str,
-        event_time: int,
-        entities: Mapping[str, str | int],
+        self, variant: Variant, prediction_id: str, event_time: int, entities: Mapping[str, str | int]
     ) -> _Pending:
+        """What waits for its row to be put in, then for its score."""
         serving, answer = self._now(), asyncio.get_running_loop().create_future()
         runtime = serving.runtimes[variant.model, variant.version]
         received = time.perf_counter()
-        return _Pending(serving.table, variant, runtime, row, prediction_id, event_time, entities, received, answer)
+        return _Pending(serving.table, variant, runtime, (), prediction_id, event_time, entities, received, answer)
 
     def _enqueue(self, item: _Pending) -> asyncio.Future[Prediction]:
         if not self._pending:
@@ -290,10 +306,14 @@ def _not_logged(kind: str, error: Exception) -> Unavailable:
     return Unavailable(f"{kind} could not be logged: {error}", remedy="Check the disk of the prediction log.")
 
 
-def _bad_instances(faults: Sequence[tuple[int, NoriaError]], rows: int) -> InvalidInput:
-    details = [f"instances[{index}]: {error.message}" for index, error in faults]
-    message = details[0] if len(faults) == 1 else f"{len(faults)} of {rows} instances cannot be scored"
-    return InvalidInput(message, remedy=faults[0][1].remedy, details=details)
+def _bad_instances(faults: Sequence[tuple[int, BaseException]], rows: int) -> BaseException:
+    """One error that names every bad instance; what is no fault of an instance, such as a store that is down, alone."""
+    bad = [(index, fault) for index, fault in faults if isinstance(fault, InvalidInput | InvalidData | NotFound)]
+    if len(bad) < len(faults):
+        return next(fault for _, fault in faults if not isinstance(fault, InvalidInput | InvalidData | NotFound))
+    details = [f"instances[{index}]: {error.message}" for index, error in bad]
+    message = details[0] if len(bad) == 1 else f"{len(bad)} of {rows} instances cannot be scored"
+    return InvalidInput(message, remedy=bad[0][1].remedy, details=details)
 
 
 def _prediction(item: _Pending, score: float) -> Prediction:

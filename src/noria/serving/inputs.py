@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from noria.errors import InvalidData, InvalidInput
-from noria.features.online import OnlineFeatures, ViewSpec
+from noria.errors import InvalidInput
+from noria.features import OnlineFeatures
 from noria.optimize.bundle import Bundle
-from noria.store.keyvalue import KeyValueStore
+from noria.store.keyvalue import KeyValueStore, open_keyvalue
 
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 # The prediction log is MessagePack in daily folders: no wider integers, no days outside these years.
@@ -31,12 +31,17 @@ class PredictionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class Inputs:
-    """Assembles input vectors. Lives in the thread of the data plane's loop."""
+    """Assembles input vectors, looking up what the online store at a URL holds. Threads may share it.
 
-    def __init__(self, online_store: Path) -> None:
-        self._path = str(online_store)
+    ``remote`` says that a look-up waits for a network, so that a loop must not wait for it.
+    """
+
+    def __init__(self, online_store: str) -> None:
+        self._url = online_store
+        self.remote = not online_store.startswith(("sqlite:", "lmdb:"))
         self._store: KeyValueStore | None = None
         self._features: OnlineFeatures | None = None
+        self._path: str | None = None
         self._inode = 0
 
     def row(self, bundle: Bundle, request: PredictionRequest, event_time: int) -> list[float | None]:
@@ -54,40 +59,28 @@ class Inputs:
             raise _wrong_columns(bundle, given) from None
         if len(given) != len(row):
             raise _wrong_columns(bundle, given)
-        for view in bundle.views:
-            row.extend(self._lookup(view, request.entities, event_time))
+        if bundle.views:
+            if self._features is None:
+                self.refresh()
+            assert self._features is not None
+            row += self._features.vector(bundle.views, request.entities, event_time)
         return row
 
     def refresh(self) -> None:
-        """Open the online store again when its file was replaced by a rebuilt one."""
-        try:
-            inode = os.stat(self._path).st_ino  # noqa: PTH116  a Path costs as much as the call, once a tick
-        except FileNotFoundError:
-            inode = 0
-        if self._store is None or inode != self._inode:
-            self.close()
-            self._store = KeyValueStore(Path(self._path))
-            self._features = OnlineFeatures(self._store)
-            self._inode = os.stat(self._path).st_ino  # noqa: PTH116
+        """Open the online store; again when its file was replaced by another."""
+        if self._store is not None and (self._path is None or _inode(self._path) == self._inode):
+            return
+        self.close()
+        self._store = open_keyvalue(self._url, Path())
+        self._features = OnlineFeatures(self._store)
+        self._path = None if self._store.path is None else str(self._store.path)
+        self._inode = 0 if self._path is None else _inode(self._path)
 
     def close(self) -> None:
         """Close the online store; the next ``refresh`` opens it again."""
         if self._store is not None:
             self._store.close()
         self._store = self._features = None
-
-    def _lookup(self, view: ViewSpec, entities: Mapping[str, str | int], at: int) -> list[float | None]:
-        if self._features is None:
-            self.refresh()
-        assert self._features is not None
-        values = list(self._features.lookup(view, entities, at))
-        if len(values) != len(view.fields):
-            # Found here so that it fails this row; a ragged matrix would fail all rows of its batch.
-            raise InvalidData(
-                f"feature view {view.name!r} has {len(values)} fields stored, the model takes {len(view.fields)}",
-                remedy="Materialize the view with the definition the model was trained on, or train again.",
-            )
-        return values
 
 
 def parse_instant(text: str) -> int:
@@ -114,6 +107,13 @@ def ill_typed(document: Any) -> str:
                 if not missing_allowed and not isinstance(value, kinds):
                     return f"{part}[{name!r}] is {msgspec.json.encode(value)[:60].decode(errors='replace')}, not {word}"
     return ""
+
+
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path).st_ino  # noqa: PTH116  a Path costs as much as the call, once a tick
+    except FileNotFoundError:
+        return 0
 
 
 def _wrong_columns(bundle: Bundle, given: Mapping[str, object]) -> InvalidInput:

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url, text
+from sqlalchemy import (
+    ARRAY,
+    URL,
+    Column,
+    Connection,
+    Engine,
+    Executable,
+    Select,
+    String,
+    Table,
+    any_,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -136,7 +156,7 @@ class Database:
         self._engine.dispose()
 
 
-HEAD_REVISION = "0004"
+HEAD_REVISION = "0005"
 """The newest revision under ``migrations/versions``; a test holds the two together."""
 
 
@@ -217,9 +237,31 @@ def _current_revision(connection: Connection) -> str | None:
 
 def conflict_insert(dialect: str, table: Table) -> Any:
     """An INSERT that can say what to do on conflict, which the dialects of SQLite and PostgreSQL spell alike."""
-    from sqlalchemy.dialects import postgresql, sqlite
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert(table)  # the other one would be loaded for nothing
 
-    return (postgresql if dialect == "postgresql" else sqlite).insert(table)
+
+def fetch(tx: Transaction, query: Executable, **parameters: object) -> list[tuple[Any, ...]]:
+    """All rows of a query as the driver's own tuples: to wrap them in SQLAlchemy's takes as long as to read them."""
+    cursor = tx.execute(query, parameters).cursor
+    return [] if cursor is None else list(cursor.fetchall())
+
+
+def fetch_among(tx: Transaction, column: Column[str], wanted: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The rows, in whole, of the column's table where it has one of the texts ``wanted``.
+
+    All of them are one parameter of a statement that is built once: hundreds of placeholders take longer than the rows.
+    """
+    sqlite = tx.dialect.name == "sqlite"
+    return fetch(tx, _among(tx.dialect.name, column), wanted=json.dumps(wanted) if sqlite else wanted)
+
+
+@functools.cache
+def _among(dialect: str, column: Column[str]) -> Select[Any]:
+    query = select(column.table)
+    if dialect == "sqlite":
+        listed = func.json_each(bindparam("wanted", type_=String)).table_valued("value")
+        return query.where(column.in_(select(listed.c.value)))
+    return query.where(column == any_(bindparam("wanted", type_=ARRAY(String))))
 
 
 def to_json(value: Mapping[str, object] | list[object] | tuple[object, ...]) -> str:
@@ -232,4 +274,4 @@ def from_json(document: str) -> dict[str, object]:
     return cast(dict[str, object], json.loads(document))
 
 
-__all__ = ["Database", "Transaction", "conflict_insert", "from_json", "metadata", "to_json"]
+__all__ = ["Database", "Transaction", "conflict_insert", "fetch", "fetch_among", "from_json", "metadata", "to_json"]

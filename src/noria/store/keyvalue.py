@@ -1,52 +1,86 @@
-"""The online key-value store: one packed row per key, in an embedded SQLite file."""
+"""The online key-value store: one packed row per key; SQLite, LMDB, Redis or PostgreSQL by URL."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
-_MOST_VARIABLES = 30_000  # SQLite takes 32,766 in one statement
+from noria.errors import InvalidConfig
+from noria.store.lmdb_keyvalue import LmdbKeyValues
+from noria.store.postgresql_keyvalue import PostgresqlKeyValues
+from noria.store.redis_keyvalue import RedisKeyValues
+from noria.store.sqlite_keyvalue import SqliteKeyValues
+
+SQLITE_FILE = "features.db"
 
 
-class KeyValueStore:
-    """Bytes by key. One writer and many readers, each with a handle of its own; a batch is written as one unit.
+Change = Callable[[list[bytes | None]], list[bytes]]
+"""The values of some keys, None where there is none → the values they shall have."""
 
-    ``synchronous=NORMAL``: what a crash of the machine could lose is rebuilt by materializing again.
+
+class KeyValueStore(Protocol):
+    """Bytes by key, shared by any number of processes; a handle may be used by several threads.
+
+    A key is 1 to 511 bytes long, a value begins with a stamp (``noria.store.stamps``). Every method raises Unavailable
+    when the store cannot be used now, and works again by itself once it can.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.execute(_SCHEMA)
+    @property
+    def path(self) -> Path | None:
+        """Where it lies on this machine; None for one that is reached over the network."""
+        ...
 
-    def put_many(self, entries: Iterable[tuple[str, bytes]]) -> None:
-        """Insert or replace all ``entries`` in one transaction."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            self._connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", entries)
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+    def put_newer(self, entries: Iterable[tuple[bytes, bytes]]) -> int:
+        """Write the entries, each unless its key holds a greater stamp; returns how many were written.
 
-    def get(self, key: str) -> bytes | None:
-        """The value of ``key``, or None."""
-        row = self._connection.execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchone()
-        return None if row is None else row[0]
+        All become visible at once or, after a failure, none. Of entries with one key the last of the newest counts.
+        """
+        ...
 
-    def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """The values of the ``keys`` that exist."""
-        found: dict[str, bytes] = {}
-        for start in range(0, len(keys), _MOST_VARIABLES):
-            some = keys[start : start + _MOST_VARIABLES]
-            marks = ",".join("?" * len(some))
-            found.update(self._connection.execute(f"SELECT key, value FROM entries WHERE key IN ({marks})", some))
-        return found
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The value of every key as of one moment, None where there is none."""
+        ...
+
+    def update(self, keys: Sequence[bytes], change: Change) -> None:
+        """Replace the values of the ``keys`` (each once) by what ``change`` makes of them: all at once, or none.
+
+        Nobody else writes them between reading and writing; ``change`` may be called again when somebody tried.
+        """
+        ...
+
+    def delete(self, prefix: bytes) -> int:
+        """Delete every key that begins with ``prefix`` (all of them with ``b""``); returns how many there were."""
+        ...
 
     def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
+        """Let go of the file or connection."""
+        ...
+
+
+def open_keyvalue(url: str, folder: Path) -> KeyValueStore:
+    """The store that ``url`` names; a SQLite file in ``folder`` when it is empty.
+
+    ``sqlite:///PATH``, ``lmdb:///PATH`` (a relative one starts at ``folder``), ``redis://HOST:PORT/0``,
+    ``postgresql://USER@HOST/NAME``. Raises InvalidConfig for any other, MissingExtra, Unavailable.
+    """
+    scheme, _, rest = url.partition("://")
+    if not url:
+        return SqliteKeyValues(folder / SQLITE_FILE)
+    if scheme in _LOCAL and rest.strip("/"):
+        return _LOCAL[scheme](folder / rest.removeprefix("/"))
+    if scheme in _REMOTE and rest:
+        return _REMOTE[scheme](url)
+    raise InvalidConfig(
+        f"{scheme + '://' if rest else url!r} is no online store",
+        remedy="Use sqlite:///PATH, lmdb:///PATH, redis://HOST:PORT/0 or postgresql://USER@HOST/NAME.",
+    )
+
+
+_LOCAL: dict[str, Callable[[Path], KeyValueStore]] = {"sqlite": SqliteKeyValues, "lmdb": LmdbKeyValues}
+_REMOTE: dict[str, Callable[[str], KeyValueStore]] = {
+    "redis": RedisKeyValues,
+    "rediss": RedisKeyValues,
+    "postgresql": PostgresqlKeyValues,
+    "postgres": PostgresqlKeyValues,
+}

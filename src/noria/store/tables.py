@@ -254,7 +254,7 @@ model_versions = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("idempotency_key", _name(), unique=True),
     Column("run_link", Text, nullable=False, server_default="", info=ADDED),
-    Index("model_versions_by_source", "source", postgresql_using="hash"),
+    Index("model_versions_by_source", "source"),  # a hash on PostgreSQL: to say so here would load its whole dialect
 )
 
 model_aliases = Table(
@@ -463,4 +463,49 @@ webhook_deliveries = Table(
     Column("settled_at", BigInteger),
     Column("reason", Text, nullable=False, server_default=""),
     Index("webhook_deliveries_by_status", "status", "webhook_id", "sequence"),
+)
+
+# What was applied to a feature store, every version; ``code`` is the pickled function of a definition that has one.
+feature_definitions = Table(
+    "feature_definitions",
+    metadata,
+    Column("project", _name(), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("name", _name(), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("content_hash", String(64), nullable=False),
+    Column("document", Text, nullable=False),
+    Column("code", Text, nullable=False, server_default=""),
+    Column("active", Integer, nullable=False),
+    Column("applied_at", BigInteger, nullable=False),
+    Column("applied_by", _name(), nullable=False),
+)
+
+# Event times that were brought online: the next increment of a view starts at the latest ``until``.
+materializations = Table(
+    "materializations",
+    metadata,
+    Column("materialization_id", String(32), primary_key=True),
+    Column("project", _name(), nullable=False),
+    Column("view", _name(), nullable=False),
+    Column("since", BigInteger),
+    Column("until", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("recorded_at", BigInteger, nullable=False),
+    Index("materializations_by_view", "project", "view", "until"),
+)
+
+# Which share of the feature values that a version served was what the offline join gives; a policy may ask for it.
+parity_checks = Table(
+    "parity_checks",
+    metadata,
+    Column("check_id", String(32), primary_key=True),
+    Column("model", _name(), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("predictions", BigInteger, nullable=False),
+    Column("values", BigInteger, nullable=False),
+    Column("equal", BigInteger, nullable=False),
+    Column("reasons", Text, nullable=False),
+    Column("checked_at", BigInteger, nullable=False),
+    Index("parity_checks_by_version", "model", "version", "checked_at"),
 )

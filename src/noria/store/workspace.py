@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from noria.config import ServerSettings
 from noria.store.blobs import BlobStore, open_blobs
 from noria.store.database import Database
-from noria.store.keyvalue import KeyValueStore
+from noria.store.keyvalue import SQLITE_FILE, KeyValueStore, open_keyvalue
 
 ARTIFACT_SCHEME = "mlflow-artifacts:/"
 
@@ -24,7 +23,7 @@ class Workspace:
             settings.store.artifacts, folder=self.folder / "artifacts", cache=self.folder / "cache" / "artifacts"
         )
         self.prediction_log = self.folder / "predictions"
-        self.online_path = self.folder / "online" / "features.db"
+        self.online_url = _absolute(settings.features.online or f"sqlite:///{self.folder}/online/{SQLITE_FILE}", folder)
 
     def route_file(self, deployment: str) -> Path:
         """The file gateways of ``deployment`` read their route table from."""
@@ -36,9 +35,10 @@ class Workspace:
 
     def open_online(self, *, fresh: bool = False) -> KeyValueStore:
         """A handle on the online features; ``fresh`` empties them first."""
-        if fresh and self.online_path.parent.exists():
-            shutil.rmtree(self.online_path.parent)
-        return KeyValueStore(self.online_path)
+        store = open_keyvalue(self.online_url, self.folder)
+        if fresh:
+            store.delete(b"")
+        return store
 
 
 def artifact_uri(key: str) -> str:
@@ -52,7 +52,7 @@ def artifact_key(uri: str) -> str:
 
 
 def _absolute(url: str, folder: Path) -> str:
-    prefix = "sqlite:///"
-    if not url.startswith(prefix) or url.startswith(prefix + "/"):
-        return url
-    return prefix + str((folder / url.removeprefix(prefix)).resolve())
+    for prefix in ("sqlite:///", "lmdb:///"):
+        if url.startswith(prefix) and not url.startswith(prefix + "/"):
+            return prefix + str((folder / url.removeprefix(prefix)).resolve())
+    return url

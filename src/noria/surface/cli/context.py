@@ -13,10 +13,12 @@ from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from noria.clock import iso
 from noria.config import CONFIG_FILE, ServerSettings, Settings, load_server_settings, load_settings, nearest_project
 from noria.errors import InvalidConfig, NoriaError, Unavailable
+from noria.features.repo import FEAST_FILE
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside, problem
 
@@ -49,6 +51,16 @@ def find_project(given: Path | None) -> Path:
     raise InvalidConfig(
         f"no {CONFIG_FILE} in {here} or above", remedy="Change to a project, name one with --project, or `noria init`."
     )
+
+
+def find_repo(given: Path | None) -> Path:
+    """The folder given, else the nearest upward with a feature_store.yaml or a noria.toml."""
+    if given is not None:
+        return given.resolve()
+    here = Path.cwd()
+    marks = (CONFIG_FILE, FEAST_FILE)
+    nearest = next((one for one in (here, *here.parents) if any((one / mark).is_file() for mark in marks)), None)
+    return nearest if nearest is not None else find_project(None)
 
 
 def open_workspace(given: Path | None) -> tuple[Path, Settings, Workspace]:
@@ -114,7 +126,7 @@ def show(rows: Sequence[Mapping[str, object]], *, as_json: bool, title: str) -> 
     for column in rows[0] if rows else ["(none)"]:
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(escape(_cell(value)) for value in row.values()))
     out.print(table)
 
 

@@ -4,52 +4,65 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, cast
 
 import structlog
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from noria.surface.cli import access, audit, interchange, models, upkeep, webhooks
-from noria.surface.cli.context import JsonOption, ProjectOption, clear_errors, open_workspace, show_sections
-from noria.surface.cli.demo import demo
-from noria.surface.cli.project import init, run
-from noria.surface.cli.servers import serve, server, up
-from noria.surface.cli.sweep import sweep
-
-app = typer.Typer(
-    name="noria", no_args_is_help=True, add_completion=False, help="Production machine learning as one audited loop."
-)
-app.command()(demo)
-app.command()(init)
-app.command()(run)
-app.command()(up)
-app.command()(serve)
-app.command()(server)
-app.command()(sweep)
-for command in (upkeep.lineage, upkeep.artifacts, upkeep.tag, upkeep.alias, upkeep.delete, upkeep.cleanup):
-    models.app.command()(command)
-app.add_typer(models.app, name="models")
-app.add_typer(audit.app, name="audit")
-app.add_typer(access.users, name="users")
-app.add_typer(access.tokens, name="tokens")
-app.add_typer(webhooks.app, name="webhooks")
-app.add_typer(interchange.importing, name="import")
-app.add_typer(interchange.exporting, name="export")
+_COMMANDS: Mapping[str, str] = {
+    "demo": "demo:demo",
+    "init": "project:init",
+    "run": "project:run",
+    "up": "servers:up",
+    "serve": "servers:serve",
+    "server": "servers:server",
+    "sweep": "sweep:sweep",
+    "trace": "trace:trace",
+    "models": "upkeep:app",
+    "features": "features:app",
+    "data": "data:app",
+    "audit": "audit:app",
+    "users": "access:users",
+    "tokens": "access:tokens",
+    "webhooks": "webhooks:app",
+    "import": "interchange:importing",
+    "export": "interchange:exporting",
+}
+"""By name, not by import: each start would pay for all of them."""
 
 
-@app.command()
-@clear_errors
-def trace(
-    prediction_id: Annotated[str, typer.Argument(help="Id that /predict answered with.")],
-    project: ProjectOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Print the way back from a prediction: route, version, approval, run, data, features, commit."""
-    from noria.lifecycle.trace import trace as find
+class _Commands(TyperGroup):
+    """Loads a command when it is asked for."""
 
-    _, _, workspace = open_workspace(project)
-    found = find(workspace, prediction_id)
-    show_sections(found, as_json=as_json)
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperGroup | TyperCommand | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        found = getattr(import_module(f"noria.surface.cli.{module}"), name)
+        if isinstance(found, typer.Typer):
+            command: TyperGroup | TyperCommand = typer.main.get_group(found)
+        else:
+            alone = typer.Typer(add_completion=False)
+            alone.command(cmd_name)(found)
+            command = cast(TyperCommand, typer.main.get_command(alone))
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(name="noria", cls=_Commands, no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def noria() -> None:
+    """Production machine learning as one audited loop."""
 
 
 def main() -> None:

@@ -12,8 +12,9 @@ import typer
 
 from noria.config import ServerSettings, load_server_settings
 from noria.errors import InvalidConfig
+from noria.features.repo import is_feast_repo, read_repo
 from noria.store.workspace import Workspace
-from noria.surface.cli.context import ProjectOption, clear_errors, find_project, open_workspace, talk
+from noria.surface.cli.context import ProjectOption, clear_errors, find_repo, open_workspace, talk
 from noria.surface.cli.processes import Child
 
 PortOption = Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one. noria.toml's by default.")]
@@ -37,7 +38,7 @@ def serve(
         GatewaySettings(
             route_file=workspace.route_file(settings.project.name),
             artifacts=workspace.artifacts,
-            online_store=workspace.online_path,
+            online_store=workspace.online_url,
             prediction_log=workspace.prediction_log,
         )
     )
@@ -59,13 +60,20 @@ def server(
     from noria.surface.http.listen import serve as serve_on
     from noria.surface.http.server import create_app
 
-    folder = Path.cwd() if store and project is None else find_project(project)
-    given = {"database": store, "artifacts": artifacts}
-    settings = load_server_settings(folder, {"store": {name: url for name, url in given.items() if url}})
+    folder = Path.cwd() if store and project is None else find_repo(project)
+    named = {"database": store, "artifacts": artifacts}
+    given = {"store": {name: url for name, url in named.items() if url}}
+    if is_feast_repo(folder):
+        repo = read_repo(folder).settings
+        given = {
+            "store": {"database": repo.store.database} | given["store"],
+            "features": {"online": repo.features.online},
+        }
+    settings = load_server_settings(folder, given)
     workspace = Workspace(folder, settings)
     _check_exposure(host or settings.server.host, settings)
     listener = bind(host or settings.server.host, settings.server.port if port is None else port)
-    application = create_app(workspace, settings)
+    application = create_app(folder, workspace, settings)
     serve_on(application, listener, ready=lambda bound: _announce("server", bound, announce))
 
 

@@ -39,7 +39,7 @@ class GatewaySettings:
 
     route_file: Path
     artifacts: BlobStore
-    online_store: Path
+    online_store: str
     prediction_log: Path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import structlog
 from starlette.applications import Starlette
@@ -26,6 +27,7 @@ from noria.surface.console.routes import console_routes
 from noria.surface.console.sign_in import sign_in_routes
 from noria.surface.errors import outside, problem
 from noria.surface.http.api import PREFIX, LazyApi
+from noria.surface.http.feature_routes import feature_routes
 from noria.surface.http.guard import Guard
 from noria.surface.http.mlflow import mlflow_routes
 
@@ -33,14 +35,15 @@ _TEND_SECONDS = 30
 _log = structlog.get_logger()
 
 
-def create_app(workspace: Workspace, settings: ServerSettings, clock: Clock | None = None) -> Guard:
-    """The ASGI application. Handlers that touch SQL are synchronous: Starlette runs them in threads."""
+def create_app(folder: Path, workspace: Workspace, settings: ServerSettings, clock: Clock | None = None) -> Guard:
+    """The ASGI application of the project in ``folder``. Handlers that touch SQL run in threads."""
     clock, policies = clock or SystemClock(), Policies.from_settings(settings.policies)
     authenticator = Authenticator(workspace.database, clock) if settings.access.enabled else None
     sender = Sender(workspace.database, clock, allow_private=settings.webhooks.allow_private)
     routes: list[BaseRoute] = [
         Mount(PREFIX, LazyApi(workspace, policies, clock)),
         *mlflow_routes(workspace, policies, clock, sender),
+        *feature_routes(folder, workspace, clock),
         *console_routes(workspace.database),
         *(sign_in_routes(workspace.database, settings.access, authenticator, clock) if authenticator else []),
         Mount("/static", StaticFiles(directory=STATIC)),

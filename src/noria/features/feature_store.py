@@ -1,0 +1,378 @@
+"""The feature store of one project, spelled as Feast's: apply definitions, join them to what happened."""
+
+from __future__ import annotations
+
+import getpass
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from noria.clock import Clock, SystemClock, as_utc
+from noria.errors import InvalidInput, NotFound
+from noria.features import catalog, intervals
+from noria.features.catalog import Applied, Change, Definition, Definitions, Kind
+from noria.features.definitions import Entity, FeatureService, FeatureView
+from noria.features.health import ViewHealth, view_health
+from noria.features.history import AsOf
+from noria.features.join import join_as_of
+from noria.features.materialize import Materialized
+from noria.features.on_demand import OnDemandFeatureView
+from noria.features.online_side import EntityRows, OnlineSide, Progress, PushMode, pushed_views
+from noria.features.project_code import read_definitions
+from noria.features.repo import Repo, read_repo
+from noria.features.retrieval import OnlineResponse, RetrievalJob, event_time_of
+from noria.features.selection import Plan, Wanted, find_view, plan
+from noria.features.sources import FrameSource, PushSource, RequestSource, Source, inferred_fields
+from noria.store.database import from_json, to_json
+from noria.store.keyvalue import KeyValueStore
+from noria.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    import polars as pl
+
+T = TypeVar("T")
+_LOOK_AGAIN_SECONDS = 5.0
+_OUTDATED: Mapping[str, str] = {
+    "get_service": "get_feature_service(name), of a service applied before: FeatureService(name=..., features=[...])",
+    "get_historical_feature": "get_historical_features(entity_df=..., features=[...])",
+}
+
+
+class FeatureStore:
+    """The feature store of the project or Feast repo in ``repo_path``.
+
+    ``workspace`` is its state where that is open already; ``actor`` is who changes are recorded as, the operating
+    system's user unless said otherwise. What other processes apply is noticed within five seconds, or at once after
+    ``refresh_registry``. Safe to share between threads.
+    """
+
+    def __init__(
+        self,
+        repo_path: str | Path = ".",
+        *,
+        workspace: Workspace | None = None,
+        clock: Clock | None = None,
+        actor: str = "",
+        **unknown: object,
+    ) -> None:
+        _refuse("FeatureStore", unknown, {"config": "repo_path=, the folder of feature_store.yaml or noria.toml"})
+        self._repo: Repo = read_repo(Path(repo_path))
+        self._workspace = workspace or Workspace(self._repo.folder, self._repo.settings)
+        self._clock = clock or SystemClock()
+        self._actor = actor or getpass.getuser()
+        self._definitions = Definitions()
+        self._revision: tuple[int, int] | None = None
+        self._plans: dict[tuple[FeatureService | tuple[str, ...], bool], Plan] = {}
+        self._looked_at = 0.0
+        self._opening = threading.Lock()
+        self._opened: KeyValueStore | None = None
+        self._side: OnlineSide
+
+    @property
+    def project(self) -> str:
+        """The name all definitions belong to."""
+        return self._repo.project
+
+    def apply(
+        self,
+        objects: Definition | Sequence[Definition],
+        objects_to_delete: Sequence[Definition] = (),
+        partial: bool = True,
+    ) -> list[Change]:
+        """Record definitions, with the entities and sources of views; what differs becomes a new version.
+
+        ``objects_to_delete`` are taken out of use; with ``partial=False`` so is all that ``objects`` does not hold.
+        One transaction, audited. Raises InvalidConfig, and InvalidData when a schema cannot be read off a source.
+        """
+        wanted = self._completed([objects] if isinstance(objects, Definition) else list(objects))
+        gone = [(catalog.kind_of(one), one.name) for one in objects_to_delete]
+        at = self._clock.now()
+        with self._workspace.database.write() as tx:
+            if not partial:
+                kept = {(catalog.kind_of(one), one.name) for one in wanted}
+                active = catalog.versions(tx, self.project)
+                gone += [(one.kind, one.name) for one in active if one.active and (one.kind, one.name) not in kept]
+            changes = catalog.apply(tx, self.project, wanted, at=at, actor=self._actor)
+            changes += catalog.delete(tx, self.project, gone, at=at, actor=self._actor)
+        self.refresh_registry()
+        return changes
+
+    def read_code(self) -> list[Definition]:
+        """What the Python files of the project's folder define. Raises InvalidConfig naming file and line."""
+        return read_definitions(self._repo.folder)
+
+    def compare(self, objects: Sequence[Definition]) -> list[dict[str, object]]:
+        """What applying these, and nothing else, would change, a row a definition: before and after."""
+        wanted = {(catalog.kind_of(one), one.name): one.document() for one in self._completed(list(objects))}
+        active = {(one.kind, one.name): one.document for one in self.versions() if one.active}
+        rows: list[dict[str, object]] = []
+        for kind, name in sorted(wanted.keys() | active.keys()):
+            before, after = active.get((kind, name)), wanted.get((kind, name))
+            what = "" if before is None or after is None else _difference(before, after)
+            if before is None or after is None or what:
+                change = "created" if before is None else "deleted" if after is None else "changed"
+                rows.append({"kind": kind, "name": name, "change": change, "what": what})
+        return rows
+
+    def versions(self, name: str = "") -> list[Applied]:
+        """Every version of every definition applied, or of those of one name, the oldest first."""
+        with self._workspace.database.read() as tx:
+            return catalog.versions(tx, self.project, name)
+
+    def health(self) -> list[ViewHealth]:
+        """How fresh and how complete the rows of every view are, and which limits of the settings they break."""
+        with self._workspace.database.read() as tx:
+            online = intervals.latest(tx, self.project)
+        limits, at = self._repo.settings.features.limits, self._clock.now()
+        return [
+            view_health(view, self._repo.folder, limits, online_until=online.get(view.name), at=at)
+            for view in self.list_feature_views()
+        ]
+
+    def refresh_registry(self) -> None:
+        """Read the definitions again."""
+        with self._workspace.database.read() as tx:
+            revision = catalog.revision(tx, self.project)
+            if revision != self._revision:
+                self._definitions = self._with_functions(catalog.load(tx, self.project))
+                self._plans = {}
+        self._revision, self._looked_at = revision, time.monotonic()
+
+    def list_entities(self) -> list[Entity]:
+        """The entities, by name."""
+        return list(self._current().entities.values())
+
+    def list_feature_views(self) -> list[FeatureView]:
+        """The feature views, by name."""
+        return list(self._current().views.values())
+
+    def list_on_demand_feature_views(self) -> list[OnDemandFeatureView]:
+        """The on-demand feature views, by name."""
+        return list(self._current().on_demand.values())
+
+    def list_feature_services(self) -> list[FeatureService]:
+        """The feature services, by name."""
+        return list(self._current().services.values())
+
+    def list_data_sources(self) -> list[Source | RequestSource]:
+        """The sources, by name."""
+        return list(self._current().sources.values())
+
+    def get_entity(self, name: str) -> Entity:
+        """The entity of that name. Raises NotFound."""
+        return _find(self._current().entities, name, "entity")
+
+    def get_feature_view(self, name: str) -> FeatureView:
+        """The feature view of that name. Raises NotFound."""
+        return find_view(name, self._current())
+
+    def get_feature_service(self, name: str, **unknown: object) -> FeatureService:
+        """The feature service of that name. Raises NotFound."""
+        _refuse("get_feature_service", unknown, {"features": "store.apply([FeatureService(name=..., features=[...])])"})
+        return _find(self._current().services, name, "feature service")
+
+    def delete(self, kind: Kind, name: str) -> None:
+        """Take one definition out of use. Raises NotFound."""
+        with self._workspace.database.write() as tx:
+            catalog.delete(tx, self.project, [(kind, name)], at=self._clock.now(), actor=self._actor)
+        self.refresh_registry()
+
+    def get_historical_features(
+        self,
+        entity_df: Any = None,
+        features: Wanted = (),
+        full_feature_names: bool = False,
+        filter_by_created_timestamp: bool = True,
+        **unknown: object,
+    ) -> RetrievalJob:
+        """The entity frame with each row's features as they were known at its time.
+
+        ``entity_df`` (pandas, Polars, Arrow) has the join keys and ``event_timestamp``, UTC when it has no zone.
+        ``filter_by_created_timestamp=False`` also takes values that were recorded only later: a leak, unless the
+        created times say when rows were loaded rather than known. Names are ``feature``, or ``view__feature``.
+        Raises InvalidInput, InvalidData, NotFound; most when the result is asked for.
+        """
+        _refuse("get_historical_features", unknown, {"feature_refs": "features=[...]"})
+        wanted = self._plan(features, full_feature_names)
+        as_of: AsOf = "known" if filter_by_created_timestamp else "event"
+        if entity_df is None:
+            raise InvalidInput("there is no entity frame", remedy="Give entity_df: join keys and event_timestamp.")
+        documents = {one.name for one in wanted.answered if one.dtype.is_document}
+        return RetrievalJob(entity_df, lambda frame: self._joined(frame, wanted, as_of), documents)
+
+    def get_online_features(
+        self,
+        features: Wanted = (),
+        entity_rows: EntityRows = (),
+        full_feature_names: bool = False,
+        **unknown: object,
+    ) -> OnlineResponse:
+        """The features of entities as they are online now; one that is not there, or too old, is None.
+
+        ``entity_rows`` is a list of dictionaries, or a dictionary of lists, by join key. Raises InvalidInput, NotFound,
+        and Unavailable when the online store cannot be reached.
+        """
+        _refuse("get_online_features", unknown, {"feature_refs": "features=[...]"})
+        wanted = self._plan(features, full_feature_names)
+        return self._online().lookup(wanted, entity_rows, self._clock.now())
+
+    def materialize(
+        self,
+        start_date: datetime | None,
+        end_date: datetime,
+        feature_views: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> list[Materialized]:
+        """Bring online what happened or became known in [start_date, end_date], of all views or of those named.
+
+        A row replaces only older ones, so a run that was killed is run again, and several may run at once.
+        """
+        return [self._materialize(view, start_date, end_date, progress) for view in self._online_views(feature_views)]
+
+    def materialize_incremental(
+        self, end_date: datetime, feature_views: Sequence[str] | None = None, progress: Progress | None = None
+    ) -> list[Materialized]:
+        """Bring online what is new since each view was last materialized; the first time all within its TTL."""
+        with self._workspace.database.read() as tx:
+            latest = intervals.latest(tx, self.project)
+        done = []
+        for view in self._online_views(feature_views):
+            begin = None if view.ttl is None else as_utc(end_date) - view.ttl
+            done.append(self._materialize(view, latest.get(view.name, begin), end_date, progress))
+        return done
+
+    def push(self, push_source_name: str, df: Any, to: PushMode = PushMode.ONLINE) -> None:
+        """Take in rows as they happen, for every view of that push source: online, into its history, or both."""
+        views = pushed_views(self.list_feature_views(), push_source_name)
+        online = self._online()
+        rows = [(view, online.shaped(view, df)) for view in views]  # nothing is written of what cannot be read
+        if to is not PushMode.ONLINE:  # first, so that nothing is online that a rerun could not find again
+            online.append(views[0], df)
+        if to is not PushMode.OFFLINE:
+            for view, shaped in rows:
+                online.write(view, shaped)
+
+    def write_to_online_store(self, feature_view_name: str, df: Any) -> int:
+        """Bring rows of one view online; returns how many were newer than what was there."""
+        view = self.get_feature_view(feature_view_name)
+        return self._online().write(view, self._online().shaped(view, df))
+
+    def close(self) -> None:
+        """Give the database and the online store back."""
+        if self._opened is not None:
+            self._opened.close()
+        self._workspace.database.close()
+
+    def __getattr__(self, name: str) -> Any:
+        now = f"; write {_OUTDATED[name]}" if name in _OUTDATED else ""
+        raise AttributeError(f"FeatureStore has no {name!r}{now}")
+
+    def _current(self) -> Definitions:
+        if time.monotonic() - self._looked_at > _LOOK_AGAIN_SECONDS or self._revision is None:
+            self.refresh_registry()
+        return self._definitions
+
+    def _plan(self, features: Wanted, full_feature_names: bool) -> Plan:
+        """What the features take, worked out once."""
+        current = self._current()
+        key = features if isinstance(features, FeatureService) else tuple(features), full_feature_names
+        if key not in self._plans:
+            wanted = features if isinstance(features, str) else key[0]
+            self._plans[key] = plan(wanted, current, full_feature_names=full_feature_names)
+        return self._plans[key]
+
+    def _joined(self, frame: pl.DataFrame, wanted: Plan, as_of: AsOf) -> pl.DataFrame:
+        """The entity frame with what is joined to it, then with what is computed from that."""
+        wanted.check_names(frame.columns)
+        event_time = event_time_of(frame)
+        found = join_as_of(frame, wanted.lookups, event_time=event_time, as_of=as_of, folder=self._repo.folder)
+        for one in wanted.computed:
+            outputs = one.view.transform_frame(found)
+            found = found.with_columns(outputs[name].alias(f"{one.used_name}__{name}") for name in one.features)
+        return frame.with_columns(found[one.full_name].alias(one.name) for one in wanted.answered)
+
+    def _online(self) -> OnlineSide:
+        """The online side, opened when it is first used."""
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._workspace.open_online()
+                self._side = OnlineSide(self._opened, self._repo.folder)
+        return self._side
+
+    def _online_views(self, names: Sequence[str] | None) -> list[FeatureView]:
+        if names is None:
+            return [view for view in self.list_feature_views() if view.online]
+        return [self.get_feature_view(name) for name in names]
+
+    def _materialize(
+        self, view: FeatureView, since: datetime | None, until: datetime, progress: Progress | None
+    ) -> Materialized:
+        until, since = as_utc(until), None if since is None else as_utc(since)
+        done = self._online().materialize(view, since, until, progress)
+        with self._workspace.database.write() as tx:
+            intervals.record(
+                tx, self.project, view.name, since=since, until=until, rows=done.written, at=self._clock.now()
+            )
+        return done
+
+    def _completed(self, objects: list[Definition]) -> list[Definition]:
+        """The objects with what they stand on, once each; schemas that were left out are read off the sources."""
+        found: dict[tuple[Kind, str], Definition] = {}
+        for one in objects:
+            needed: list[Definition] = [one]
+            if isinstance(one, FeatureView):
+                one = self._inferred(one)
+                needed = [*one.entities, *_sources(one.source), one]
+            elif isinstance(one, OnDemandFeatureView):
+                needed = [*(source for source in one.sources if isinstance(source, RequestSource)), one]
+            found |= {(catalog.kind_of(each), each.name): each for each in needed}
+        return list(found.values())
+
+    def _inferred(self, view: FeatureView) -> FeatureView:
+        if view.features:
+            return view
+        return replace(view, schema=inferred_fields(view.source, self._repo.folder, view.join_keys))
+
+    def _with_functions(self, known: Definitions) -> Definitions:
+        """The definitions, their functions taken from the project's code where that still says the same."""
+        if not any(isinstance(view.source, FrameSource) for view in known.views.values()):
+            return known
+        here = {one.name: one for one in read_definitions(self._repo.folder) if isinstance(one, FeatureView)}
+        views = {
+            name: replace(view, source=here[name].source)
+            if name in here and here[name].source.document() == view.source.document()
+            else view
+            for name, view in known.views.items()
+        }
+        return replace(known, views=views)
+
+
+def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> str:
+    """What two documents of a definition say otherwise."""
+    now = from_json(to_json(dict(after)))
+    changed = (key for key in now.keys() | before.keys() if now.get(key) != before.get(key))
+    return "; ".join(
+        f"{key}: {to_json([before.get(key)])[1:-1]} -> {to_json([now.get(key)])[1:-1]}" for key in sorted(changed)
+    )
+
+
+def _sources(source: Source) -> list[Source]:
+    if isinstance(source, PushSource) and source.batch_source is not None:
+        return [source, source.batch_source]
+    return [source]
+
+
+def _find(known: Mapping[str, T], name: str, kind: str) -> T:
+    if name not in known:
+        raise NotFound(f"there is no {kind} {name!r}", remedy=f"Applied: {', '.join(sorted(known)) or 'none'}.")
+    return known[name]
+
+
+def _refuse(what: str, given: Mapping[str, object], outdated: Mapping[str, str]) -> None:
+    for name in given:
+        now = f"; write {outdated[name]}" if name in outdated else ""
+        raise InvalidInput(f"{what} takes no {name!r}{now}", remedy="docs/how-to/features.md shows every call.")

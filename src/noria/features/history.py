@@ -1,0 +1,123 @@
+"""The rows of a feature view, read in batches; of each batch only what some event still needs is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from noria.errors import InvalidData
+from noria.features.asof import NONE, Ints, Newest, Rows
+from noria.features.definitions import FeatureView
+from noria.features.instants import Instants, Unit, ticks
+from noria.features.keys import Entities
+from noria.features.sources import CREATED, EVENT
+
+if TYPE_CHECKING:
+    import polars as pl
+
+AsOf = Literal["known", "event"]
+
+_EVENT, _CREATED = "__event", "__created"
+_LEAST_ROWS, _MOST_ROWS = 1_000, 500_000
+_BATCHES_HELD = 8
+"""How many batches fit into the memory planned: read ahead, looked up, and the winners of those before."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All rows of a view that can matter, lazily, as ``Source.rows`` gives them, and how they are to be read."""
+
+    view: FeatureView
+    rows: pl.LazyFrame
+    features: Sequence[str]
+    as_of: AsOf
+    memory_limit_bytes: int
+
+    def newest(self, entities: Entities, at: Instants) -> pl.DataFrame:
+        """For each number in ``entities`` and its instant the features of the row it sees; nulls where it sees none."""
+        unit, winners = self._unit(at), _Winners(self.rows.select(self.features).collect_schema())
+        asked, numbers = np.flatnonzero(entities.numbers != NONE), np.full(len(entities.numbers), NONE)
+        if len(asked):
+            newest = Newest(entities.numbers[asked], at.ticks(unit)[asked], _ticks(self.view.ttl, unit))
+            for start, batch in self._batches(entities, unit):
+                won = newest.offer(self._offered(batch, start, entities))
+                winners.add(won, batch.select(self.features)[won - start])
+                if winners.height > 2 * len(asked) + batch.height:
+                    winners.keep(newest.held())
+            numbers[asked] = newest.numbers()
+        return winners.at(numbers)
+
+    def _batches(self, entities: Entities, unit: Unit) -> Iterator[tuple[int, pl.DataFrame]]:
+        """The rows in the order of the source, each batch with the number of its first. Raises InvalidData."""
+        import polars as pl
+
+        schema, start = self.rows.collect_schema(), 0
+        event, created = (ticks(pl.col(name), schema[name], unit) for name in (EVENT, CREATED))
+        times = event.alias(_EVENT), pl.coalesce(created, event).alias(_CREATED)
+        plan = entities.among(self.rows).select(*self.view.join_keys, *times, *self.features)
+        try:
+            for batch in plan.collect_batches(chunk_size=self._batch_rows(plan), engine="streaming"):
+                yield start, batch
+                start += batch.height
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise InvalidData(
+                f"source {self.view.source.name!r} of feature view {self.view.name!r} cannot be read: {error}",
+                remedy="Check that its columns have the types of the schema, and that its files are whole.",
+            ) from error
+
+    def _offered(self, batch: pl.DataFrame, start: int, entities: Entities) -> Rows:
+        event, created = batch[_EVENT].to_numpy(), batch[_CREATED].to_numpy()
+        visible = np.maximum(event, created) if self.as_of == "known" else event
+        entity = entities.find(batch)
+        rows = Rows(entity, event, created, visible, np.arange(start, start + batch.height))
+        return rows.take(np.flatnonzero(entity != NONE)) if (entity == NONE).any() else rows
+
+    def _unit(self, at: Instants) -> Unit:
+        """The finest that occurs."""
+        schema = self.rows.collect_schema()
+        units = {getattr(dtype, "time_unit", "") for dtype in (schema[EVENT], schema[CREATED], at.values.dtype)}
+        return "ns" if "ns" in units else "us"
+
+    def _batch_rows(self, plan: pl.LazyFrame) -> int:
+        """How many rows may be read at once; texts and lists count as wide columns."""
+        dtypes = plan.collect_schema().dtypes()
+        row_bytes = sum(8 if dtype.is_numeric() or dtype.is_temporal() else 64 for dtype in dtypes)
+        return min(max(self.memory_limit_bytes // (row_bytes * _BATCHES_HELD), _LEAST_ROWS), _MOST_ROWS)
+
+
+class _Winners:
+    """Features of rows that were the newest for some event when they were read, by number."""
+
+    def __init__(self, schema: pl.Schema) -> None:
+        self._numbers: list[Ints] = [np.empty(0, np.int64)]
+        self._features = [schema.to_frame()]
+        self.height = 0
+
+    def add(self, numbers: Ints, features: pl.DataFrame) -> None:
+        """Numbers must be greater than all before, in order."""
+        self._numbers.append(numbers)
+        self._features.append(features)
+        self.height += features.height
+
+    def keep(self, numbers: Ints) -> None:
+        """Drop all but these, which must be in order."""
+        features = self.at(numbers)
+        self._numbers, self._features, self.height = [numbers], [features], features.height
+
+    def at(self, numbers: Ints) -> pl.DataFrame:
+        """The features of the rows with these numbers, nulls for NONE."""
+        import polars as pl
+
+        places = pl.Series(np.searchsorted(np.concatenate(self._numbers), numbers))
+        kept = pl.concat(self._features)
+        return kept.select(pl.all().gather(places.set(pl.Series(numbers == NONE), None)))
+
+
+def _ticks(ttl: timedelta | None, unit: Unit) -> int | None:
+    if ttl is None:
+        return None
+    return ttl // timedelta(microseconds=1) * (1000 if unit == "ns" else 1)

@@ -1,0 +1,36 @@
+"""What was brought online: which times of a view, when, and how many rows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import func, insert, select
+
+from noria.clock import from_millis, to_millis
+from noria.ids import new_id
+from noria.store.database import Transaction
+from noria.store.tables import materializations
+
+
+def record(
+    tx: Transaction, project: str, view: str, *, since: datetime | None, until: datetime, rows: int, at: datetime
+) -> None:
+    """Remember a materialization that ended well."""
+    tx.execute(
+        insert(materializations).values(
+            materialization_id=new_id(),
+            project=project,
+            view=view,
+            since=None if since is None else to_millis(since),
+            until=to_millis(until),
+            rows=rows,
+            recorded_at=to_millis(at),
+        )
+    )
+
+
+def latest(tx: Transaction, project: str) -> dict[str, datetime]:
+    """View → the time up to which it is online."""
+    table = materializations.c
+    newest = select(table.view, func.max(table.until)).where(table.project == project).group_by(table.view)
+    return {view: from_millis(until) for view, until in tx.execute(newest)}

@@ -1,0 +1,171 @@
+"""Join keys of an entity frame and of a source, brought to one type; entities as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from noria.errors import InvalidData
+from noria.features.asof import NONE, Ints
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_NUMBER = "__entity"
+_LEAST_TABLE = 1_000_000
+_MOST_SOUGHT = 20_000
+"""With more entities, a scan takes longer to look for their keys than to read the rows of the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entities:
+    """The entities a frame asks for, numbered from 0.
+
+    ``numbers`` has one for each row of the frame, NONE where a key is null or cannot occur in the source: null matches
+    nothing. ``named`` holds their keys in the types of the source, sorted, and their numbers; ``table`` the same as an
+    array for integers that lie close together, which is many times faster than a hash join.
+    """
+
+    numbers: Ints
+    named: pl.DataFrame
+    table: _Table | None = None
+
+    @classmethod
+    def of(cls, keys: pl.DataFrame, height: int) -> Self:
+        """From the key columns of a frame of so many rows; without any, all rows are one entity."""
+        import polars as pl
+
+        if not keys.width:
+            return cls(np.zeros(height, np.int64), keys)
+        names = keys.columns
+        named = keys.drop_nulls().unique().sort(names).with_row_index(_NUMBER).cast({_NUMBER: pl.Int64})
+        return cls(_numbered(keys, named), named, _Table.of(named))
+
+    @property
+    def key_names(self) -> list[str]:
+        return [name for name in self.named.columns if name != _NUMBER]
+
+    def among(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """``rows`` without most of the other entities, when so few are asked for that a scan can skip the rest."""
+        import polars as pl
+
+        if not self.key_names or self.named.height > _MOST_SOUGHT:
+            return rows
+        return rows.filter(pl.col(name).is_in(self.named[name].unique().implode()) for name in self.key_names)
+
+    def find(self, batch: pl.DataFrame) -> Ints:
+        """The number of each row's entity, NONE where nobody asked for it.
+
+        Where the rows of an entity follow each other, as in a sorted file, only the first of them is looked up.
+        """
+        import polars as pl
+
+        if not self.key_names:
+            return np.zeros(batch.height, np.int64)
+        if self.table is not None:
+            return self.table.find(batch[self.key_names[0]])
+        keys = batch.select(self.key_names)
+        changed = keys.select(pl.any_horizontal(pl.all().ne_missing(pl.all().shift()))).to_series().to_numpy().copy()
+        changed[:1] = True
+        heads = np.flatnonzero(changed)
+        if len(heads) * 2 > keys.height:
+            return _numbered(keys, self.named)
+        return np.repeat(_numbered(keys[heads], self.named), np.diff(heads, append=keys.height))
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Entity numbers by integer key: that of key k at k - lowest; the last is of all others."""
+
+    lowest: int
+    numbers: Ints
+
+    @classmethod
+    def of(cls, named: pl.DataFrame) -> Self | None:
+        """None when there are several keys, no integers, or such gaps between them that the table would be large."""
+        import polars as pl
+
+        key = named.drop(_NUMBER).to_series()
+        if named.width > 2 or not key.dtype.is_integer() or key.dtype in (pl.Int128, pl.UInt64) or not len(key):
+            return None
+        lowest, span = int(key[0]), int(key[-1]) - int(key[0]) + 1
+        if span > _LEAST_TABLE + 4 * len(key):
+            return None
+        numbers = np.full(span + 1, NONE)
+        numbers[key.cast(pl.Int64).to_numpy() - lowest] = named[_NUMBER].to_numpy()
+        return cls(lowest, numbers)
+
+    def find(self, keys: pl.Series) -> Ints:
+        """The numbers of keys, NONE for nulls and for those that are not in it."""
+        import polars as pl
+
+        # What is below the lowest wraps around to a huge unsigned number, so one comparison finds both ends.
+        places = (keys.cast(pl.Int64).fill_null(0).to_numpy() - self.lowest).view(np.uint64)
+        found: Ints = self.numbers[np.minimum(places, len(self.numbers) - 1)]
+        return found if not keys.null_count() else np.where(keys.is_null().to_numpy(), NONE, found)
+
+
+def matched(
+    events: pl.DataFrame, rows: pl.LazyFrame, columns: Mapping[str, str], view: str
+) -> tuple[pl.DataFrame, pl.LazyFrame]:
+    """The key columns of ``events`` named and typed as in ``rows``, and ``rows``; ``columns``: join key → column.
+
+    A value that the source's type cannot hold becomes null. Raises InvalidData when the kinds differ.
+    """
+    import polars as pl
+
+    schema, found = rows.collect_schema(), {}
+    for key, column in columns.items():
+        asked, stored = events[column], schema[key]
+        _check_kinds(asked, stored, f"join key {key!r} of feature view {view!r}")
+        common = next((dtype for dtype in (stored, asked.dtype) if dtype != pl.Null), pl.String())
+        common = pl.String() if _kind(common) == "text" else common
+        rows = rows if stored == common else rows.with_columns(pl.col(key).cast(common))
+        found[key] = _exact(asked, common)
+    return events.select(pl.lit(value).alias(key) for key, value in found.items()), rows
+
+
+def _numbered(keys: pl.DataFrame, named: pl.DataFrame) -> Ints:
+    found = keys.join(named, on=keys.columns, how="left", maintain_order="left")[_NUMBER]
+    return found.fill_null(NONE).to_numpy()
+
+
+def _exact(values: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """``values`` in another type, null where that would change them."""
+    if values.dtype == dtype:
+        return values
+    cast = values.cast(dtype, strict=False)
+    if _kind(dtype) == "text":
+        return cast
+    return cast.zip_with(cast.cast(values.dtype, strict=False) == values, cast.clear(len(values)))
+
+
+def _check_kinds(asked: pl.Series, stored: pl.DataType, what: str) -> None:
+    mine, theirs = _kind(asked.dtype), _kind(stored)
+    if not mine or not theirs:
+        raise InvalidData(
+            f"{what} is {stored} in its source and {asked.dtype} in the entity frame, which cannot be compared",
+            remedy="Use integers, texts, booleans, bytes, dates or instants as keys.",
+        )
+    if mine != theirs and "null" not in (mine, theirs):
+        raise InvalidData(
+            f"{what} is {theirs} ({stored}) in its source and {mine} ({asked.dtype}) in the entity frame",
+            remedy=f"Make column {asked.name!r} {theirs}: cast it before the join.",
+        )
+
+
+def _kind(dtype: pl.DataType) -> str:
+    """What values of a type can equal each other; empty for types that are no keys."""
+    import polars as pl
+
+    if dtype.is_integer() or (isinstance(dtype, pl.Decimal) and dtype.scale == 0):
+        return "integer"
+    if dtype.is_float() or isinstance(dtype, pl.Decimal):
+        return "fractional"
+    if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
+        return "text"
+    plain = {"Boolean": "boolean", "Binary": "bytes", "Date": "date", "Datetime": "instant", "Null": "null"}
+    return plain.get(str(dtype.base_type()), "")

@@ -1,0 +1,154 @@
+"""The online half of a feature store: what is looked up now, brought online, and pushed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from noria.clock import to_millis
+from noria.errors import InvalidConfig, InvalidInput, NotFound
+from noria.features.definitions import FeatureView, Projection
+from noria.features.materialize import Materialized, materialize
+from noria.features.online import Lookup, OnlineFeatures, put_rows
+from noria.features.readers import FeatureColumn, Status, ViewSpec
+from noria.features.retrieval import OnlineResponse, as_polars
+from noria.features.selection import Plan
+from noria.features.sources import FrameSource, PushSource, Source
+from noria.features.types import Json
+from noria.store.keyvalue import KeyValueStore
+
+if TYPE_CHECKING:
+    import polars as pl
+
+EntityRows = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]]
+Progress = Callable[[Materialized], None]
+
+
+class PushMode(Enum):
+    """Where pushed rows go; the numbers are Feast's."""
+
+    ONLINE = 1
+    OFFLINE = 2
+    ONLINE_AND_OFFLINE = 3
+
+
+class OnlineSide:
+    """Lookups and writes over one key-value store. Safe to share between threads."""
+
+    def __init__(self, store: KeyValueStore, folder: Path) -> None:
+        self._store = store
+        self._folder = folder
+        self._features = OnlineFeatures(store)
+
+    def lookup(self, plan: Plan, entity_rows: EntityRows, at: datetime) -> OnlineResponse:
+        """The features of every entity as they stand; a value that is not there is None, and its status says why."""
+        entities = entity_columns(entity_rows)
+        plan.check_names(())
+        columns: dict[str, FeatureColumn] = {}
+        asked = [_asked(one, spec, entities) for one, spec in zip(plan.lookups, plan.specs, strict=True)]
+        for one, found in zip(plan.lookups, self._features.lookup(asked, to_millis(at)), strict=True):
+            columns |= {f"{one.used_name}__{field}": column for field, column in found.items()}
+        given = dict(entities) | {name: column.values for name, column in columns.items()}
+        for computed in plan.computed:
+            outputs = computed.view.transform_rows(given)
+            columns |= {f"{computed.used_name}__{name}": _computed(values) for name, values in outputs.items()}
+        keys = {one.join_key_map.get(key, key): None for one in plan.lookups for key in one.view.join_keys}
+        answer = {key: _given(entities[key]) for key in keys}
+        answer |= {one.name: columns[one.full_name] for one in plan.answered}
+        documents = {one.name for one in plan.answered if one.dtype.is_document or one.dtype == Json}
+        return OnlineResponse(answer, documents)
+
+    def materialize(
+        self, view: FeatureView, since: datetime | None, until: datetime, progress: Progress | None
+    ) -> Materialized:
+        """Bring online what became known of the view in [since, until]."""
+        return materialize(view, self._folder, self._store, since, until, progress=progress)
+
+    def shaped(self, view: FeatureView, frame: Any) -> pl.DataFrame:
+        """The rows of a frame that is shaped like the view's source, as they are kept. Raises InvalidData."""
+        source = view.source
+        times: Source = source.batch_source or source if isinstance(source, PushSource) else source
+        given = as_polars(frame)
+        created = times.created_timestamp_column
+        rows = FrameSource(
+            name=f"rows for {view.name}",
+            function=lambda: given,
+            timestamp_field=times.timestamp_field,
+            created_timestamp_column=created if created in given.columns else "",
+            field_mapping=times.field_mapping,
+        )
+        return rows.rows(self._folder, keys=view.join_keys, fields=view.columns).collect()
+
+    def write(self, view: FeatureView, rows: pl.DataFrame) -> int:
+        """Bring rows online, all of them or, after a failure, none; returns how many were newer."""
+        return put_rows(self._store, view, rows)
+
+    def append(self, view: FeatureView, frame: Any) -> None:
+        """Add the rows of a frame to what the view's history is read from. Raises InvalidConfig when there is none."""
+        source = view.source
+        if not isinstance(source, PushSource) or source.batch_source is None:
+            raise InvalidConfig(
+                f"feature view {view.name!r} has no batch_source to add rows to",
+                remedy="Give its PushSource a batch_source, or push online only.",
+            )
+        source.batch_source.append(self._folder, as_polars(frame))
+
+    def drop(self, view: str) -> None:
+        """Delete all that is online of a view."""
+        self._features.drop(view)
+
+
+def pushed_views(views: Sequence[FeatureView], push_source: str) -> list[FeatureView]:
+    """The views that take rows of that push source. Raises NotFound."""
+    found = [view for view in views if isinstance(view.source, PushSource) and view.source.name == push_source]
+    if not found:
+        known = sorted({view.source.name for view in views if isinstance(view.source, PushSource)})
+        raise NotFound(
+            f"no feature view takes rows of a push source {push_source!r}",
+            remedy=f"Push sources in use: {', '.join(known) or 'none'}.",
+        )
+    return found
+
+
+def entity_columns(rows: EntityRows) -> dict[str, Sequence[Any]]:
+    """Entity rows as columns. Raises InvalidInput when they differ in their keys or lengths, or are none."""
+    if isinstance(rows, Mapping):
+        columns: dict[str, Sequence[Any]] = {name: list(values) for name, values in rows.items()}
+        if len({len(values) for values in columns.values()}) > 1:
+            raise InvalidInput("the columns of entities differ in length", remedy="Send one value an entity in each.")
+        return columns
+    if not rows or not all(isinstance(row, Mapping) for row in rows):
+        raise InvalidInput("entity_rows holds no entities", remedy='Write entity_rows=[{"user_id": 1}, ...].')
+    names = list(rows[0])
+    for number, row in enumerate(rows):
+        if row.keys() != rows[0].keys():
+            raise InvalidInput(
+                f"entity row {number} has {', '.join(map(str, row))}, the first has {', '.join(map(str, names))}",
+                remedy="Give every entity the same keys.",
+            )
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def _asked(one: Projection, spec: ViewSpec, entities: Mapping[str, Sequence[Any]]) -> Lookup:
+    view = one.view
+    if not view.online:
+        raise InvalidInput(f"feature view {view.name!r} is not online", remedy="Define it with online=True.")
+    keys = [one.join_key_map.get(key, key) for key in view.join_keys]
+    if missing := [key for key in keys if key not in entities]:
+        raise InvalidInput(
+            f"entity key {missing[0]!r} is missing; feature view {view.name!r} is looked up by it",
+            remedy=f"Send {', '.join(keys)} with every entity.",
+        )
+    return Lookup(spec, [entities[key] for key in keys])
+
+
+def _given(values: Sequence[Any]) -> FeatureColumn:
+    return FeatureColumn(values, [Status.PRESENT] * len(values), [None] * len(values))
+
+
+def _computed(values: Sequence[Any]) -> FeatureColumn:
+    statuses = [Status.NULL_VALUE if value is None else Status.PRESENT for value in values]
+    return FeatureColumn(values, statuses, [None] * len(values))

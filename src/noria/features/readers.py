@@ -1,0 +1,279 @@
+"""How rows of one feature view are read: keys out of what clients send, values and statuses out of packed rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+from noria.errors import InvalidData, InvalidInput, NotFound
+from noria.features.definitions import FeatureView, OnMissing, content_hash
+from noria.features.entity_keys import PLAIN, KeyPart, converter, pack_key, view_prefix
+from noria.features.packing import HEAD, Layout, layout_key, parse_layout, unpacker
+from noria.features.tails import TailSpec, read
+from noria.store.keyvalue import KeyValueStore
+from noria.store.stamps import SIGN, STAMP_BYTES, unpack_stamp
+
+_HEAD_BYTES = HEAD.size
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Status(IntEnum):
+    """Why a value looked up is what it is; spelled and numbered as in Feast."""
+
+    PRESENT = 1
+    NULL_VALUE = 2
+    NOT_FOUND = 3
+    OUTSIDE_MAX_AGE = 4
+
+
+class ViewSpec(msgspec.Struct, frozen=True, cache_hash=True):
+    """What a gateway must know of a feature view: no source, no frames.
+
+    ``key_types`` and ``types`` are the names of the types of join keys and fields, "" where nobody said one;
+    ``definition`` is the view's content hash; ``tail`` says how its aggregations are read. Specs written before they
+    were kept have none of them.
+    """
+
+    name: str
+    join_keys: tuple[str, ...]
+    fields: tuple[str, ...]
+    ttl_millis: int | None
+    on_missing: OnMissing
+    key_types: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    definition: str = ""
+    tail: TailSpec | None = None
+
+    @classmethod
+    def of(cls, view: FeatureView, features: Sequence[str] = ()) -> ViewSpec:
+        """The spec that travels with a model: of some features, in that order, or of all."""
+        types = {one.name: str(one.dtype) for one in view.features}
+        fields, keys = tuple(features or view.fields), view.key_types()
+        return cls(
+            view.name,
+            view.join_keys,
+            fields,
+            None if view.ttl is None else round(view.ttl.total_seconds() * 1000),
+            view.on_missing,
+            tuple(str(keys.get(name, "")) for name in view.join_keys),
+            tuple(types[name] for name in fields),
+            content_hash(view),
+            TailSpec.of(view) if view.aggregations else None,
+        )
+
+
+class FeatureColumn(msgspec.Struct):
+    """One feature of every entity asked for. Event times are UTC microseconds, None for an entity without a row."""
+
+    values: Sequence[Any]
+    statuses: Sequence[Status]
+    event_timestamps: Sequence[int | None]
+
+
+class Reader:
+    """How rows of one view are read: what a spec says, worked out once."""
+
+    def __init__(self, spec: ViewSpec, store: KeyValueStore) -> None:
+        self.spec, self.prefix = spec, view_prefix(spec.name)
+        self._store = store
+        self._key_types = spec.key_types or ("",) * len(spec.join_keys)
+        self.guesses = "" in self._key_types
+        self._converters = tuple(map(converter, self._key_types))
+        plain = [PLAIN.get(kind, frozenset()) for kind in self._key_types]
+        self._part_readers = tuple(zip(spec.join_keys, plain, self._converters, strict=True))
+        self._ttl = None if spec.ttl_millis is None else spec.ttl_millis * 1000
+        self._plans: dict[bytes, Plan] = {}
+        self._decode = msgspec.msgpack.Decoder(list).decode
+        self._nothing = [None] * len(spec.fields)
+        self._all_of = {status: (status,) * len(spec.fields) for status in Status}
+
+    def parts_of(self, entities: Mapping[str, KeyPart]) -> Sequence[object]:
+        """The join keys of one entity, as stored."""
+        spec = self.spec
+        try:
+            return [
+                value if (value := entities[name]).__class__ in plain else convert(value)
+                for name, plain, convert in self._part_readers
+            ]
+        except KeyError as missing:
+            raise InvalidInput(
+                f"entity key {missing.args[0]!r} is missing; feature view {spec.name!r} is looked up by it",
+                remedy=f'Send "entities" with {", ".join(spec.join_keys)}.',
+            ) from None
+        except (TypeError, ValueError, OverflowError):
+            raise self._wrong_kind([[entities[name]] for name in spec.join_keys]) from None
+
+    def parts(self, columns: Sequence[Sequence[KeyPart]], count: int) -> Sequence[Sequence[object]]:
+        """The join keys of ``count`` entities, as stored."""
+        if len(columns) != len(self._converters):
+            raise InvalidInput(
+                f"feature view {self.spec.name!r} has {len(self._converters)} join keys, not {len(columns)}",
+                remedy=f"Give a column for each of: {', '.join(self.spec.join_keys)}.",
+            )
+        if not columns:
+            return [()] * count
+        try:
+            converted = [
+                column if plain.issuperset(map(type, column)) else list(map(convert, column))
+                for (_, plain, convert), column in zip(self._part_readers, columns, strict=True)
+            ]
+        except (TypeError, ValueError, OverflowError):
+            raise self._wrong_kind(columns) from None
+        return [(value,) for value in converted[0]] if len(converted) == 1 else list(zip(*converted, strict=True))
+
+    def keys(self, parts: Sequence[Sequence[object]]) -> list[bytes]:
+        """Where the rows of those entities lie."""
+        prefix = self.prefix
+        return [pack_key(prefix, part) for part in parts]
+
+    def required(self, row: bytes | None, now: int, entities: Mapping[str, KeyPart]) -> Sequence[float | None]:
+        """The values of a row, for a model."""
+        spec = self.spec
+        if spec.tail is not None:
+            return self._aggregated(row, now, spec.tail)
+        if row is None:
+            if spec.on_missing == "null":
+                return self._nothing
+            raise NotFound(
+                f"no features of view {spec.name!r} for { {name: entities[name] for name in spec.join_keys} }",
+                remedy="Check the key, or materialize the view with this entity in its source.",
+            )
+        event, _, layout = HEAD.unpack_from(row)
+        if self._ttl is not None and now - event > self._ttl:
+            return self._nothing
+        values: list[Any] = self._decode(row[_HEAD_BYTES:])
+        plan = self._plans.get(layout) or self._plan(layout)
+        if not plan.moves:
+            return values
+        if spec.on_missing == "error" and plan.missing:
+            raise InvalidData(
+                f"feature view {spec.name!r} is stored without {', '.join(plan.missing)}, which the model takes",
+                remedy="Materialize the view with the definition the model was trained on, or train again.",
+            )
+        return plan.values(values)
+
+    def columns(self, rows: Sequence[bytes | None], now: int) -> dict[str, FeatureColumn]:
+        """Values, statuses and event times of every field; ``now`` is UTC microseconds and ``SIGN``."""
+        if self.spec.tail is not None:
+            return self._aggregated_columns(rows, now, self.spec.tail)
+        values: list[Sequence[Any]] = []
+        statuses: list[Sequence[Status]] = []
+        times: list[int | None] = []
+        unpack, decode, ttl, nothing, all_of = HEAD.unpack_from, self._decode, self._ttl, self._nothing, self._all_of
+        present = all_of[Status.PRESENT]
+        for row in rows:
+            if row is None:
+                times.append(None)
+                values.append(nothing)
+                statuses.append(all_of[Status.NOT_FOUND])
+                continue
+            event, _, layout = unpack(row)
+            times.append(event - SIGN)
+            if ttl is not None and now - event > ttl:
+                values.append(nothing)
+                statuses.append(all_of[Status.OUTSIDE_MAX_AGE])
+                continue
+            found, plan = decode(row[_HEAD_BYTES:]), self._plans.get(layout) or self._plan(layout)
+            found = plan.values(found) if plan.moves else found
+            values.append(found)
+            statuses.append(present if None not in found else plan.statuses(found))
+        return self._turned(values, statuses, times)
+
+    def _turned(
+        self, values: Sequence[Sequence[Any]], statuses: Sequence[Sequence[Status]], times: Sequence[int | None]
+    ) -> dict[str, FeatureColumn]:
+        """Rows as columns."""
+        if not values:
+            return {name: FeatureColumn([], [], []) for name in self.spec.fields}
+        columns = zip(self.spec.fields, zip(*values, strict=True), zip(*statuses, strict=True), strict=True)
+        return {name: FeatureColumn(list(column), states, times) for name, column, states in columns}
+
+    def _aggregated(self, row: bytes | None, now: int, tail: TailSpec) -> list[Any]:
+        """What the events kept of an entity come to; of one without events, counts of nothing and nulls."""
+        at = _EPOCH + timedelta(microseconds=now - SIGN)
+        found = read(None if row is None else row[STAMP_BYTES:], tail, at)
+        return [found[name] for name in self.spec.fields]
+
+    def _aggregated_columns(self, rows: Sequence[bytes | None], now: int, tail: TailSpec) -> dict[str, FeatureColumn]:
+        values = [self._aggregated(row, now, tail) for row in rows]
+        missing = [Status.NOT_FOUND if row is None else Status.NULL_VALUE for row in rows]
+        statuses = [
+            [Status.PRESENT if value is not None else none for value in found]
+            for found, none in zip(values, missing, strict=True)
+        ]
+        return self._turned(values, statuses, [None if row is None else unpack_stamp(row)[0] for row in rows])
+
+    def _plan(self, layout_id: bytes) -> Plan:
+        """How to read rows of a layout."""
+        if layout_id not in self._plans:
+            stored = self._store.get_many([layout_key(layout_id)])[0]
+            self._plans[layout_id] = _plan(self.spec, parse_layout(stored, self.spec.name))
+        return self._plans[layout_id]
+
+    def _wrong_kind(self, columns: Sequence[Sequence[KeyPart]]) -> InvalidInput:
+        """The first value that is no such key, in words."""
+        for name, kind, convert, column in zip(
+            self.spec.join_keys, self._key_types, self._converters, columns, strict=True
+        ):
+            for value in column:
+                try:
+                    convert(value)
+                except (TypeError, ValueError, OverflowError):
+                    wanted = kind or "a text or a whole number"
+                    return InvalidInput(
+                        f"entity key {name!r} of feature view {self.spec.name!r} is {value!r:.80}, not {wanted}",
+                        remedy=f"Send {name} as {wanted}.",
+                    )
+        raise AssertionError(columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where each wanted field stands in a stored row, -1 for nowhere, and what its value goes through.
+
+    ``moves`` says whether stored values are anything else than the wanted ones, in order.
+    """
+
+    places: Sequence[int]
+    unpackers: Sequence[Callable[[object], object] | None]
+    moves: bool
+    missing: Sequence[str]
+
+    def values(self, stored: Sequence[Any]) -> list[Any]:
+        """The wanted values of a stored row."""
+        found = [None if place < 0 else stored[place] for place in self.places]
+        return [
+            value if unpack is None or value is None else unpack(value)
+            for value, unpack in zip(found, self.unpackers, strict=True)
+        ]
+
+    def statuses(self, values: Sequence[Any]) -> Sequence[Status]:
+        """Why the wanted values are what they are."""
+        if not self.missing:
+            return [Status.NULL_VALUE if value is None else Status.PRESENT for value in values]
+        return [
+            Status.NOT_FOUND if place < 0 else Status.NULL_VALUE if value is None else Status.PRESENT
+            for place, value in zip(self.places, values, strict=True)
+        ]
+
+
+def _plan(spec: ViewSpec, layout: Layout) -> Plan:
+    stored = {name: (place, kind) for place, (name, kind) in enumerate(zip(layout.names, layout.types, strict=True))}
+    places: list[int] = []
+    unpackers: list[Callable[[object], object] | None] = []
+    for name, wanted in zip(spec.fields, spec.types or ("",) * len(spec.fields), strict=True):
+        place, kind = stored.get(name, (-1, wanted))
+        try:
+            unpack = unpacker(kind, wanted)
+        except LookupError:
+            place, unpack = -1, None
+        places.append(place)
+        unpackers.append(unpack)
+    moves = places != list(range(len(layout.names))) or any(unpackers)
+    missing = [name for name, place in zip(spec.fields, places, strict=True) if place < 0]
+    return Plan(places, unpackers, moves, missing)

@@ -1,0 +1,139 @@
+"""What retrievals give: features as of the past or of now, in the frames and dictionaries callers work with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from noria.errors import InvalidData, InvalidInput, MissingExtra
+from noria.features.readers import FeatureColumn
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+EVENT = "event_timestamp"
+
+
+class RetrievalJob:
+    """A join that is done when its result is asked for, once.
+
+    The rows are the entity frame's, in its order and with all its columns; the features come after them.
+    """
+
+    def __init__(
+        self, entity_df: Any, join: Callable[[pl.DataFrame], pl.DataFrame], documents: Collection[str] = ()
+    ) -> None:
+        self._given = entity_df
+        self._join = join
+        self._documents = documents
+        self._joined: pl.DataFrame | None = None
+
+    def to_polars(self) -> pl.DataFrame:
+        """As a Polars frame."""
+        if self._joined is None:
+            self._joined = self._join(as_polars(self._given))
+        return self._joined
+
+    def to_arrow(self) -> pa.Table:
+        """As an Arrow table."""
+        return self.to_polars().to_arrow()
+
+    def to_df(self) -> pd.DataFrame:
+        """As a pandas frame; what was given as one keeps its index and its columns' types."""
+        joined, pd = self.to_polars(), _pandas()
+        is_pandas = isinstance(self._given, pd.DataFrame)
+        kept = set(self._given.columns) if is_pandas else set()
+        added = joined.select(name for name in joined.columns if name not in kept).to_pandas()
+        for name in self._documents:
+            added[name] = [_decoded(text) for text in added[name]]
+        if not is_pandas:
+            return added
+        return pd.concat([self._given, added.set_axis(self._given.index, axis="index")], axis="columns")
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineResponse:
+    """The features of some entities now: join keys first, then features, a value an entity.
+
+    ``columns`` also tells each value's status and event time; ``documents`` names those whose values are dictionaries.
+    """
+
+    columns: Mapping[str, FeatureColumn]
+    documents: Collection[str] = ()
+
+    def to_dict(self, include_event_timestamps: bool = False) -> dict[str, list[Any]]:
+        """Name → values; with event times also ``name__ts`` → seconds since 1970, 0 where there is none."""
+        found: dict[str, list[Any]] = {}
+        for name, column in self.columns.items():
+            is_document = name in self.documents
+            found[name] = [_decoded(value) for value in column.values] if is_document else list(column.values)
+            if include_event_timestamps:
+                found[f"{name}__ts"] = [(micros or 0) // 1_000_000 for micros in column.event_timestamps]
+        return found
+
+    def to_df(self, include_event_timestamps: bool = False) -> pd.DataFrame:
+        """As a pandas frame, a row an entity."""
+        return _pandas().DataFrame(self.to_dict(include_event_timestamps))
+
+    def to_polars(self, include_event_timestamps: bool = False) -> pl.DataFrame:
+        """As a Polars frame, a row an entity."""
+        import polars as pl
+
+        return pl.DataFrame(self.to_dict(include_event_timestamps), strict=False)
+
+    def to_arrow(self, include_event_timestamps: bool = False) -> pa.Table:
+        """As an Arrow table, a row an entity."""
+        return self.to_polars(include_event_timestamps).to_arrow()
+
+
+def _decoded(text: Any) -> Any:
+    return json.loads(text) if isinstance(text, str) else None
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError:
+        raise MissingExtra(
+            "a pandas frame needs pandas, which is not installed",
+            remedy="pip install 'noria[pandas]', or call to_polars().",
+        ) from None
+    return pandas
+
+
+def as_polars(frame: Any) -> pl.DataFrame:
+    """A pandas, Arrow or Polars frame as Polars. Raises InvalidInput for anything else."""
+    import polars as pl
+
+    if isinstance(frame, pl.LazyFrame):
+        return frame.collect()
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    if hasattr(frame, "__arrow_c_stream__") or hasattr(frame, "to_records"):
+        try:
+            made = pl.from_pandas(frame) if hasattr(frame, "to_records") else pl.DataFrame(frame)
+        except (pl.exceptions.PolarsError, TypeError, ValueError, ImportError) as error:
+            raise InvalidData(f"the frame cannot be read: {error}", remedy="Give each column one type.") from error
+        return made
+    raise InvalidInput(
+        f"a {type(frame).__name__} is no frame of entities", remedy="Give a pandas, Polars or Arrow frame."
+    )
+
+
+def event_time_of(frame: pl.DataFrame) -> str:
+    """The column that says when each row is: ``event_timestamp``, or the only instant. Raises InvalidInput."""
+    import polars as pl
+
+    if EVENT in frame.columns:
+        return EVENT
+    instants = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime | pl.Date)]
+    if len(instants) != 1:
+        raise InvalidInput(
+            f"the entity frame has no column {EVENT!r}; its columns: {', '.join(frame.columns)}",
+            remedy="Add when each row is: the moment at which its features are wanted.",
+        )
+    return instants[0]

@@ -1,0 +1,319 @@
+"""Where the rows of feature views come from: files, SQL tables, pushes, requests, or a function of the project."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from noria.errors import InvalidConfig, InvalidData, MissingExtra
+from noria.features.append import append_parquet
+from noria.features.source_text import source_text
+from noria.features.times import instant
+from noria.features.types import FeatureType, type_of
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FileFormat = Literal["parquet", "delta", "iceberg"]
+_READERS: Mapping[FileFormat, str] = {"parquet": "scan_parquet", "delta": "scan_delta", "iceberg": "scan_iceberg"}
+EVENT, CREATED = "event_timestamp", "created_timestamp"
+"""The names of the two times of a row wherever rows have been read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One feature: its name and type."""
+
+    name: str
+    dtype: FeatureType
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dtype, FeatureType):
+            raise InvalidConfig(
+                f"the dtype of field {self.name!r} is {self.dtype!r}, not a feature type",
+                remedy="Write dtype=Int64, Float32, String, ... from noria.features.types.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(ABC):
+    """A table of feature values over time.
+
+    ``timestamp_field`` is when a value was true, ``created_timestamp_column`` when it was known (the event's own time
+    without one). ``field_mapping`` gives columns another name as they are read. A time without a zone is UTC.
+    """
+
+    name: str = ""
+    timestamp_field: str = ""
+    created_timestamp_column: str = ""
+    field_mapping: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    owner: str = ""
+
+    @abstractmethod
+    def scan(self, folder: Path) -> pl.LazyFrame:
+        """All rows with all columns, as they are; relative paths start at ``folder``."""
+
+    def rows(
+        self,
+        folder: Path,
+        *,
+        keys: Sequence[str],
+        fields: Sequence[Field],
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> pl.LazyFrame:
+        """The rows with event times in [since, until]: keys, both times in UTC, and the fields in their types.
+
+        Rows without an event time are left out. Raises InvalidData when a column is missing or of another kind.
+        """
+        import polars as pl
+
+        schema = self.columns(folder)
+        event, created = self.times(schema)
+        self._require(schema, [*keys, *(one.name for one in fields)])
+        needed = dict.fromkeys([*keys, event, created or event, *(one.name for one in fields)])
+        frame = (
+            self.fetch(folder, list(needed), event, since, until)
+            .select(
+                *keys,
+                instant(event, schema[event], self.name).alias(EVENT),
+                instant(created or event, schema[created or event], self.name).alias(CREATED),
+                *(self._typed(one, schema[one.name]) for one in fields),
+            )
+            .filter(pl.col(EVENT).is_not_null())
+        )
+        if since is not None:
+            frame = frame.filter(pl.col(EVENT) >= since)
+        return frame if until is None else frame.filter(pl.col(EVENT) <= until)
+
+    def columns(self, folder: Path) -> Mapping[str, pl.DataType]:
+        """What there is to read, under the names it is read by, and its types."""
+        return dict(self._renamed(self.scan(folder)).collect_schema())
+
+    def fetch(
+        self, folder: Path, names: Sequence[str], event: str, since: datetime | None, until: datetime | None
+    ) -> pl.LazyFrame:
+        """These columns; rows whose ``event`` is outside [since, until] may already be left out."""
+        del event, since, until  # a lazy frame leaves them out by itself
+        return self._renamed(self.scan(folder)).select(names)
+
+    def append(self, folder: Path, frame: pl.DataFrame) -> None:
+        """Add rows, in the columns the source itself has. Raises InvalidConfig for a source that takes none."""
+        del folder, frame
+        raise InvalidConfig(
+            f"rows cannot be added to source {self.name!r}",
+            remedy="Push online only, or use a FileSource.",
+        )
+
+    def _renamed(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        return frame.rename(dict(self.field_mapping), strict=False) if self.field_mapping else frame
+
+    def _typed(self, one: Field, dtype: pl.DataType) -> pl.Expr:
+        import polars as pl
+
+        wanted = one.dtype.polars()
+        if pl.Null not in (dtype, getattr(dtype, "inner", None)) and not type_of(dtype).is_kind_of(one.dtype):
+            raise InvalidData(
+                f"column {one.name!r} of source {self.name!r} is {dtype}, and the field is {one.dtype}",
+                remedy=f"Declare Field(name={one.name!r}, dtype={type_of(dtype)}), or change the source.",
+            )
+        if isinstance(wanted, pl.Datetime):
+            return instant(one.name, dtype, self.name)
+        if isinstance(dtype, pl.Struct):
+            return pl.when(pl.col(one.name).is_not_null()).then(pl.col(one.name).struct.json_encode()).alias(one.name)
+        return pl.col(one.name).cast(wanted)
+
+    def times(self, schema: Mapping[str, pl.DataType]) -> tuple[str, str]:
+        """The columns of event and created time; the latter empty when there is none. Raises InvalidData."""
+        mapped = {name: self.field_mapping.get(name, name) for name in (self.timestamp_field, EVENT)}
+        created = self.field_mapping.get(self.created_timestamp_column, self.created_timestamp_column)
+        if not created and CREATED in schema and not self.timestamp_field:
+            created = CREATED
+        event = mapped[self.timestamp_field] if self.timestamp_field else _guessed(schema, created)
+        self._require(schema, [name for name in (event or EVENT, created) if name])
+        return event, created
+
+    def _require(self, schema: Mapping[str, object], needed: Sequence[str]) -> None:
+        if missing := [name for name in needed if name not in schema]:
+            raise InvalidData(
+                f"source {self.name!r} lacks columns: {', '.join(missing)}", remedy=f"It has: {', '.join(schema)}."
+            )
+
+    def document(self) -> Mapping[str, object]:
+        """What says all of it, as JSON: the definition's hash is made of this, and it can be read back."""
+        shared = ("name", "timestamp_field", "created_timestamp_column", "field_mapping")
+        return {"kind": type(self).__name__, **{name: getattr(self, name) for name in shared}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSource(Source):
+    """Parquet files (one, a folder, a pattern, hive-partitioned or not), a Delta Lake or an Iceberg table.
+
+    On this machine or at s3://, gs://, az://, with credentials from the environment as the providers' own tools take
+    them; ``s3_endpoint_override`` names another S3 server. An Iceberg table is named by its metadata file.
+    """
+
+    path: str
+    file_format: FileFormat = "parquet"
+    s3_endpoint_override: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.path)
+        if self.file_format not in _READERS:
+            raise InvalidConfig(
+                f"source {self.name!r} is of format {self.file_format!r}", remedy=f"Use {', '.join(_READERS)}."
+            )
+
+    def scan(self, folder: Path) -> pl.LazyFrame:
+        import polars as pl
+
+        read = getattr(pl, _READERS[self.file_format])
+        try:
+            frame: pl.LazyFrame = read(self._place(folder), storage_options=self._options())
+            frame.collect_schema()
+        except ImportError:
+            raise MissingExtra(
+                f"a table in {self.file_format} needs a package that is not installed",
+                remedy="pip install 'noria[lake]'",
+            ) from None
+        except Exception as error:  # each reader has errors of its own
+            raise InvalidData(
+                f"source {self.name!r} cannot be read: {error}", remedy="Check the path and that the file is whole."
+            ) from error
+        return frame
+
+    def append(self, folder: Path, frame: pl.DataFrame) -> None:
+        if self.file_format == "delta":
+            frame.write_delta(self._place(folder), mode="append", storage_options=self._options())
+        elif self.file_format == "parquet" and "://" not in self.path and "*" not in self.path:
+            append_parquet(folder / self.path, frame)
+        else:
+            super().append(folder, frame)
+
+    def _place(self, folder: Path) -> str:
+        return self.path if "://" in self.path else str(folder / self.path)
+
+    def _options(self) -> dict[str, str] | None:
+        if not self.s3_endpoint_override:
+            return None
+        insecure = str(self.s3_endpoint_override.startswith("http://")).lower()
+        return {"aws_endpoint_url": self.s3_endpoint_override, "aws_allow_http": insecure}
+
+    def document(self) -> Mapping[str, object]:
+        mine = ("path", "file_format", "s3_endpoint_override")
+        return {**super().document(), **{name: getattr(self, name) for name in mine}}
+
+
+def ParquetFormat() -> FileFormat:
+    """The ``file_format`` of Parquet files, as Feast spells it."""
+    return "parquet"
+
+
+def DeltaFormat() -> FileFormat:
+    """The ``file_format`` of a Delta Lake table, as Feast spells it."""
+    return "delta"
+
+
+def IcebergFormat() -> FileFormat:
+    """The ``file_format`` of an Iceberg table."""
+    return "iceberg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushSource(Source):
+    """Rows that are pushed as they happen; what was true before comes from ``batch_source``."""
+
+    batch_source: Source | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise InvalidConfig("a push source needs a name", remedy="Write PushSource(name=..., batch_source=...).")
+
+    def scan(self, folder: Path) -> pl.LazyFrame:
+        return self._history().scan(folder)
+
+    def rows(self, folder: Path, **wanted: Any) -> pl.LazyFrame:
+        return self._history().rows(folder, **wanted)
+
+    def times(self, schema: Mapping[str, pl.DataType]) -> tuple[str, str]:
+        return self._history().times(schema)
+
+    def _history(self) -> Source:
+        if self.batch_source is None:
+            raise InvalidConfig(
+                f"push source {self.name!r} has no batch_source, so its past cannot be read",
+                remedy="Give it a batch_source, such as FileSource(path=...).",
+            )
+        return self.batch_source
+
+    def document(self) -> Mapping[str, object]:
+        batch = None if self.batch_source is None else self.batch_source.document()
+        return {**super().document(), "batch_source": batch}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestSource:
+    """Values that come with each request, for on-demand features."""
+
+    name: str
+    schema: Sequence[Field]
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    owner: str = ""
+
+    def document(self) -> Mapping[str, object]:
+        """What says all of it, as JSON."""
+        fields = [[one.name, str(one.dtype)] for one in self.schema]
+        return {"kind": "RequestSource", "name": self.name, "schema": fields}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSource(Source):
+    """A function of the project that gives a Polars frame; two are the same when their ``text`` is."""
+
+    function: Callable[[], pl.DataFrame | pl.LazyFrame]
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", self.text or source_text(self.function))
+        object.__setattr__(self, "name", self.name or getattr(self.function, "__qualname__", "function"))
+
+    def scan(self, folder: Path) -> pl.LazyFrame:  # noqa: ARG002  functions find their files themselves
+        import polars as pl
+
+        found = self.function()
+        if not isinstance(found, pl.DataFrame | pl.LazyFrame):
+            raise InvalidData(
+                f"source {self.name!r} gave a {type(found).__name__}, not a Polars frame",
+                remedy="Return pl.read_csv(...), pl.read_parquet(...) or pl.from_pandas(...).",
+            )
+        return found.lazy()
+
+    def document(self) -> Mapping[str, object]:
+        return {**super().document(), "text": self.text}
+
+
+def _guessed(schema: Mapping[str, pl.DataType], created: str) -> str:
+    """The column of event times when nobody named it."""
+    import polars as pl
+
+    if EVENT in schema:
+        return EVENT
+    instants = [name for name, dtype in schema.items() if isinstance(dtype, pl.Datetime | pl.Date) and name != created]
+    return instants[0] if len(instants) == 1 else ""
+
+
+def inferred_fields(source: Source, folder: Path, keys: Sequence[str]) -> list[Field]:
+    """The source's columns but its times, as fields; those of the join keys come first. Raises InvalidData."""
+    renamed = source.columns(folder)
+    times = source.times(renamed)
+    names = [*keys, *(name for name in renamed if name not in keys and name not in times)]
+    return [Field(name=name, dtype=type_of(renamed[name])) for name in names if name in renamed]

@@ -1,0 +1,136 @@
+"""Online rows in an embedded SQLite file, the default: nothing to run, any number of processes on one machine."""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from itertools import chain, islice
+from pathlib import Path
+from threading import RLock
+
+from noria.errors import Unavailable
+from noria.store.stamps import STAMP_BYTES
+
+_SCHEMA = "CREATE TABLE IF NOT EXISTS online_rows (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+_PUT = f"""
+INSERT INTO online_rows VALUES {{marks}} ON CONFLICT (key) DO UPDATE SET value = excluded.value
+WHERE substr(excluded.value, 1, {STAMP_BYTES}) >= substr(value, 1, {STAMP_BYTES})
+"""
+_ROWS_A_STATEMENT = 500  # twice as fast as one by one
+_FEW_KEYS = 50
+_KEYS_A_STATEMENT = 30_000  # SQLite takes 32,766 variables
+_CACHE_KIB = 65_536
+_BUSY_SECONDS = 30
+
+
+class SqliteKeyValues:
+    """One table in WAL mode: readers never wait for a writer, writers wait for each other.
+
+    ``synchronous=NORMAL``: what a crash of the machine could lose is rebuilt by materializing again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path: Path | None = path
+        self._name = str(path)
+        self._lock = RLock()  # sqlite3 shares a transaction between the threads of a connection
+        with self._telling("opened"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(path):
+                self._connection = _connect(path)
+
+    def put_newer(self, entries: Iterable[tuple[bytes, bytes]]) -> int:
+        rows = iter(entries)
+        with self._lock, self._telling("written"), self._transaction() as connection:
+            before = connection.total_changes
+            while some := list(islice(rows, _ROWS_A_STATEMENT)):
+                marks = ",".join(["(?,?)"] * len(some))
+                connection.execute(_PUT.format(marks=marks), list(chain.from_iterable(some)))
+            return connection.total_changes - before
+
+    def update(self, keys: Sequence[bytes], change: Callable[[list[bytes | None]], list[bytes]]) -> None:
+        with self._lock, self._telling("written"), self._transaction() as connection:
+            starts = range(0, len(keys), _KEYS_A_STATEMENT)
+            values = [value for start in starts for value in self._get(keys[start : start + _KEYS_A_STATEMENT])]
+            rows = zip(keys, change(values), strict=True)
+            connection.executemany("INSERT OR REPLACE INTO online_rows VALUES (?, ?)", rows)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        if len(keys) <= _KEYS_A_STATEMENT:
+            try:
+                with self._lock:
+                    if 0 < len(keys) <= _FEW_KEYS:
+                        return list(self._connection.execute(_select_few(len(keys)), keys).fetchone())
+                    return self._get(keys)
+            except sqlite3.DatabaseError as error:
+                raise self._unavailable("read", error) from error
+        with self._lock, self._telling("read"), self._transaction("DEFERRED"):
+            starts = range(0, len(keys), _KEYS_A_STATEMENT)
+            return [value for start in starts for value in self._get(keys[start : start + _KEYS_A_STATEMENT])]
+
+    def _get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        marks = ",".join("?" * len(keys))
+        found = dict(self._connection.execute(f"SELECT key, value FROM online_rows WHERE key IN ({marks})", keys))
+        return [found.get(key) for key in keys]
+
+    def delete(self, prefix: bytes) -> int:
+        with self._lock, self._telling("written"), self._transaction() as connection:
+            if not prefix:
+                return connection.execute("DELETE FROM online_rows").rowcount
+            return connection.execute(
+                "DELETE FROM online_rows WHERE key >= ? AND substr(key, 1, ?) = ?", (prefix, len(prefix), prefix)
+            ).rowcount
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
+        self._connection.execute(f"BEGIN {kind}")
+        try:
+            yield self._connection
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # a full disk may have ended it already
+                self._connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _telling(self, done: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise self._unavailable(done, error) from error
+
+    def _unavailable(self, done: str, error: Exception) -> Unavailable:
+        return Unavailable(
+            f"the online store {self._name} cannot be {done}: {error}",
+            remedy="Check the disk's space and the file's permissions; one that is damaged may be deleted, and is "
+            "filled again by materializing.",
+        )
+
+
+@cache
+def _select_few(count: int) -> str:
+    """One row with a column a key: for few keys it takes half the time."""
+    return "SELECT " + ",".join(["(SELECT value FROM online_rows WHERE key = ?)"] * count)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+    connection.execute(_SCHEMA)
+    return connection
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time: switching a new file to WAL does not wait for another that does the same."""
+    with path.with_name(f"{path.name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

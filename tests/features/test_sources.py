@@ -1,0 +1,199 @@
+"""The same rows come out of every kind of source, and what cannot be read is said."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from noria.errors import InvalidConfig, InvalidData
+from noria.features import Field, FileSource, PushSource, SqlSource
+from noria.features.sources import Source, inferred_fields
+from noria.features.types import Float64, Int64, String
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+ROWS = pl.DataFrame(
+    {
+        "user_id": [1, 2, 1, 3],
+        "seen": [START, START + timedelta(hours=1), START + timedelta(hours=2, microseconds=7), None],
+        "loaded": [START + timedelta(minutes=5), START + timedelta(hours=1), START + timedelta(days=1), START],
+        "amount": [1.5, None, -3.0, 4.0],
+        "tier": ["gold", "änd\"'; --", None, "x"],
+    },
+    schema_overrides={"seen": pl.Datetime("us", "UTC"), "loaded": pl.Datetime("us", "UTC")},
+)
+FIELDS = [Field(name="amount", dtype=Float64), Field(name="tier", dtype=String)]
+TIMES = {"timestamp_field": "seen", "created_timestamp_column": "loaded"}
+
+
+def sqlite(path: Path) -> Source:
+    with sqlite3.connect(path / "shop.db") as connection:
+        connection.execute('CREATE TABLE "stats" (user_id INTEGER, seen TEXT, loaded TEXT, amount REAL, tier TEXT)')
+        texts = ROWS.with_columns(pl.col("seen", "loaded").dt.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00"))
+        connection.executemany("INSERT INTO stats VALUES (?, ?, ?, ?, ?)", texts.iter_rows())
+    return SqlSource(url="sqlite:///shop.db", table="stats", **TIMES)
+
+
+def duckdb(path: Path) -> Source:
+    import duckdb
+
+    with duckdb.connect(str(path / "shop.duckdb")) as connection:
+        connection.register("rows", ROWS.to_arrow())
+        connection.execute("CREATE TABLE stats AS SELECT * FROM rows")
+    return SqlSource(url="duckdb:///shop.duckdb", query="SELECT * FROM stats;", **TIMES)
+
+
+def parquet(path: Path) -> Source:
+    ROWS.write_parquet(path / "stats.parquet")
+    return FileSource(path="stats.parquet", **TIMES)
+
+
+def partitioned(path: Path) -> Source:
+    ROWS.with_columns(day=pl.col("loaded").dt.date()).write_parquet(path / "stats", partition_by="day", mkdir=True)
+    return FileSource(path="stats", **TIMES)
+
+
+def delta(path: Path) -> Source:
+    ROWS.write_delta(path / "lake")
+    return FileSource(path="lake", file_format="delta", **TIMES)
+
+
+def iceberg(path: Path) -> Source:
+    from pyiceberg.catalog.sql import SqlCatalog
+
+    catalog = SqlCatalog("shop", uri=f"sqlite:///{path}/catalog.db", warehouse=f"file://{path}/warehouse")
+    catalog.create_namespace("shop")
+    table = catalog.create_table("shop.stats", ROWS.to_arrow().schema)
+    table.append(ROWS.to_arrow())
+    return FileSource(path=table.metadata_location, file_format="iceberg", **TIMES)
+
+
+def read(source: Source, folder: Path, since: datetime | None = None, until: datetime | None = None) -> pl.DataFrame:
+    frame = source.rows(folder, keys=["user_id"], fields=FIELDS, since=since, until=until).collect()
+    return frame.sort("event_timestamp")
+
+
+def expected(since: datetime | None = None, until: datetime | None = None) -> pl.DataFrame:
+    frame = ROWS.rename({"seen": "event_timestamp", "loaded": "created_timestamp"}).drop_nulls("event_timestamp")
+    frame = frame if since is None else frame.filter(pl.col("event_timestamp") >= since)
+    frame = frame if until is None else frame.filter(pl.col("event_timestamp") <= until)
+    return frame.select("user_id", "event_timestamp", "created_timestamp", "amount", "tier").sort("event_timestamp")
+
+
+def assert_reads_the_rows(source: Source, folder: Path) -> None:
+    for since, until in [(None, None), (START + timedelta(hours=1), None), (START, START + timedelta(hours=1))]:
+        found = read(source, folder, since, until)
+        assert found.schema["event_timestamp"] == pl.Datetime("us", "UTC")
+        assert found.rows() == expected(since, until).rows()
+    assert [one.name for one in inferred_fields(source, folder, ["user_id"])] in (
+        ["user_id", "amount", "tier"],
+        ["user_id", "amount", "tier", "day"],
+    )
+
+
+@pytest.mark.parametrize("make", [sqlite, duckdb, parquet, partitioned, delta, iceberg])
+def test_the_rows_in_the_times_asked_for_are_read(make, tmp_path):
+    assert_reads_the_rows(make(tmp_path), tmp_path)
+
+
+def test_postgresql_keeps_its_password_to_itself(new_database_url, tmp_path, monkeypatch):
+    import psycopg
+
+    url = new_database_url("postgresql")
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "CREATE TABLE stats (user_id bigint, seen timestamptz, loaded timestamp, amount float8, tier text)"
+        )
+        with connection.cursor() as cursor:
+            naive = ROWS.with_columns(pl.col("loaded").dt.replace_time_zone(None))
+            cursor.executemany("INSERT INTO stats VALUES (%s, %s, %s, %s, %s)", naive.rows())
+    monkeypatch.setenv("SHOP_DATABASE", url)
+    source = SqlSource(url="${SHOP_DATABASE}", table="public.stats", **TIMES)
+    assert_reads_the_rows(source, tmp_path)
+    assert url not in str(source.document())
+
+
+def test_files_and_tables_lie_in_a_bucket(s3_environment, tmp_path, monkeypatch):
+    endpoint = s3_environment["AWS_ENDPOINT_URL"]
+    for name, value in s3_environment.items():
+        if name != "AWS_ENDPOINT_URL":
+            monkeypatch.setenv(name, value)
+    options = {"aws_endpoint_url": endpoint, "aws_allow_http": "true", "AWS_S3_ALLOW_UNSAFE_RENAME": "true"}
+    ROWS.write_parquet("s3://noria/features/stats.parquet", storage_options=options)
+    ROWS.write_delta("s3://noria/features/lake", storage_options=options)
+    for path, file_format in [("stats.parquet", "parquet"), ("lake", "delta")]:
+        source = FileSource(
+            path=f"s3://noria/features/{path}", file_format=file_format, s3_endpoint_override=endpoint, **TIMES
+        )
+        assert_reads_the_rows(source, tmp_path)
+
+
+def test_columns_are_read_under_other_names(tmp_path):
+    ROWS.rename({"user_id": "uid"}).write_parquet(tmp_path / "stats.parquet")
+    source = FileSource(path="stats.parquet", field_mapping={"uid": "user_id", "seen": "event_timestamp"}, **TIMES)
+    assert read(source, tmp_path).rows() == expected().rows()
+
+
+def test_a_pushed_source_reads_its_past_from_the_batch_source(tmp_path):
+    assert_reads_the_rows(PushSource(name="pushed", batch_source=parquet(tmp_path)), tmp_path)
+    with pytest.raises(InvalidConfig, match="no batch_source"):
+        read(PushSource(name="pushed"), tmp_path)
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata"])
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_any_unit_and_zone_is_the_same_instant(zone, unit, tmp_path):
+    """Two hours of 1 November 2026 are both called half past one in New York."""
+    hours = [datetime(2026, 11, 1, hour, 30, tzinfo=UTC) for hour in (4, 5, 6, 7)]
+    frame = pl.DataFrame({"user_id": [1] * 4, "seen": hours, "amount": [1.0] * 4})
+    zoned = frame.with_columns(pl.col("seen").dt.convert_time_zone(zone).dt.cast_time_unit(unit))
+    zoned.write_parquet(tmp_path / "stats.parquet")
+    source = FileSource(path="stats.parquet", timestamp_field="seen")
+    found = source.rows(tmp_path, keys=["user_id"], fields=FIELDS[:1]).collect()
+    assert found["event_timestamp"].dt.convert_time_zone("UTC").to_list() == hours
+    assert found["created_timestamp"].equals(found["event_timestamp"])
+
+
+def cut(path: Path) -> None:
+    file = path / "stats.parquet"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def remove(path: Path) -> None:
+    (path / "stats.parquet").unlink()
+
+
+@pytest.mark.parametrize("spoil", [cut, remove])
+def test_a_file_that_is_gone_or_cut_off_is_named(spoil, tmp_path):
+    source = parquet(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(InvalidData, match=r"stats\.parquet"):
+        read(source, tmp_path)
+
+
+def test_a_missing_or_ill_typed_column_is_named_with_what_there_is(tmp_path):
+    source = parquet(tmp_path)
+    with pytest.raises(InvalidData, match=r"lacks columns: city"):
+        source.rows(tmp_path, keys=["user_id"], fields=[Field(name="city", dtype=String)])
+    with pytest.raises(InvalidData, match=r"'tier'.*String.*Int64"):
+        source.rows(tmp_path, keys=["user_id"], fields=[Field(name="tier", dtype=Int64)])
+    with pytest.raises(InvalidData, match="not a time"):
+        read(FileSource(path="stats.parquet", timestamp_field="amount"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (SqlSource(url="sqlite:///none.db", table="stats", **TIMES), "no such table"),
+        (SqlSource(url="nonsense", table="stats", **TIMES), "no database URL"),
+        (SqlSource(url="${NOT_SET_AT_ALL}", table="stats", **TIMES), "NOT_SET_AT_ALL"),
+        (SqlSource(url="duckdb:///none.duckdb", table="stats", **TIMES), "none.duckdb"),
+        (SqlSource(url="postgresql://127.0.0.1:1/x", table="stats", **TIMES), "cannot be read"),
+    ],
+)
+def test_a_database_that_does_not_answer_is_told_without_a_traceback(source, message, tmp_path):
+    with pytest.raises((InvalidData, InvalidConfig), match=message):
+        read(source, tmp_path)
