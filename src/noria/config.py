@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -139,6 +139,27 @@ class EndpointSettings(_Section):
     port: int = Field(ge=0, le=65535, description="TCP port; 0 takes a free one.")
 
 
+class GatewayLimits(_Section):
+    """What a gateway takes on for each version of the models of a pattern."""
+
+    queue_rows: int = Field(20_000, ge=1, description="Rows that may wait; more are refused with 429 and Retry-After.")
+    timeout_seconds: float = Field(30, gt=0, description="Time to answer when the client names none.")
+    concurrency: int = Field(0, ge=0, description="Calls of the model at once; 0: as many as its runtime says.")
+
+
+class GatewaySettings(EndpointSettings):
+    """Where predictions are answered, and how many at once."""
+
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one.")
+    unix_socket: str = Field("", description="Path of a Unix socket to listen on in place of host and port.")
+    workers: int = Field(1, ge=1, le=256, description="Processes that share the port.")
+    largest_body_mib: float = Field(16, gt=0, le=1024, description="Requests with a larger body are refused with 413.")
+    limits: dict[str, GatewayLimits] = Field({}, description="Name pattern of models → limits; the first one counts.")
+    cors_origins: list[str] = Field([], description="Web pages that may call the gateway, or '*'; empty: none.")
+    tls_certificate: str = Field("", description="PEM file of the certificate chain; empty: no TLS.")
+    tls_key: str = Field("", description="PEM file of the certificate's private key.")
+
+
 class OidcSettings(_Section):
     """An OpenID Connect issuer whose users may sign in to the console."""
 
@@ -185,6 +206,7 @@ class ServerSettings(_Section):
     audit: AuditSettings = AuditSettings()
     webhooks: WebhookSettings = WebhookSettings()
     server: EndpointSettings = EndpointSettings(port=5000)
+    gateway: GatewaySettings = GatewaySettings()
 
 
 class Settings(ServerSettings):
@@ -194,7 +216,6 @@ class Settings(ServerSettings):
     model: ModelSettings
     monitor: MonitorSettings = MonitorSettings()
     canary: CanarySettings = CanarySettings()
-    gateway: EndpointSettings = EndpointSettings(port=8000)
 
 
 def nearest_project(start: Path) -> Path | None:
@@ -221,7 +242,7 @@ def load_settings(folder: Path, environment: Mapping[str, str] = os.environ) -> 
 
 def load_server_settings(
     folder: Path,
-    given: Mapping[str, Mapping[str, str]] | None = None,
+    given: Mapping[str, Mapping[str, object]] | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> ServerSettings:
     """Settings of a server: ``folder``/noria.toml when there is one, overrides, and above both what is ``given``.
@@ -303,13 +324,20 @@ def _finding(location: tuple[int | str, ...], kind: str, message: str) -> str:
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    section: type[BaseModel] | None = Settings
+    """The keys a section may have; below a table of named sections, the name itself may be anything."""
+    section: type[BaseModel] = Settings
+    named: type[BaseModel] | None = None
     for part in location:
-        if section is Settings and part == "policies":
-            section = PolicySettings
-        elif section is PolicySettings and (part in ("Staging", "Production", "Archived") or "->" in str(part)):
-            section = StageRuleSettings
-        elif section is not None and str(part) in section.model_fields:
-            annotation = section.model_fields[str(part)].annotation
-            section = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else section
-    return list(section.model_fields) if section is not None else []
+        if named is not None:
+            section, named = named, None
+            continue
+        annotation = section.model_fields[str(part)].annotation
+        is_table = get_origin(annotation) is dict
+        kind: object = get_args(annotation)[-1] if is_table else annotation
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return []
+        if is_table:
+            named = kind
+        else:
+            section = kind
+    return list(section.model_fields)

@@ -102,6 +102,22 @@ class Unavailable(NoriaError):
     code = "unavailable"
 
 
+class Overloaded(NoriaError):
+    """More is asked for than is taken on; the same may succeed after ``retry_after`` seconds."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, remedy: str = "", retry_after: int = 1) -> None:
+        super().__init__(message, remedy=remedy)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(NoriaError):
+    """The answer was not ready by the time the caller stopped waiting for it."""
+
+    code = "deadline_exceeded"
+
+
 class MissingExtra(NoriaError):
     """An optional package is needed; the message names the extra that installs it."""
 

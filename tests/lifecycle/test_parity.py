@@ -14,11 +14,12 @@ from noria.config import load_settings
 from noria.errors import PolicyRefused
 from noria.features import join_as_of
 from noria.lifecycle.parity import measure_parity
-from noria.monitoring.log import LogWriter, PredictionRecord
+from noria.monitoring.log import PredictionLog
 from noria.pipelines import load_project
 from noria.registry import Policies, Stage
 from noria.registry.stages import transition
 from noria.store.workspace import Workspace
+from prediction_logs import batch_of
 from support import noria
 
 MODEL = "hourly-demand"
@@ -31,12 +32,12 @@ def world(project):
     loaded = load_project(project)
     workspace = Workspace(project, loaded.settings)
     shutil.rmtree(workspace.prediction_log, ignore_errors=True)  # what other tests had it predict
-    log = LogWriter(workspace.prediction_log, "predictions")
+    log = PredictionLog(workspace.prediction_log)
 
     def serve(number: int, at: datetime, value: float | None, shop: str = "north") -> None:
-        entities = {"shop": shop}
-        row = ("", 1, "champion", MODEL, 1, entities, [12.0, 3.0, value], 1.0, 1.0)
-        log.append([PredictionRecord(f"p{number}", to_millis(at), to_millis(at), *row)])
+        row, arm = [12.0, 3.0, value], ("champion", MODEL, 1)
+        batch = batch_of([f"p{number}"], [to_millis(at)], [row], [1.0], entities=[{"shop": shop}], arm=arm)
+        log.predictions(*batch)
 
     yield loaded, workspace, serve
     log.close()

@@ -19,7 +19,7 @@ from noria.optimize.bundle import ONNX_FILE, Bundle, Task, write_bundle
 from noria.rollout.routes import RouteTable, Variant, publish
 from noria.store import open_keyvalue
 from noria.store.blobs import FolderBlobs, folder_digest
-from noria.surface.http.gateway import GatewaySettings
+from noria.surface.http.gateway import Gateway, GatewayOptions
 
 CARRIER = ViewSpec("carrier", ("carrier",), ("late_share", "mean_delay"), None, "error")
 WEATHER = ViewSpec("weather", ("origin",), ("wind",), 3_600_000, "null")
@@ -39,9 +39,9 @@ class World:
     online_store: str = ""
 
     @property
-    def settings(self) -> GatewaySettings:
-        return GatewaySettings(
-            self.root / "routes.json",
+    def settings(self) -> GatewayOptions:
+        return GatewayOptions(
+            self.root / "routes",
             FolderBlobs(self.root / "artifacts"),
             self.online_store or f"sqlite:///{self.root}/online.db",
             self.root / "log",
@@ -79,7 +79,9 @@ class World:
 
     def deploy(self, revision: int, *variants: Variant) -> None:
         """Publish a route table for gateways to pick up."""
-        publish(RouteTable("flights", revision, variants, "test", LAST_SEEN), self.settings.route_file)
+        publish(
+            RouteTable("flights", revision, variants, "test", LAST_SEEN), self.settings.route_folder / "flights.json"
+        )
 
     @contextmanager
     def gateway(self) -> Iterator[str]:
@@ -123,9 +125,8 @@ def _graph(task: Task, width: int, seed: int) -> bytes:
 if __name__ == "__main__":
     import structlog
 
-    from noria.surface.http.gateway import serve_gateway
+    from noria.surface.http.listen import bind, serve
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    serve_gateway(
-        World(Path(sys.argv[1])).settings, host="127.0.0.1", port=0, ready=lambda port: print(port, flush=True)
-    )
+    gateway = Gateway(World(Path(sys.argv[1])).settings)
+    serve(gateway, [bind("127.0.0.1", 0)], ready=lambda port: print(port, flush=True))

@@ -13,8 +13,8 @@ from noria.errors import InvalidInput, NotFound, Unavailable
 from noria.monitoring.log import read_predictions
 from noria.rollout.routes import RouteTable
 from noria.serving import DataPlane, PredictionRequest
-from noria.serving.core import confidence
 from noria.serving.inputs import parse_instant
+from noria.serving.items import confidence
 from serving.gateway_world import CARRIER, LAST_SEEN, REQUEST, WEATHER, World
 
 
@@ -35,7 +35,7 @@ def run(world: World, variant: object, *requests: PredictionRequest) -> list[obj
     async def answers() -> list[object]:
         plane = plane_of(world)
         await plane.swap(table(1, variant))
-        got = await asyncio.gather(*(plane.predict(one) for one in requests), return_exceptions=True)
+        got = await asyncio.gather(*(plane.predict(plane.find(), one) for one in requests), return_exceptions=True)
         plane.close()
         return list(got)
 
@@ -68,7 +68,7 @@ def test_what_was_answered_is_in_the_log_with_its_vector(world):
     (answer,) = run(world, world.add_model(1), request(prediction_id="a", features={"distance": True, "hour": 2}))
     (record,) = read_predictions(world.settings.prediction_log)
     assert record.features == [1.0, 2.0, 0.2, 7.5, 11.0]
-    assert (record.prediction, record.score) == (answer.prediction, answer.probability)
+    assert (record.prediction, record.score) == (answer.prediction, answer.score)
     assert (record.revision, record.variant, record.model, record.version) == (1, "champion", "flights", 1)
 
 
@@ -86,20 +86,20 @@ def test_what_lies_in_redis_is_looked_up_beside_the_loop_and_its_absence_is_told
     async def answers() -> tuple[object, ...]:
         plane = plane_of(distant)
         await plane.swap(table(1, variant))
-        one = await plane.predict(request())
-        many = await plane.predict_many([request(), request()])
+        one = await plane.predict(plane.find(), request())
+        many = await plane.predict_many(plane.find(), [request(), request()])
         with pytest.raises(InvalidInput, match=r"instances\[1\]: no features of view 'carrier'"):
-            await plane.predict_many([request(), request(entities={"carrier": "??", "origin": "EWR"})])
+            await plane.predict_many(plane.find(), [request(), request(entities={"carrier": "??", "origin": "EWR"})])
         redis_server.stop()
         try:
-            for ask in (plane.predict(request()), plane.predict_many([request()])):
+            for ask in (plane.predict(plane.find(), request()), plane.predict_many(plane.find(), [request()])):
                 with pytest.raises(Unavailable, match="Check that Redis runs"):
                     await ask
         finally:
             redis_server.start()
         for spec, rows in ((CARRIER, {"UA": [0.2, 7.5]}), (WEATHER, {"EWR": [11.0]})):
             distant.materialize(spec, rows)
-        again = await plane.predict(request())
+        again = await plane.predict(plane.find(), request())
         plane.close()
         return one, *many, again
 
@@ -119,8 +119,8 @@ def test_a_torn_tail_of_the_log_is_dropped_and_the_rest_is_kept(world):
     async def two_ticks() -> None:
         plane = plane_of(world)
         await plane.swap(table(1, variant))
-        await plane.predict(request(prediction_id="first"))
-        await plane.predict(request(prediction_id="torn"))
+        await plane.predict(plane.find(), request(prediction_id="first"))
+        await plane.predict(plane.find(), request(prediction_id="torn"))
 
     asyncio.run(two_ticks())
     (segment,) = segments(world)
@@ -136,7 +136,7 @@ def test_instances_are_refused_as_a_whole_with_every_bad_one_named(world):
         plane = plane_of(world)
         await plane.swap(table(1, variant))
         with pytest.raises(InvalidInput) as caught:
-            await plane.predict_many(rows)
+            await plane.predict_many(plane.find(), rows)
         return caught.value
 
     error = asyncio.run(refused())
@@ -154,7 +154,7 @@ def test_a_version_registered_anew_with_other_files_is_loaded_anew(world):
         plane, seen = plane_of(world), []
         for revision, variant in enumerate((first, renamed)):
             await plane.swap(table(revision, variant))
-            seen.append(plane.runtime("flights").digest)
+            seen.append(plane.find("flights").champion.served.digest)
         return seen
 
     assert asyncio.run(digests()) == [first.digest, other.digest]
@@ -162,7 +162,7 @@ def test_a_version_registered_anew_with_other_files_is_loaded_anew(world):
 
 def test_without_a_table_the_answer_is_that_nothing_is_deployed(world):
     with pytest.raises(Unavailable, match="nothing is deployed yet"):
-        asyncio.run(plane_of(world).predict(request()))
+        plane_of(world).find()
 
 
 @pytest.mark.parametrize(("of", "word"), [(0.9, "very_high"), (0.7, "high"), (0.5, "medium"), (0.49, "low")])

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import httpx
 import pytest
@@ -16,7 +15,7 @@ import pytest
 from noria.errors import Unavailable
 from noria.monitoring.log import read_labels, read_predictions
 from noria.optimize.bundle import ONNX_FILE
-from noria.surface.http.gateway import serve_gateway
+from noria.surface.http.listen import bind
 from serving.gateway_world import REQUEST, World, new_world
 
 
@@ -43,14 +42,14 @@ def test_a_canary_gets_its_share_and_a_key_always_gets_the_same_variant(shared):
     first, second = (client.post("/predict", json={"instances": rows}).json()["predictions"] for _ in range(2))
     assert [row["variant"] for row in first] == [row["variant"] for row in second]
     assert 150 < Counter(row["variant"] for row in first)["canary"] < 250
-    assert {(row["variant"], row["model_version"]) for row in first} == {("champion", 1), ("canary", 2)}
+    assert {(row["variant"], row["model_version"]) for row in first} == {("champion", "1"), ("canary", "2")}
 
 
 def test_a_prediction_is_in_the_log_once_its_answer_is_here(shared):
     world, client = shared
     answer = client.post("/predict", json=REQUEST | {"prediction_id": "logged"}).json()
     logged = {record.prediction_id: record for record in read_predictions(world.settings.prediction_log)}["logged"]
-    assert (logged.score, logged.revision) == (answer["probability"], 3)
+    assert (logged.score, logged.revision) == (answer["score"], 3)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +121,9 @@ def test_metrics_count_every_prediction_by_variant(shared):
     client.post("/predict", json={"instances": [REQUEST] * 7})
     text = client.get("/metrics").text
     assert _latency_count(text) - before == 7
-    assert 'model_route_percent{model_name="flights",model_version="2",variant="canary"} 20.0' in text
+    assert (
+        'model_route_percent{deployment="flights",model_name="flights",model_version="2",variant="canary"} 20.0' in text
+    )
 
 
 def _latency_count(text: str) -> float:
@@ -157,16 +158,16 @@ def test_a_corrupted_version_leaves_the_old_table_serving_until_its_files_are_re
         world.deploy(2, broken)
         eventually(lambda: httpx.get(f"{url}/health").json()["status"] == "degraded")
         assert "not those registered" in httpx.get(f"{url}/health").json()["fault"]["detail"]
-        assert httpx.post(f"{url}/predict", json=REQUEST).json()["model_version"] == 1
+        assert httpx.post(f"{url}/predict", json=REQUEST).json()["model_version"] == "1"
         graph.write_bytes(content)
-        eventually(lambda: httpx.post(f"{url}/predict", json=REQUEST).json()["model_version"] == 2)
+        eventually(lambda: httpx.post(f"{url}/predict", json=REQUEST).json()["model_version"] == "2")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"deployment": 1}'])
 def test_a_malformed_route_file_leaves_the_old_table_serving(world, content):
     world.deploy(1, world.add_model(1))
     with world.gateway() as url:
-        world.settings.route_file.write_text(content)
+        (world.settings.route_folder / "flights.json").write_text(content)
         eventually(lambda: httpx.get(f"{url}/health").json()["status"] == "degraded")
         assert httpx.post(f"{url}/predict", json=REQUEST).status_code == 200
 
@@ -201,7 +202,7 @@ def test_swaps_under_load_fail_no_request(world):
     assert logged == len(statuses)
 
 
-def test_a_port_in_use_is_told_with_what_to_do(tmp_path: Path):
+def test_a_port_in_use_is_told_with_what_to_do():
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(Unavailable, match="cannot listen") as caught:
-        serve_gateway(World(tmp_path).settings, host="127.0.0.1", port=taken.getsockname()[1])
+        bind("127.0.0.1", taken.getsockname()[1])
     assert "--port" in caught.value.remedy

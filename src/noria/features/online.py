@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from noria.clock import to_millis
-from noria.errors import InvalidInput
+from noria.errors import InvalidInput, NoriaError
 from noria.features.definitions import FeatureView
 from noria.features.entity_keys import KeyPart, other_keys, pack_key, view_prefix
 from noria.features.packing import Layout, pack_rows
@@ -51,15 +51,36 @@ class OnlineFeatures:
         Raises InvalidInput when a join key is not given or of the wrong kind, and, where a view says that missing is
         an error, NotFound for an entity without a row and InvalidData for a row that lacks a field.
         """
+        (found,) = self.vectors(views, [(entities, at)])
+        if isinstance(found, NoriaError):
+            raise found
+        return found
+
+    def vectors(
+        self, views: Sequence[ViewSpec], asked: Sequence[tuple[Mapping[str, KeyPart], int]]
+    ) -> list[list[float | None] | NoriaError]:
+        """The same for many entities, each at its own time, by one look-up; an error stands in place of its vector."""
         readers = [self._readers.get(view) or self._reader(view) for view in views]
-        parts = [reader.parts_of(entities) for reader in readers]
-        rows = self._store.get_many(list(map(pack_key, [reader.prefix for reader in readers], parts)))
+        found: list[list[float | None] | NoriaError] = []
+        wanted: list[tuple[Reader, Sequence[object]]] = []
+        keys: list[bytes] = []
+        for entities, _ in asked:
+            try:
+                parts = [reader.parts_of(entities) for reader in readers]
+                keys += [pack_key(reader.prefix, part) for reader, part in zip(readers, parts, strict=True)]
+                wanted += zip(readers, parts, strict=True)
+                found.append([])
+            except NoriaError as error:
+                found.append(error)
+        rows = self._store.get_many(keys)
         if None in rows:
-            self._guess(rows, list(zip(readers, parts, strict=True)))
-        now, vector = at * 1000 + SIGN, list[float | None]()
-        for reader, row in zip(readers, rows, strict=True):
-            vector += reader.required(row, now, entities)
-        return vector
+            self._guess(rows, wanted)
+        width, start = len(readers), 0
+        for place, (entities, at) in enumerate(asked):
+            if not isinstance(found[place], NoriaError):
+                found[place] = _vector(readers, rows[start : start + width], at * 1000 + SIGN, entities)
+                start += width
+        return found
 
     def lookup(self, asked: Sequence[Lookup], at: int) -> list[dict[str, FeatureColumn]]:
         """The features of every view asked for, by field, at ``at`` (UTC milliseconds); nothing missing is an error.
@@ -105,6 +126,18 @@ class OnlineFeatures:
         found = dict(zip(tried, self._store.get_many(tried), strict=True))
         for place, keys in others.items():
             rows[place] = next((found[key] for key in keys if found[key] is not None), None)
+
+
+def _vector(
+    readers: Sequence[Reader], rows: Sequence[bytes | None], now: int, entities: Mapping[str, KeyPart]
+) -> list[float | None] | NoriaError:
+    vector: list[float | None] = []
+    try:
+        for reader, row in zip(readers, rows, strict=True):
+            vector += reader.required(row, now, entities)
+    except NoriaError as error:
+        return error
+    return vector
 
 
 def _count(asked: Sequence[Lookup]) -> int:

@@ -14,7 +14,7 @@ from noria.clock import from_millis, iso, to_millis
 from noria.errors import NotFound
 from noria.features import FeatureView, ViewSpec, join_as_of
 from noria.features.definitions import content_hash
-from noria.monitoring.log import PredictionRecord, read_predictions
+from noria.monitoring.log import Feature, PredictionRecord, read_predictions
 from noria.optimize.bundle import Bundle, read_bundle
 from noria.pipelines.project import Project
 from noria.registry import get_version
@@ -38,8 +38,8 @@ class Mismatch:
     view: str
     feature: str
     entity: Mapping[str, str | int]
-    online: float | None
-    offline: float | None
+    online: Feature
+    offline: Feature
     reason: str
 
 
@@ -144,9 +144,7 @@ def _records(
             yield record
 
 
-def _served(
-    bundle: Bundle, records: Sequence[PredictionRecord]
-) -> Iterator[tuple[ViewSpec, list[Sequence[float | None]]]]:
+def _served(bundle: Bundle, records: Sequence[PredictionRecord]) -> Iterator[tuple[ViewSpec, list[Sequence[Feature]]]]:
     """Each view with the part of every vector that was looked up in it."""
     start = len(bundle.request_columns)
     for spec in bundle.views:
@@ -159,13 +157,13 @@ def _compare(
     spec: ViewSpec,
     view: FeatureView | None,
     records: Sequence[PredictionRecord],
-    served: Sequence[Sequence[float | None]],
+    served: Sequence[Sequence[Feature]],
     folder: Path,
 ) -> Iterator[Mismatch]:
     fields = list(spec.fields)
     if view is None or list(view.fields) != fields:
-        nothing: list[float | None] = [None] * len(fields)
-        offline: Sequence[Sequence[float | None]] = [nothing] * len(records)
+        nothing: list[Feature] = [None] * len(fields)
+        offline: Sequence[Sequence[Feature]] = [nothing] * len(records)
     else:
         offline = _joined(view, records, folder)
     differing = [
@@ -189,7 +187,7 @@ def _compare(
         )
 
 
-def _joined(view: FeatureView, records: Sequence[PredictionRecord], folder: Path) -> Sequence[Sequence[float | None]]:
+def _joined(view: FeatureView, records: Sequence[PredictionRecord], folder: Path) -> Sequence[Sequence[Feature]]:
     """The view's values as they were known at each prediction."""
     import polars as pl
 
@@ -218,7 +216,7 @@ class _Explanation:
         if view is not None and records and not self._is_other:
             self._load(view, {self._key(record.entities) for record in records}, folder)
 
-    def __call__(self, record: PredictionRecord, column: int, online: float | None) -> str:
+    def __call__(self, record: PredictionRecord, column: int, online: Feature) -> str:
         if self._is_other:
             return "definition"
         at = record.event_time * 1000
@@ -252,11 +250,13 @@ class _Explanation:
                 self._rows.setdefault(key, []).append((event, created, values))
 
 
-def _same(online: float | None, offline: float | None) -> bool:
+def _same(online: Feature, offline: Feature) -> bool:
     if online is None or offline is None:
         return online is offline or _is_nan(online) or _is_nan(offline)
+    if isinstance(online, str) or isinstance(offline, str):
+        return online == offline
     return math.isclose(online, offline, rel_tol=_RELATIVE) or (_is_nan(online) and _is_nan(offline))
 
 
-def _is_nan(value: float | None) -> bool:
-    return value is not None and math.isnan(value)
+def _is_nan(value: Feature) -> bool:
+    return isinstance(value, float) and math.isnan(value)

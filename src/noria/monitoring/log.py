@@ -1,31 +1,59 @@
 """The prediction log: what was asked, what was answered and, later, what turned out to be true.
 
-Segments of length- and CRC-framed MessagePack batches, one folder a day of event time. Each process writes
-segments of its own, so a killed writer can only tear the tail of its last one, which readers drop.
+Predictions are logged as the batches they were scored in: columns of bytes, which cost a tenth of a record a row.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import struct
-import time
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-_FRAME = struct.Struct("<II")
-_MILLIS_A_DAY = 86_400_000
+from noria.monitoring.segments import MILLIS_A_DAY, SegmentWriter, frames, segments
 
-Record = TypeVar("Record", bound="PredictionRecord | LabelRecord")
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PREDICTIONS, SHADOWS, LABELS, REWARDS, FAILURES = "predictions", "shadows", "labels", "rewards", "failures"
+
+Feature = float | str | None
 
 
-class PredictionRecord(msgspec.Struct, array_like=True, frozen=True):
-    """One answered request. Times are UTC milliseconds; ``features`` are in the order of the model's inputs."""
+class PredictionBatch(msgspec.Struct, array_like=True, frozen=True):
+    """Rows scored together by one version. Times are UTC milliseconds; the bytes are little-endian numpy arrays.
+
+    ``prediction_ids`` has one id a row, or a single one that the rows number from 0. ``numbers`` is float64 of shape
+    (rows, numeric inputs), ``strings`` a list a row; ``string_places`` says where those stand among the inputs.
+    ``scores`` is float64 (rows,), ``latencies`` float32 (rows,) in seconds. ``predictions`` is float64 (rows,), or the
+    labels themselves where they are no numbers. ``entities`` and ``units`` are empty, or one a row.
+    """
+
+    received_at: int
+    deployment: str
+    revision: int
+    variant: str
+    model: str
+    version: int
+    prediction_ids: Sequence[str]
+    event_times: bytes
+    numbers: bytes
+    scores: bytes
+    predictions: bytes | Sequence[str]
+    latencies: bytes
+    strings: Sequence[Sequence[str | None]] = ()
+    string_places: Sequence[int] = ()
+    entities: Sequence[Mapping[str, str | int]] = ()
+    units: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRecord:
+    """One answered row. Times are UTC milliseconds; ``features`` are in the order of the model's inputs."""
 
     prediction_id: str
     event_time: int
@@ -36,9 +64,11 @@ class PredictionRecord(msgspec.Struct, array_like=True, frozen=True):
     model: str
     version: int
     entities: Mapping[str, str | int]
-    features: Sequence[float | None]
-    prediction: float
+    features: Sequence[Feature]
+    prediction: float | str
     score: float
+    latency_seconds: float = 0.0
+    unit: str = ""
 
 
 class LabelRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -50,91 +80,201 @@ class LabelRecord(msgspec.Struct, array_like=True, frozen=True):
     label: float
 
 
-class LogWriter:
-    """Appends batches. One per process and kind; not safe to share between threads."""
+class RewardRecord(msgspec.Struct, array_like=True, frozen=True):
+    """What a prediction or a unit was worth to the business, and when that became known."""
 
-    def __init__(self, root: Path, kind: str) -> None:
-        self._folder = root / kind
-        self._segment = f"{time.time_ns():020d}-{os.getpid()}.log"
-        self._day = -1
-        self._handle = -1
-        self._encoder = msgspec.msgpack.Encoder()
+    observed_at: int
+    value: float
+    prediction_id: str = ""
+    unit: str = ""
+    metric: str = "reward"
 
-    def append(self, records: Sequence[PredictionRecord] | Sequence[LabelRecord]) -> None:
-        """Write the batch, each day's records to that day's folder, with one system call a day touched."""
-        by_day: dict[int, list[Any]] = {}
-        for record in records:
-            by_day.setdefault(record.event_time // _MILLIS_A_DAY, []).append(record)
-        for day, batch in by_day.items():
-            payload = self._encoder.encode(batch)
-            self._write(self._open(day), _FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
 
-    @staticmethod
-    def _write(handle: int, frame: bytes) -> None:
-        """All of ``frame`` or nothing: readers stop at a torn frame, so none may stand before a whole one."""
-        written = os.write(handle, frame)
-        if written < len(frame):
-            os.ftruncate(handle, os.fstat(handle).st_size - written)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+class FailureRecord(msgspec.Struct, array_like=True, frozen=True):
+    """Requests that a version did not answer, through no fault of the client."""
 
-    def _open(self, day: int) -> int:
-        if day != self._day:
-            self.close()
-            path = self._folder / _day_name(day) / self._segment
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            self._day = day
-        return self._handle
+    received_at: int
+    deployment: str
+    revision: int
+    variant: str
+    model: str
+    version: int
+    code: str
+    requests: int = 1
+
+
+_R = TypeVar("_R", LabelRecord, RewardRecord, FailureRecord)
+_T = TypeVar("_T")
+
+
+class PredictionLog:
+    """Appends to the log of one process. Threads may share it."""
+
+    def __init__(self, root: Path) -> None:
+        self._writers = {kind: SegmentWriter(root / kind) for kind in (PREDICTIONS, SHADOWS, LABELS, REWARDS, FAILURES)}
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def predictions(self, batch: PredictionBatch, days: Sequence[int], kind: str = PREDICTIONS) -> None:
+        """Write a batch into the ``days`` of its rows' event times: counted from 1970, each once.
+
+        Raises OSError when the disk does not take it.
+        """
+        if len(days) == 1:
+            self._writers[kind].append(days[0], self._encode(batch))
+            return
+        for day in days:
+            self._writers[kind].append(day, self._encode(_of_day(batch, day)))
+
+    def labels(self, records: Sequence[LabelRecord]) -> None:
+        """Write labels into the day of their predictions. Raises OSError."""
+        self._records(LABELS, records, [record.event_time for record in records])
+
+    def rewards(self, records: Sequence[RewardRecord]) -> None:
+        """Write rewards into the day they were observed. Raises OSError."""
+        self._records(REWARDS, records, [record.observed_at for record in records])
+
+    def failures(self, records: Sequence[FailureRecord]) -> None:
+        """Write failures into the day they happened. Raises OSError."""
+        self._records(FAILURES, records, [record.received_at for record in records])
 
     def close(self) -> None:
-        """Close the open segment."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = self._day = -1
+        """Close the open segments."""
+        for writer in self._writers.values():
+            writer.close()
+
+    def _records(self, kind: str, records: Sequence[_R], times: Sequence[int]) -> None:
+        by_day: dict[int, list[_R]] = {}
+        for record, time in zip(records, times, strict=True):
+            by_day.setdefault(time // MILLIS_A_DAY, []).append(record)
+        for day, batch in by_day.items():
+            self._writers[kind].append(day, self._encode(batch))
 
 
-def read_predictions(root: Path, day: date | None = None) -> Iterator[PredictionRecord]:
+def read_predictions(root: Path, day: date | None = None, kind: str = PREDICTIONS) -> Iterator[PredictionRecord]:
     """The predictions of one day of event time, or of all; in order of time; a repeated id once, as last written."""
-    return _latest(_read(root, "predictions", day, PredictionRecord))
+    latest = {record.prediction_id: record for batch in read_batches(root, day, kind) for record in rows_of(batch)}
+    return iter(sorted(latest.values(), key=lambda record: (record.event_time, record.prediction_id)))
+
+
+def read_batches(root: Path, day: date | None = None, kind: str = PREDICTIONS) -> Iterator[PredictionBatch]:
+    """The batches of one day of event time, or of all, as they were written."""
+    decode = msgspec.msgpack.Decoder(PredictionBatch).decode
+    for segment in segments(root / kind, day):
+        yield from (decode(payload) for _, payload in frames(segment.read_bytes()))
 
 
 def read_labels(root: Path, day: date | None = None) -> Iterator[LabelRecord]:
     """The labels of predictions made on ``day``, or of all; a repeated id is given once, as last written."""
-    return _latest(_read(root, "labels", day, LabelRecord))
+    latest = {record.prediction_id: record for record in read_records(root, LABELS, LabelRecord, day)}
+    return iter(sorted(latest.values(), key=lambda record: (record.event_time, record.prediction_id)))
+
+
+def read_records(root: Path, kind: str, record_type: type[_R], day: date | None = None) -> Iterator[_R]:
+    """The records of a kind in the order they were written, of one day or of all."""
+    decode = msgspec.msgpack.Decoder(list[record_type]).decode  # type: ignore[valid-type]
+    for segment in segments(root / kind, day):
+        for _, payload in frames(segment.read_bytes()):
+            yield from decode(payload)
 
 
 def find_prediction(root: Path, prediction_id: str) -> PredictionRecord | None:
     """The prediction of that id, newest day first, or None."""
-    for folder in sorted((root / "predictions").glob("*"), reverse=True):
-        for record in read_predictions(root, date.fromisoformat(folder.name)):
-            if record.prediction_id == prediction_id:
-                return record
+    for folder in sorted((root / PREDICTIONS).glob("*"), reverse=True):
+        found = None
+        for batch in read_batches(root, date.fromisoformat(folder.name)):
+            if _holds(batch, prediction_id):
+                found = next((row for row in rows_of(batch) if row.prediction_id == prediction_id), found)
+        if found is not None:
+            return found
     return None
 
 
-def _latest(records: Iterator[Record]) -> Iterator[Record]:
-    latest = {record.prediction_id: record for record in records}
-    return iter(sorted(latest.values(), key=lambda record: (record.event_time, record.prediction_id)))
+def rows_of(batch: PredictionBatch) -> Iterator[PredictionRecord]:
+    """The rows of a batch, one record each."""
+    columns = BatchColumns.of(batch)
+    shared = (batch.received_at, batch.deployment, batch.revision, batch.variant, batch.model, batch.version)
+    for row, prediction_id in enumerate(columns.prediction_ids):
+        yield PredictionRecord(
+            prediction_id,
+            int(columns.event_times[row]),
+            *shared,
+            batch.entities[row] if batch.entities else {},
+            columns.features(row),
+            columns.predictions[row],
+            float(columns.scores[row]),
+            float(columns.latencies[row]),
+            batch.units[row] if batch.units else "",
+        )
 
 
-def _read(root: Path, kind: str, day: date | None, record_type: type[Record]) -> Iterator[Record]:
-    decoder = msgspec.msgpack.Decoder(list[record_type])  # type: ignore[valid-type]
-    days = "*" if day is None else day.isoformat()
-    for segment in sorted((root / kind).glob(f"{days}/*.log")):
-        for payload in _frames(segment.read_bytes()):
-            yield from decoder.decode(payload)
+@dataclass(frozen=True, slots=True)
+class BatchColumns:
+    """A batch's bytes as arrays; shapes as ``PredictionBatch`` says."""
+
+    batch: PredictionBatch
+    prediction_ids: Sequence[str]
+    event_times: NDArray[np.int64]
+    numbers: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    predictions: Sequence[float] | Sequence[str]
+    latencies: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, batch: PredictionBatch) -> BatchColumns:
+        """The columns of ``batch``."""
+        import numpy as np
+
+        times = np.frombuffer(batch.event_times, np.int64)
+        ids, predictions = batch.prediction_ids, batch.predictions
+        if len(ids) != len(times):
+            ids = [f"{ids[0]}-{row}" for row in range(len(times))]
+        return cls(
+            batch,
+            ids,
+            times,
+            np.frombuffer(batch.numbers, np.float64).reshape(len(times), -1),
+            np.frombuffer(batch.scores, np.float64),
+            np.frombuffer(predictions, np.float64).tolist() if isinstance(predictions, bytes) else predictions,
+            np.frombuffer(batch.latencies, np.float32),
+        )
+
+    def features(self, row: int) -> list[Feature]:
+        """The inputs of one row in the model's order; None where one was missing."""
+        found: list[Feature] = [None if value != value else value for value in self.numbers[row].tolist()]
+        if self.batch.strings:
+            for place, text in zip(self.batch.string_places, self.batch.strings[row], strict=True):
+                found.insert(place, text)
+        return found
 
 
-def _frames(content: bytes) -> Iterator[bytes]:
-    offset = 0
-    while offset + _FRAME.size <= len(content):
-        length, checksum = _FRAME.unpack_from(content, offset)
-        payload = content[offset + _FRAME.size : offset + _FRAME.size + length]
-        if len(payload) < length or zlib.crc32(payload) != checksum:
-            return
-        yield payload
-        offset += _FRAME.size + length
+def _holds(batch: PredictionBatch, prediction_id: str) -> bool:
+    if prediction_id in batch.prediction_ids:
+        return True
+    base, _, number = prediction_id.rpartition("-")
+    return len(batch.prediction_ids) == 1 and batch.prediction_ids[0] == base and number.isdigit()
 
 
-def _day_name(day: int) -> str:
-    return date.fromordinal(date(1970, 1, 1).toordinal() + day).isoformat()
+def _of_day(batch: PredictionBatch, day: int) -> PredictionBatch:
+    """The rows of one day of event time."""
+    import numpy as np
+
+    columns = BatchColumns.of(batch)
+    chosen = np.flatnonzero(columns.event_times // MILLIS_A_DAY == day)
+    rows: list[int] = chosen.tolist()
+
+    def of(listed: Sequence[_T]) -> Sequence[_T]:
+        return [listed[row] for row in rows] if listed else listed
+
+    predictions = batch.predictions
+    return msgspec.structs.replace(
+        batch,
+        prediction_ids=of(columns.prediction_ids),
+        event_times=columns.event_times[chosen].tobytes(),
+        numbers=columns.numbers[chosen].tobytes(),
+        scores=columns.scores[chosen].tobytes(),
+        predictions=np.array(of(columns.predictions)).tobytes() if isinstance(predictions, bytes) else of(predictions),
+        latencies=columns.latencies[chosen].tobytes(),
+        strings=of(batch.strings),
+        entities=of(batch.entities),
+        units=of(batch.units),
+    )

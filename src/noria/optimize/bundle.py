@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -13,31 +14,62 @@ from noria.features import ViewSpec
 BUNDLE_FILE = "bundle.json"
 ONNX_FILE = "model.onnx"
 
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "regression", "generic"]
+Kind = Literal["double", "float", "long", "integer", "boolean", "string", "datetime"]
+"""Kinds of columns, as MLflow's signatures name them."""
+
+TEXTS = ("string", "datetime")
+"""The kinds that travel as texts beside the numbers."""
 
 
-class Bundle(msgspec.Struct, frozen=True):
-    """What a gateway needs beside the ONNX graph.
+class TensorSpec(msgspec.Struct, frozen=True):
+    """A tensor a model takes or gives: Open Inference datatype, and a shape whose first entry is the rows (-1)."""
 
-    The input vector is float32 or float64 (``input_dtype``) of shape (rows, inputs): first ``request_columns`` as the
-    client sends them, then the fields of every view in order. The graph's single input is ``onnx_input``; the output
-    ``onnx_score`` has shape (rows,) or (rows, 1): the probability of the positive class, or the predicted value.
-    A classifier says 1 when the score is at least ``decision_threshold``.
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a gateway needs beside the model's own file.
+
+    A model of columns takes first ``request_columns`` as the client sends them, then the fields of every view in
+    order; ``kinds`` says which of the former are no doubles. Its numbers become one matrix, float32 or float64
+    (``input_dtype``), its texts another. A graph takes them as ``onnx_input`` and ``onnx_strings``, and answers with
+    ``onnx_score``: the value, or the probability of every one of ``classes`` (of the last alone, when there are two).
+    A classifier of two says the last when its probability is at least ``decision_threshold``.
+
+    A model of tensors has ``tensors`` and ``outputs`` instead. ``runtime`` names what loads and runs the folder, with
+    ``options`` of its own.
     """
 
     task: Task
-    request_columns: tuple[str, ...]
-    views: tuple[ViewSpec, ...]
-    onnx_input: str
-    onnx_score: str
-    input_dtype: Literal["float32", "float64"]
+    request_columns: tuple[str, ...] = ()
+    views: tuple[ViewSpec, ...] = ()
+    onnx_input: str = ""
+    onnx_score: str = ""
+    input_dtype: Literal["float32", "float64"] = "float64"
     decision_threshold: float = 0.5
+    kinds: Mapping[str, Kind] = {}
+    onnx_strings: str = ""
+    classes: tuple[int | str, ...] = (0, 1)
+    tensors: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    runtime: str = "onnx"
+    options: Mapping[str, Any] = {}
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of the input vector's entries, in order."""
         looked_up = (f"{view.name}__{field}" for view in self.views for field in view.fields)
         return (*self.request_columns, *looked_up)
+
+    @property
+    def string_places(self) -> tuple[int, ...]:
+        """Which of the inputs are texts, by their place."""
+        sent = [self.kinds.get(name) in TEXTS for name in self.request_columns]
+        looked_up = [kind == "String" for view in self.views for kind in view.types or ("",) * len(view.fields)]
+        return tuple(place for place, is_text in enumerate([*sent, *looked_up]) if is_text)
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -27,7 +27,8 @@ class Variant:
     """One version taking a share of the traffic.
 
     ``name`` is its role (``champion``, ``canary``); ``source`` is the model folder's key below the artifact root and
-    ``digest`` the hash that folder must have; ``percent`` is its share of the requests.
+    ``digest`` the hash that folder must have; ``percent`` is its share of the requests. A ``shadow`` answers nobody:
+    it gets copies of that share.
     """
 
     name: str
@@ -36,30 +37,54 @@ class Variant:
     source: str
     digest: str
     percent: float
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RouteTable:
-    """The variants of a deployment at one revision; their shares sum to 100."""
+    """The variants of a deployment at one revision; the shares of those that answer sum to 100.
+
+    ``salt`` makes assignments of one experiment independent of those of another; ``unit`` is the entity key that
+    requests are assigned by, where they name no unit themselves. ``addresses`` maps aliases and stages to versions.
+    """
 
     deployment: str
     revision: int
     variants: Sequence[Variant]
     reason: str
     created_at: datetime
+    salt: str = ""
+    unit: str = ""
+    addresses: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def answering(self) -> Sequence[Variant]:
+        """The variants that answer requests."""
+        return [variant for variant in self.variants if not variant.shadow]
+
+    @property
+    def shadows(self) -> Sequence[Variant]:
+        """The variants that get copies."""
+        return [variant for variant in self.variants if variant.shadow]
 
     def choose(self, key: str) -> Variant:
-        """The variant for ``key``: the same key gets the same variant for as long as the shares stay.
+        """The variant for ``key``: the same key gets the same variant for as long as the shares stay."""
+        variants = self.answering
+        return variants[place(self.salt + key, [variant.percent for variant in variants])]
 
-        A variant that grows keeps the keys it had: shares are laid out in order along a ring of hashes.
-        """
-        point = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) % _BUCKETS
-        reached = 0.0
-        for variant in reversed(self.variants):
-            reached += variant.percent * _BUCKETS / 100
-            if point < reached:
-                return variant
-        return self.variants[0]
+
+def place(key: str, percents: Sequence[float]) -> int:
+    """Which of the shares ``key`` falls into. A share that grows keeps the keys it had, all but the first may grow.
+
+    Shares are laid out along a ring of hashes, the last first; a stable hash, so that every gateway decides alike.
+    """
+    point = int.from_bytes(hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()) % _BUCKETS
+    reached = 0.0
+    for index in range(len(percents) - 1, 0, -1):
+        reached += percents[index] * _BUCKETS / 100
+        if point < reached:
+            return index
+    return 0
 
 
 def set_routes(
@@ -163,7 +188,7 @@ def read_routes(path: Path) -> RouteTable:
 
 
 def _check(deployment: str, variants: Sequence[Variant]) -> None:
-    total = sum(variant.percent for variant in variants)
+    total = sum(variant.percent for variant in variants if not variant.shadow)
     if not variants or abs(total - 100) > 1e-9 or any(variant.percent < 0 for variant in variants):
         raise InvalidInput(
             f"the shares of deployment {deployment!r} sum to {total:g}, not 100",

@@ -1,18 +1,18 @@
-"""From a request to an input vector: what the client sends, then what is looked up."""
+"""From what a client sends to the model's inputs: checked, in order, and with what is looked up still to come."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
-from noria.errors import InvalidInput
-from noria.features import OnlineFeatures
-from noria.optimize.bundle import Bundle
+from noria.errors import InvalidInput, NoriaError
+from noria.features import OnlineFeatures, ViewSpec
+from noria.optimize.bundle import TEXTS, Bundle
 from noria.store.keyvalue import KeyValueStore, open_keyvalue
 
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -20,18 +20,97 @@ _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _LAST_MILLI = 253_402_300_799_999
 
+Value = float | bool | str | None
+_NUMBERS = frozenset((float, bool, type(None)))
+_TEXTS = frozenset((str, type(None)))
+
 
 class PredictionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One row to predict. ``event_time`` is RFC 3339; now when it is left out."""
+    """One row to predict. ``event_time`` is RFC 3339; now when it is left out.
+
+    ``features`` are by name, or a list in the model's order. The same ``unit_id`` is answered by the same variant.
+    """
 
     prediction_id: str = ""
     event_time: str = ""
     entities: dict[str, str | _Int64] = {}
-    features: dict[str, float | bool | None] = {}
+    features: dict[str, Value] | list[Value] = {}
+    unit_id: str = ""
 
 
-class Inputs:
-    """Assembles input vectors, looking up what the online store at a URL holds. Threads may share it.
+class InputColumns:
+    """The columns a client sends to one model: which are texts, in which order. Worked out once."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._names = bundle.request_columns
+        self._is_text = [bundle.kinds.get(name) in TEXTS for name in self._names]
+        self.has_texts = any(self._is_text)
+        self.takes_texts = bool(bundle.string_places)
+        sent = len(self._names)
+        self._texts_found = frozenset(place - sent for place in bundle.string_places if place >= sent)
+
+    def row(self, features: Mapping[str, Value] | Sequence[Value]) -> tuple[list[Any], list[str | None] | None]:
+        """Numbers and texts of one row. Raises InvalidInput for a column missing, unknown or of the wrong kind."""
+        names = self._names
+        if features.__class__ is list:
+            values: list[Any] = features
+            if len(values) != len(names):
+                raise self._wrong_width(len(values))
+        else:
+            assert isinstance(features, dict)
+            try:
+                values = [features[name] for name in names]
+            except KeyError:
+                raise self._wrong_columns(features) from None
+            if len(features) != len(names):
+                raise self._wrong_columns(features)
+        if not self.has_texts:
+            if not _NUMBERS.issuperset(map(type, values)):
+                raise self._wrong_kind(values)
+            return values, [] if self.takes_texts else None
+        return self._split(values)
+
+    def looked_up(self, vector: Sequence[Any]) -> tuple[Sequence[Any], Sequence[str | None]]:
+        """Numbers and texts among the values that the model's views gave."""
+        if not self._texts_found:
+            return vector, ()
+        texts = [value for place, value in enumerate(vector) if place in self._texts_found]
+        return [value for place, value in enumerate(vector) if place not in self._texts_found], texts
+
+    def _split(self, values: Sequence[Value]) -> tuple[list[Any], list[str | None]]:
+        numbers = [value for value, is_text in zip(values, self._is_text, strict=True) if not is_text]
+        texts = [value for value, is_text in zip(values, self._is_text, strict=True) if is_text]
+        if not (_NUMBERS.issuperset(map(type, numbers)) and _TEXTS.issuperset(map(type, texts))):
+            raise self._wrong_kind(values)
+        return numbers, texts  # type: ignore[return-value]
+
+    def _wrong_kind(self, values: Sequence[Value]) -> InvalidInput:
+        for name, value, is_text in zip(self._names, values, self._is_text, strict=True):
+            if value.__class__ not in (_TEXTS if is_text else _NUMBERS):
+                return ill_typed_feature(name, value, "a text" if is_text else "a number")
+        raise AssertionError(values)
+
+    def _wrong_width(self, found: int) -> InvalidInput:
+        names = ", ".join(self._names)
+        return InvalidInput(
+            f'"features" has {found} values, and the model takes {len(self._names)}',
+            remedy=f"Send, in this order: {names}; or send them by name." if names else 'Leave "features" out.',
+        )
+
+    def _wrong_columns(self, given: Mapping[str, object]) -> InvalidInput:
+        findings = [f"feature {name!r} is missing" for name in self._names if name not in given]
+        if unknown := sorted(set(given) - set(self._names)):
+            findings.append(f"unknown features: {', '.join(unknown)}")
+        if self._names:
+            remedy = f'Send "features" with {", ".join(self._names)}; the rest is looked up.'
+        else:
+            remedy = 'Leave "features" out; all inputs are looked up by "entities".'
+        return InvalidInput("; ".join(findings), remedy=remedy)
+
+
+class OnlineInputs:
+    """Looks up what the online store at a URL holds. Threads may share it.
 
     ``remote`` says that a look-up waits for a network, so that a loop must not wait for it.
     """
@@ -44,27 +123,16 @@ class Inputs:
         self._path: str | None = None
         self._inode = 0
 
-    def row(self, bundle: Bundle, request: PredictionRequest, event_time: int) -> list[float | None]:
-        """The vector of ``request`` as known at ``event_time`` (UTC milliseconds).
-
-        Raises InvalidInput for a column or join key missing or unknown, NotFound for an unknown entity.
-        """
-        given = request.features
+    def vectors(
+        self, views: Sequence[ViewSpec], asked: Sequence[tuple[Mapping[str, str | int], int]]
+    ) -> Sequence[Sequence[Any] | NoriaError]:
+        """The looked-up inputs of entities at their event times (UTC milliseconds), or why there are none."""
         try:
-            row: list[float | None] = [
-                value if value.__class__ is float or value is None else float(value)
-                for value in [given[name] for name in bundle.request_columns]
-            ]
-        except KeyError:
-            raise _wrong_columns(bundle, given) from None
-        if len(given) != len(row):
-            raise _wrong_columns(bundle, given)
-        if bundle.views:
-            if self._features is None:
-                self.refresh()
+            self.refresh()
             assert self._features is not None
-            row += self._features.vector(bundle.views, request.entities, event_time)
-        return row
+            return self._features.vectors(views, asked)
+        except NoriaError as error:
+            return [error] * len(asked)
 
     def refresh(self) -> None:
         """Open the online store; again when its file was replaced by another."""
@@ -77,7 +145,7 @@ class Inputs:
         self._inode = 0 if self._path is None else _inode(self._path)
 
     def close(self) -> None:
-        """Close the online store; the next ``refresh`` opens it again."""
+        """Close the online store; the next look-up opens it again."""
         if self._store is not None:
             self._store.close()
         self._store = self._features = None
@@ -96,17 +164,25 @@ def parse_instant(text: str) -> int:
     return millis
 
 
+def ill_typed_feature(name: str, value: object, wanted: str, part: str = "features") -> InvalidInput:
+    """The error for one value of the wrong kind."""
+    shown = msgspec.json.encode(value)[:60].decode(errors="replace")
+    return InvalidInput(f"{part}[{name!r}] is {shown}, not {wanted}", remedy="/model/info names the columns.")
+
+
 def ill_typed(document: Any) -> str:
     """The first ill-typed feature or entity key of a decoded request, in words; empty when there is none."""
     rows = document.get("instances", [document]) if isinstance(document, dict) else []
     for row in rows if isinstance(rows, list) else []:
-        for part, kinds, word in (("features", (float, int), "a number"), ("entities", (str, int), "a string or int")):
+        for part, kinds, word in _PARTS:
             given = row.get(part) if isinstance(row, dict) else None
             for name, value in given.items() if isinstance(given, dict) else ():
-                missing_allowed = part == "features" and value is None
-                if not missing_allowed and not isinstance(value, kinds):
-                    return f"{part}[{name!r}] is {msgspec.json.encode(value)[:60].decode(errors='replace')}, not {word}"
+                if not isinstance(value, kinds):
+                    return ill_typed_feature(name, value, word, part).message
     return ""
+
+
+_PARTS = (("features", (float, int, str, type(None)), "a number"), ("entities", (str, int), "a string or int"))
 
 
 def _inode(path: str) -> int:
@@ -114,16 +190,3 @@ def _inode(path: str) -> int:
         return os.stat(path).st_ino  # noqa: PTH116  a Path costs as much as the call, once a tick
     except FileNotFoundError:
         return 0
-
-
-def _wrong_columns(bundle: Bundle, given: Mapping[str, object]) -> InvalidInput:
-    missing = [name for name in bundle.request_columns if name not in given]
-    unknown = sorted(set(given) - set(bundle.request_columns))
-    findings = [f"feature {name!r} is missing" for name in missing]
-    if unknown:
-        findings.append(f"unknown features: {', '.join(unknown)}")
-    if bundle.request_columns:
-        remedy = f'Send "features" with {", ".join(bundle.request_columns)}; the rest is looked up.'
-    else:
-        remedy = 'Leave "features" out; all inputs are looked up by "entities".'
-    return InvalidInput("; ".join(findings), remedy=remedy)

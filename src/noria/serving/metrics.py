@@ -1,93 +1,171 @@
-"""What Prometheus sees of serving, counted once a batch instead of once a request."""
+"""What Prometheus sees of serving, counted once a batch instead of once a request.
+
+Several workers of one gateway leave their counts in a shared folder, so that any of them answers for all.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter as Count
+import os
+import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.core import HistogramMetricFamily
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from noria.rollout.routes import RouteTable, Variant
-from noria.serving.runtime import Runtime
+from noria.rollout.routes import RouteTable
+from noria.store.blobs import write_atomically
 
-_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+if TYPE_CHECKING:
+    from noria.serving.items import Outcome
+    from noria.serving.live import Arm
+
+_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BOUNDS = [*(str(bound) for bound in _BUCKETS), "+Inf"]
+_ROUTE_LABELS = ("deployment", "model_name", "model_version", "variant")
 
 
-class _Latencies:
-    """A histogram a model that takes a whole batch: prometheus-client's own takes a lock for every value."""
+class Counts(msgspec.Struct):
+    """What one process counted. Keys of several parts are joined by the unit separator."""
 
-    def __init__(self) -> None:
-        self._counts: dict[str, list[int]] = {}
-        self._sums: dict[str, float] = {}
+    predictions: Counter[str] = msgspec.field(default_factory=Counter)
+    errors: Counter[str] = msgspec.field(default_factory=Counter)
+    shadows: Counter[str] = msgspec.field(default_factory=Counter)
+    latencies: dict[str, list[int]] = {}
+    latency_sums: dict[str, float] = {}
+    not_logged: int = 0
 
-    def observe(self, model: str, seconds: Sequence[float]) -> None:
-        counts = self._counts.setdefault(model, [0] * (len(_BUCKETS) + 1))
-        for value in seconds:
-            counts[bisect_left(_BUCKETS, value)] += 1
-        self._sums[model] = self._sums.get(model, 0.0) + sum(seconds)
+    def add(self, other: Counts) -> None:
+        """Count what another process counted, too."""
+        self.predictions.update(other.predictions)
+        self.errors.update(other.errors)
+        self.shadows.update(other.shadows)
+        self.not_logged += other.not_logged
+        for model, counts in other.latencies.items():
+            self.observe(model, counts, other.latency_sums[model])
 
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        name, text = "model_prediction_latency_seconds", "Seconds from a request's arrival to its score."
-        family = HistogramMetricFamily(name, text, labels=["model_name"])
-        bounds = [*(str(bound) for bound in _BUCKETS), "+Inf"]
-        for model, counts in self._counts.items():
-            buckets = list(zip(bounds, accumulate(counts), strict=True))
-            family.add_metric([model], buckets, self._sums[model])
-        yield family
+    def observe(self, model: str, counts: Sequence[int], total: float) -> None:
+        """Add to the histogram of a model's latencies."""
+        known = self.latencies.get(model) or [0] * len(_BOUNDS)
+        self.latencies[model] = [one + more for one, more in zip(known, counts, strict=True)]
+        self.latency_sums[model] = self.latency_sums.get(model, 0.0) + total
 
 
 class ServingMetrics:
-    """The counters of one gateway process, in a registry of their own."""
+    """The counts of one gateway process. Threads may share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Path | None = None) -> None:
+        self._counts = Counts()
+        self._routes: dict[str, RouteTable] = {}
+        self._lock = threading.Lock()
+        self._file = None if shared is None else shared / f"{os.getpid()}.json"
         self._registry = CollectorRegistry()
-        self._latencies = _Latencies()
-        self._registry.register(self._latencies)
-        self._predictions = Counter(
-            "model_predictions",
-            "Predictions answered.",
-            ["model_name", "model_version", "variant", "prediction_class"],
-            registry=self._registry,
-        )
-        self._errors = Counter(
-            "model_prediction_errors",
-            "Prediction requests answered with an error; not_logged: answered, but missing in the log.",
-            ["code"],
-            registry=self._registry,
-        )
-        self._percent = Gauge(
-            "model_route_percent",
-            "Share of the traffic.",
-            ["model_name", "model_version", "variant"],
-            registry=self._registry,
-        )
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
 
-    def observe(
-        self, variant: Variant, predictions: Sequence[float], runtime: Runtime, latencies: Sequence[float]
-    ) -> None:
-        """Count one scored batch (latencies in seconds); a regression's predictions share one class."""
-        labels = (runtime.model, str(runtime.version), variant.name)
-        if runtime.bundle.task == "regression":
-            classes = {"value": len(predictions)}
+    def observe(self, arm: Arm, outcome: Outcome, latencies: NDArray[np.float32]) -> None:
+        """Count one scored batch (latencies in seconds); what is no classification shares one class."""
+        variant = arm.variant
+        head = _joined(variant.model, arm.version, variant.name)
+        if arm.served.bundle.task == "classification":
+            classes = {f"{head}\x1f{name}": number for name, number in Counter(outcome.predictions).items()}
         else:
-            classes = {f"{value:g}": number for value, number in Count(predictions).items()}
-        for name, number in classes.items():
-            self._predictions.labels(*labels, name).inc(number)
-        self._latencies.observe(runtime.model, latencies)
+            classes = {f"{head}\x1fvalue": len(outcome.predictions)}
+        places = np.bincount(np.searchsorted(_BUCKETS, latencies), minlength=len(_BOUNDS)).tolist()
+        with self._lock:
+            self._counts.predictions.update(classes)
+            self._counts.observe(variant.model, places, float(latencies.sum()))
 
     def count_error(self, code: str, number: int = 1) -> None:
         """Count requests answered with an error."""
-        self._errors.labels(code).inc(number)
+        with self._lock:
+            self._counts.errors[code] += number
+
+    def count_lost(self, rows: int) -> None:
+        """Count rows that were answered and could not be logged."""
+        with self._lock:
+            self._counts.not_logged += rows
+
+    def count_shadow(self, deployment: str, outcome: str, rows: int) -> None:
+        """Count copies that a shadow scored, or that were dropped because it was behind."""
+        with self._lock:
+            self._counts.shadows[_joined(deployment, outcome)] += rows
 
     def set_routes(self, table: RouteTable) -> None:
         """Show the shares of a new route table."""
-        self._percent.clear()
-        for variant in table.variants:
-            self._percent.labels(variant.model, str(variant.version), variant.name).set(variant.percent)
+        self._routes[table.deployment] = table
+
+    def forget_routes(self, table: RouteTable) -> None:
+        """Show no shares of a deployment any more."""
+        self._routes.pop(table.deployment, None)
+
+    def share(self) -> None:
+        """Leave the counts where the other workers find them."""
+        if self._file is not None:
+            with self._lock:
+                content = msgspec.json.encode(self._counts)
+            write_atomically(self._file, content)
 
     def render(self) -> bytes:
-        """The Prometheus text format."""
+        """The Prometheus text format, of all workers."""
         return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """The metric families; prometheus-client asks for them."""
+        total = self._of_all()
+        yield _counter("model_predictions", "Predictions answered.", _CLASS_LABELS, total.predictions)
+        yield _counter("model_prediction_errors", "Requests answered with an error.", ("code",), total.errors)
+        yield _counter(
+            "model_shadow_predictions", "Copies of requests, by what became of them.", _SHADOW_LABELS, total.shadows
+        )
+        lost = CounterMetricFamily("model_predictions_not_logged", "Predictions answered, but missing in the log.")
+        lost.add_metric([], total.not_logged)
+        yield lost
+        yield _histogram(total)
+        yield self._shares()
+
+    def _of_all(self) -> Counts:
+        total = Counts()
+        with self._lock:
+            total.add(self._counts)
+        for file in [] if self._file is None else self._file.parent.glob("*.json"):
+            if file != self._file:
+                total.add(msgspec.json.decode(file.read_bytes(), type=Counts))
+        return total
+
+    def _shares(self) -> Metric:
+        family = GaugeMetricFamily("model_route_percent", "Share of the traffic.", labels=_ROUTE_LABELS)
+        for table in list(self._routes.values()):
+            for variant in table.variants:
+                labels = (table.deployment, variant.model, str(variant.version), variant.name)
+                family.add_metric(labels, variant.percent)
+        return family
+
+
+_CLASS_LABELS = ("model_name", "model_version", "variant", "prediction_class")
+_SHADOW_LABELS = ("deployment", "outcome")
+
+
+def _joined(*parts: str) -> str:
+    return "\x1f".join(parts)
+
+
+def _counter(name: str, text: str, labels: Sequence[str], counts: Counter[str]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, number in counts.items():
+        family.add_metric(key.split("\x1f"), number)
+    return family
+
+
+def _histogram(counts: Counts) -> Metric:
+    text = "Seconds from a request's arrival to its score."
+    family = HistogramMetricFamily("model_prediction_latency_seconds", text, labels=["model_name"])
+    for model, places in counts.latencies.items():
+        buckets = list(zip(_BOUNDS, np.cumsum(places).tolist(), strict=True))
+        family.add_metric([model], buckets, counts.latency_sums[model])
+    return family

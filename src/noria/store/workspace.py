@@ -25,9 +25,14 @@ class Workspace:
         self.prediction_log = self.folder / "predictions"
         self.online_url = _absolute(settings.features.online or f"sqlite:///{self.folder}/online/{SQLITE_FILE}", folder)
 
+    @property
+    def route_folder(self) -> Path:
+        """Where gateways look for route tables."""
+        return self.folder / "routes"
+
     def route_file(self, deployment: str) -> Path:
         """The file gateways of ``deployment`` read their route table from."""
-        return self.folder / "routes" / f"{deployment}.json"
+        return self.route_folder / f"{deployment}.json"
 
     def open_anchors(self, url: str) -> BlobStore:
         """The place of the audit chain's anchors; a relative one starts at the project's folder."""

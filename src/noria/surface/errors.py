@@ -32,6 +32,8 @@ OUTSIDE: Mapping[str, Outside] = {
     "corrupt_artifact": Outside(500, "DATA_LOSS", 1),
     "broken_chain": Outside(500, "DATA_LOSS", 1),
     "unavailable": Outside(503, "TEMPORARILY_UNAVAILABLE", 1),
+    "overloaded": Outside(429, "REQUEST_LIMIT_EXCEEDED", 1),
+    "deadline_exceeded": Outside(504, "TEMPORARILY_UNAVAILABLE", 1),
     "missing_extra": Outside(501, "NOT_IMPLEMENTED", 1),
     "not_served": Outside(501, "NOT_IMPLEMENTED", 1),
     "no_endpoint": Outside(404, "ENDPOINT_NOT_FOUND", 1),

@@ -17,7 +17,7 @@ _COMMANDS: Mapping[str, str] = {
     "init": "project:init",
     "run": "project:run",
     "up": "servers:up",
-    "serve": "servers:serve",
+    "serve": "serve:serve",
     "server": "servers:server",
     "sweep": "sweep:sweep",
     "trace": "trace:trace",

@@ -31,7 +31,7 @@ class Child:
                 [sys.executable, "-m", "noria", *words],
                 stdout=subprocess.PIPE,
                 stderr=sink,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
         self.url = f"http://127.0.0.1:{self._announced_port()}"
 
@@ -94,5 +94,6 @@ class Child:
         return int(json.loads(line)["port"])
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Called in a new process: have it told to end when the one that started it is gone."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

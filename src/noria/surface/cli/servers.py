@@ -1,4 +1,4 @@
-"""`noria up`, `noria serve`, `noria server`: the processes."""
+"""`noria server` and `noria up`: the control plane, and all processes together."""
 
 from __future__ import annotations
 
@@ -20,30 +20,6 @@ from noria.surface.cli.processes import Child
 PortOption = Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one. noria.toml's by default.")]
 HostOption = Annotated[str | None, typer.Option(help="Address to bind; noria.toml's by default.")]
 AnnounceOption = Annotated[bool, typer.Option("--announce", hidden=True, help="Print the port as JSON when ready.")]
-
-
-@clear_errors
-def serve(
-    project: ProjectOption = None, host: HostOption = None, port: PortOption = None, announce: AnnounceOption = False
-) -> None:
-    """Run the gateway: predictions over REST and the Open Inference Protocol."""
-    from noria.rollout.routes import write_routes
-    from noria.surface.http.gateway import Gateway, GatewaySettings
-    from noria.surface.http.listen import bind
-    from noria.surface.http.listen import serve as serve_on
-
-    _, settings, workspace = open_workspace(project)
-    write_routes(workspace, settings.project.name)
-    gateway = Gateway(
-        GatewaySettings(
-            route_file=workspace.route_file(settings.project.name),
-            artifacts=workspace.artifacts,
-            online_store=workspace.online_url,
-            prediction_log=workspace.prediction_log,
-        )
-    )
-    listener = bind(host or settings.gateway.host, settings.gateway.port if port is None else port)
-    serve_on(gateway, listener, ready=lambda bound: _announce("gateway", bound, announce))
 
 
 @clear_errors
@@ -74,7 +50,7 @@ def server(
     _check_exposure(host or settings.server.host, settings)
     listener = bind(host or settings.server.host, settings.server.port if port is None else port)
     application = create_app(folder, workspace, settings)
-    serve_on(application, listener, ready=lambda bound: _announce("server", bound, announce))
+    serve_on(application, [listener], ready=lambda bound: _announce("server", bound, announce))
 
 
 @clear_errors

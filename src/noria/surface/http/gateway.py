@@ -4,43 +4,66 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import structlog
 
-from noria.errors import InvalidInput, NoriaError, NotFound, Unavailable
-from noria.rollout.routes import read_routes
-from noria.serving.core import DataPlane
+from noria import __version__
+from noria.errors import InvalidInput, NoriaError, NotFound, Overloaded, Unavailable
+from noria.serving import DataPlane, Limits
 from noria.store.blobs import BlobStore
 from noria.surface.errors import outside, problem
-from noria.surface.http import inference_protocol as v2
-from noria.surface.http.gateway_bodies import Receive, Scope, TooLarge, decode_labels, decode_predict, read_body
-from noria.surface.http.listen import bind, serve
+from noria.surface.http import cloudevents, inference_protocol, invocations, model_openapi, native
+from noria.surface.http.gateway_requests import (
+    LARGE_BYTES,
+    ClientGone,
+    Receive,
+    Request,
+    Scope,
+    TooLarge,
+    TooSlow,
+    compress,
+    headers_of,
+    read_body,
+)
+from noria.surface.http.route_files import RouteFiles
 
 _log = structlog.get_logger()
-_ROUTE_CHECK_SECONDS = 0.05
-_RETRY_SECONDS = 2.0  # a version whose files were restored is served without a new route table
 _JSON = b"application/json"
+_OCTETS = b"application/octet-stream"
 _PROBLEM = b"application/problem+json"
 _PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
+_TEXT = b"text/plain; charset=utf-8"
+_WORTH_COMPRESSING_BYTES = 1400
+_CLOSE = (b"connection", b"close")
+_CHECK_SECONDS = 0.05
+_CHECKS_A_SHARE = 10
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-_Headers = list[tuple[bytes, bytes]]
+Headers = list[tuple[bytes, bytes]]
+Handler = Callable[[DataPlane, Request], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class GatewaySettings:
-    """Where a gateway finds what it serves and writes what it saw."""
+class GatewayOptions:
+    """Where a gateway finds what it serves and writes what it saw, and what it takes on.
 
-    route_file: Path
+    ``route_folder`` has one file a deployment; ``limits`` gives those of a model's versions. ``cors_origins`` are the
+    web pages that may call it, ``shared`` the folder where several workers leave their counts.
+    """
+
+    route_folder: Path
     artifacts: BlobStore
     online_store: str
     prediction_log: Path
+    largest_body_bytes: int = 16 * 2**20
+    limits: Callable[[str], Limits] = lambda _deployment: Limits()
+    cors_origins: Sequence[str] = field(default_factory=tuple)
+    shared: Path | None = None
 
 
 class _MethodNotAllowed(InvalidInput):
@@ -51,21 +74,44 @@ class _MethodNotAllowed(InvalidInput):
         self.allowed = allowed
 
 
-class Gateway:
-    """The ASGI application. One instance a process; its state lives in the event loop."""
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """A path: its method, the content type it answers in, and whose error shape."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    method: str
+    kind: bytes
+    handler: Handler
+    shape: str = "problem"
+
+
+class Gateway:
+    """The ASGI application. One instance a process; its state lives in the event loop.
+
+    While ``draining``, every answer asks its client to close the connection.
+    """
+
+    def __init__(self, settings: GatewayOptions) -> None:
         self._settings = settings
-        self._plane = DataPlane(settings.artifacts, settings.online_store, settings.prediction_log)
-        self._stamp: tuple[int, int] | None = None
-        self._retry_at = 0.0
+        self._largest = settings.largest_body_bytes
+        self.plane = DataPlane(
+            settings.artifacts, settings.online_store, settings.prediction_log, settings.limits, settings.shared
+        )
+        self._files = RouteFiles(settings.route_folder, self.plane)
+        self.draining = False
         self._encode = msgspec.json.Encoder().encode
-        self._routes: Mapping[str, tuple[str, bytes, Callable[[bytes], Awaitable[bytes]]]] = {
-            "/predict": ("POST", _JSON, self._predict),
-            "/labels": ("POST", _JSON, self._record_labels),
-            "/health": ("GET", _JSON, self._health),
-            "/model/info": ("GET", _JSON, self._model_info),
-            "/metrics": ("GET", _PROMETHEUS, self._metrics),
+        self._origins = frozenset(settings.cors_origins)
+        self._routes: Mapping[str, _Route] = {
+            "/predict": _Route("POST", _JSON, native.predict),
+            "/predict/batch": _Route("POST", _JSON, native.predict_batch),
+            "/labels": _Route("POST", _JSON, native.labels),
+            "/rewards": _Route("POST", _JSON, native.rewards),
+            "/health": _Route("GET", _JSON, native.health),
+            "/model/info": _Route("GET", _JSON, native.info),
+            "/metrics": _Route("GET", _PROMETHEUS, native.metrics),
+            "/openapi.json": _Route("GET", _JSON, _openapi),
+            "/invocations": _Route("POST", _JSON, invocations.invoke, "mlflow"),
+            "/ping": _Route("GET", _TEXT, _ping, "mlflow"),
+            "/version": _Route("GET", _TEXT, _version, "mlflow"),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,130 +122,148 @@ class Gateway:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sent = headers_of(scope)
         try:
-            kind, body = await self._respond(scope, receive)
-            status, headers = 200, [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+            status, headers, body = await self._respond(scope, sent, receive)
         except Exception as error:
             status, headers, body = self._refusal(_clear(error, scope["path"]), scope["path"])
+        if len(body) > _WORTH_COMPRESSING_BYTES:
+            body = await self._compressed(sent, headers, body)
+        headers.append((b"content-length", b"%d" % len(body)))
+        if self.draining:
+            headers.append(_CLOSE)
+        if self._origins:
+            headers += self._cross_origin(sent)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _respond(self, scope: Scope, receive: Receive) -> tuple[bytes, bytes]:
-        method, path = scope["method"], scope["path"]
+    async def _respond(self, scope: Scope, sent: Mapping[bytes, bytes], receive: Receive) -> tuple[int, Headers, bytes]:
+        method, path, model = scope["method"], scope["path"], None
         route = self._routes.get(path)
+        if route is None and path.startswith("/models/"):
+            model, _, rest = path[8:].partition("/")
+            route = self._routes.get(f"/{rest}")
         if route is not None:
-            allowed, kind, handler = route
-            _check_method(path, allowed, method)
-            return kind, await handler(await read_body(scope, receive))
-        if _is_v2(path):
-            _check_method(path, "POST" if path.endswith("/infer") else "GET", method)
-            return _JSON, await v2.respond(self._plane, method, path, await read_body(scope, receive))
-        raise NotFound(f"no such path: {path}", remedy=f"There are {', '.join([*self._routes, '/v2'])}.")
+            if method != route.method:
+                return self._other_method(method, path, route.method)
+            request = Request(method, path, model, sent, await read_body(sent, receive, self._largest))
+            if method == "POST" and cloudevents.is_event(request):
+                return await self._answer_event(route, request)
+            return 200, [(b"content-type", route.kind)], await route.handler(self.plane, request)
+        if not _is_v2(path):
+            raise NotFound(f"no such path: {path}", remedy=f"There are {', '.join([*self._routes, '/v2'])}.")
+        if method != (allowed := inference_protocol.method_of(path)):
+            return self._other_method(method, path, allowed)
+        request = Request(method, path, None, sent, await read_body(sent, receive, self._largest))
+        return _v2_answer(await inference_protocol.respond(self.plane, request))
 
-    def _refusal(self, error: NoriaError, path: str) -> tuple[int, _Headers, bytes]:
-        if path == "/predict" or path.endswith("/infer"):
-            self._plane.metrics.count_error(error.code)
+    def _other_method(self, method: str, path: str, allowed: str) -> tuple[int, Headers, bytes]:
+        """HEAD is a GET without its body, OPTIONS asks what a browser may send; all else is refused."""
+        if method == "OPTIONS" and self._origins:
+            return 204, [(b"allow", allowed.encode())], b""
+        if (allowed, method) == ("GET", "HEAD"):
+            return 200, [], b""
+        raise _MethodNotAllowed(path, allowed, method)
+
+    async def _answer_event(self, route: _Route, request: Request) -> tuple[int, Headers, bytes]:
+        structured = request.media_type == cloudevents.STRUCTURED
+        request.body, asked = cloudevents.data_of(request)
+        if structured:
+            request.headers = {b"content-type": _JSON}
+        body = await route.handler(self.plane, request)
+        source = f"/noria{request.path}"
+        body, kind, headers = cloudevents.answer(body, asked, structured=structured, source=source)
+        return 200, [(b"content-type", kind), *headers], body
+
+    async def _compressed(self, sent: Mapping[bytes, bytes], headers: Headers, body: bytes) -> bytes:
+        accepted = sent.get(b"accept-encoding", b"")
+        if b"gzip" not in accepted and b"zstd" not in accepted:
+            return body
+        text = accepted.decode("latin-1")
+        if len(body) < LARGE_BYTES:
+            body, encoding = compress(body, text)
+        else:
+            body, encoding = await asyncio.to_thread(compress, body, text)
+        if encoding:
+            headers += [(b"content-encoding", encoding), (b"vary", b"accept-encoding")]
+        return body
+
+    def _cross_origin(self, sent: Mapping[bytes, bytes]) -> Headers:
+        origin = sent.get(b"origin", b"").decode("latin-1")
+        if origin not in self._origins and "*" not in self._origins:
+            return []
+        allowed = [(b"access-control-allow-methods", b"GET, POST"), (b"access-control-allow-headers", b"*")]
+        return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin"), *allowed]
+
+    def _refusal(self, error: NoriaError, path: str) -> tuple[int, Headers, bytes]:
+        shape = self._shape(path)
+        self.plane.metrics.count_error(error.code)
         status = _status(error)
-        document = {"error": str(error)} if _is_v2(path) else problem(error, status) | {"code": error.code}
-        body = self._encode(document)
-        kind = _JSON if _is_v2(path) else _PROBLEM
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        headers: Headers = [(b"content-type", _PROBLEM if shape == "problem" else _JSON)]
         if isinstance(error, _MethodNotAllowed):
             headers.append((b"allow", error.allowed.encode()))
-        return status, headers, body
+        if isinstance(error, Overloaded):
+            headers.append((b"retry-after", b"%d" % error.retry_after))
+        elif isinstance(error, Unavailable):
+            headers.append((b"retry-after", b"1"))
+        document: Mapping[str, object] = problem(error, status) | {"code": error.code}
+        if shape == "v2":
+            document = {"error": str(error)}
+        elif shape == "mlflow":
+            document = {"error_code": outside(error).mlflow, "message": str(error)}
+        return status, headers, self._encode(document)
 
-    async def _predict(self, body: bytes) -> bytes:
-        request = decode_predict(body)
-        if request.instances is None:
-            return self._encode(await self._plane.predict(request))
-        return self._encode({"predictions": await self._plane.predict_many(request.instances)})
+    def _shape(self, path: str) -> str:
+        if _is_v2(path):
+            return "v2"
+        tail = path[8:].partition("/")[2] if path.startswith("/models/") else path[1:]
+        route = self._routes.get(f"/{tail}")
+        return "problem" if route is None else route.shape
 
-    async def _record_labels(self, body: bytes) -> bytes:
-        records = decode_labels(body)
-        self._plane.record_labels(records)
-        return self._encode({"accepted": len(records)})
-
-    async def _metrics(self, _body: bytes) -> bytes:
-        return self._plane.metrics.render()
-
-    async def _health(self, _body: bytes) -> bytes:
-        table = self._plane.table
-        document: dict[str, object] = {"status": "healthy", "model_loaded": True, "route_revision": table.revision}
-        fault = self._plane.fault or self._plane.log_fault
-        if fault is not None:
-            document |= {"status": "degraded", "fault": problem(fault)}
-        return self._encode(document)
-
-    async def _model_info(self, _body: bytes) -> bytes:
-        table = self._plane.table
-        champion = self._plane.runtime(table.variants[0].model, table.variants[0].version)
-        return self._encode(
-            {
-                "deployment": table.deployment,
-                "route_revision": table.revision,
-                "model": champion.model,
-                "model_version": champion.version,
-                "task": champion.bundle.task,
-                "request_features": champion.bundle.request_columns,
-                "entity_keys": sorted({key for view in champion.bundle.views for key in view.join_keys}),
-                "inputs": champion.bundle.inputs,
-                "variants": [
-                    {"name": v.name, "model_version": v.version, "percent": v.percent} for v in table.variants
-                ],
-            }
-        )
+    async def _watch(self) -> None:
+        """Look at the route files often, and leave the counts for the other workers, until cancelled."""
+        while True:
+            for _ in range(_CHECKS_A_SHARE):
+                await asyncio.sleep(_CHECK_SECONDS)
+                await self._files.check()
+            await asyncio.to_thread(self.plane.metrics.share)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        await self._check_routes()
-        watcher = asyncio.create_task(self._watch_routes())
+        await self._files.check()
+        watcher = asyncio.create_task(self._watch())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         watcher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watcher
-        self._plane.close()
+        self.plane.metrics.share()
+        self.plane.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _watch_routes(self) -> None:
-        while True:
-            await asyncio.sleep(_ROUTE_CHECK_SECONDS)
-            await self._check_routes()
 
-    async def _check_routes(self) -> None:
-        """Swap in the route file when it changed; a bad one is reported, retried, and the old table goes on."""
-        try:
-            stat = self._settings.route_file.stat()
-            stamp = (stat.st_ino, stat.st_mtime_ns)
-            retry = self._plane.fault is not None and time.monotonic() >= self._retry_at
-            if stamp != self._stamp or retry:
-                self._stamp, self._retry_at = stamp, time.monotonic() + _RETRY_SECONDS
-                await self._plane.swap(read_routes(self._settings.route_file))
-        except FileNotFoundError:
-            return
-        except NoriaError as error:
-            self._plane.refuse(error)
-        except Exception as error:
-            # The watcher must outlive whatever is wrong with the file: the next one may be right.
-            remedy = "`noria up` writes the route file again from the database."
-            self._plane.refuse(Unavailable(f"the route file cannot be read: {error}", remedy=remedy))
+async def _openapi(plane: DataPlane, request: Request) -> bytes:
+    """GET /openapi.json: the endpoints of all models served, or of one."""
+    deployments = plane.deployments if request.model is None else [plane.find(request.model)]
+    return msgspec.json.encode(model_openapi.document(deployments, request.model))
 
 
-def create_gateway(settings: GatewaySettings) -> Gateway:
-    """The ASGI application over ``settings``, for a server of your own; `noria serve` runs it on uvicorn."""
-    return Gateway(settings)
+async def _ping(plane: DataPlane, request: Request) -> bytes:
+    """GET /ping: MLflow's probe."""
+    plane.find(request.model) if request.model is not None else plane.deployments
+    return b"\n"
 
 
-def serve_gateway(
-    settings: GatewaySettings, *, host: str, port: int, ready: Callable[[int], None] | None = None
-) -> None:
-    """Serve until a signal ends the process; ``ready`` is told the port. Raises Unavailable when it is taken."""
-    serve(create_gateway(settings), bind(host, port), ready=ready or (lambda _port: None))
+async def _version(_plane: DataPlane, _request: Request) -> bytes:
+    """GET /version: of Noria."""
+    return __version__.encode()
 
 
-def _check_method(path: str, allowed: str, method: str) -> None:
-    if method != allowed and (allowed, method) != ("GET", "HEAD"):
-        raise _MethodNotAllowed(path, allowed, method)
+def _v2_answer(answer: inference_protocol.Answer) -> tuple[int, Headers, bytes]:
+    if answer.header_bytes is None:
+        return 200, [(b"content-type", _JSON)], answer.body
+    length = b"%d" % answer.header_bytes
+    return 200, [(b"content-type", _OCTETS), (b"inference-header-content-length", length)], answer.body
 
 
 def _is_v2(path: str) -> bool:
@@ -221,4 +285,8 @@ def _clear(error: Exception, path: str) -> NoriaError:
 def _status(error: NoriaError) -> int:
     if isinstance(error, _MethodNotAllowed):
         return 405
+    if isinstance(error, ClientGone):
+        return 499
+    if isinstance(error, TooSlow):
+        return 408
     return 413 if isinstance(error, TooLarge) else outside(error).status

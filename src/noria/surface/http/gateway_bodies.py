@@ -1,26 +1,19 @@
-"""What the gateway reads: bodies of bounded size, decoded, with the field at fault named."""
+"""What the gateway reads in its own format: decoded, with the field at fault named."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from noria.errors import InvalidInput
-from noria.monitoring.log import LabelRecord
-from noria.serving.inputs import PredictionRequest, ill_typed, parse_instant
+from noria.monitoring.log import LabelRecord, RewardRecord
+from noria.serving.inputs import PredictionRequest, Value, ill_typed, parse_instant
 
-LARGEST_BODY_BYTES = 16 * 1024 * 1024
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Decoded = TypeVar("Decoded")
-
-
-class TooLarge(InvalidInput):
-    """The body is larger than a gateway takes."""
+_Named = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class PredictBody(PredictionRequest, frozen=True, forbid_unknown_fields=True):
@@ -29,10 +22,20 @@ class PredictBody(PredictionRequest, frozen=True, forbid_unknown_fields=True):
     instances: list[PredictionRequest] | None = None
 
 
+class BatchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /predict/batch: ``instances``, or rows of ``features`` in the model's order."""
+
+    instances: list[PredictionRequest] | None = None
+    features: list[list[Value]] | None = None
+    prediction_id: str = ""
+    event_time: str = ""
+    unit_id: str = ""
+
+
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One outcome; ``event_time`` is that of its prediction, ``observed_at`` now when left out."""
 
-    prediction_id: Annotated[str, msgspec.Meta(min_length=1)]
+    prediction_id: _Named
     event_time: str
     label: float
     observed_at: str = ""
@@ -44,13 +47,31 @@ class LabelsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     labels: list[Label]
 
 
+class Reward(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one prediction, or one unit, was worth; ``observed_at`` is now when left out."""
+
+    value: float
+    prediction_id: str = ""
+    unit_id: str = ""
+    metric: str = "reward"
+    observed_at: str = ""
+
+
+class RewardsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /rewards."""
+
+    rewards: list[Reward]
+
+
 _predict = msgspec.json.Decoder(PredictBody).decode
+_batch = msgspec.json.Decoder(BatchBody).decode
 _labels = msgspec.json.Decoder(LabelsBody).decode
+_rewards = msgspec.json.Decoder(RewardsBody).decode
 
 
 def decode_predict(body: bytes) -> PredictBody:
     """The body of POST /predict. Raises InvalidInput that names the field at fault."""
-    decoded = _decode(_predict, body, 'Send JSON such as {"entities": {...}, "features": {...}}')
+    decoded = decode(_predict, body, 'Send JSON such as {"entities": {...}, "features": {...}}')
     if decoded.instances is not None and (
         decoded.features or decoded.entities or decoded.prediction_id or decoded.event_time
     ):
@@ -58,38 +79,35 @@ def decode_predict(body: bytes) -> PredictBody:
     return decoded
 
 
+def decode_batch(body: bytes) -> BatchBody:
+    """The body of POST /predict/batch. Raises InvalidInput that names the field at fault."""
+    decoded = decode(_batch, body, 'Send JSON such as {"features": [[...], [...]]} or {"instances": [{...}, {...}]}')
+    if (decoded.instances is None) == (decoded.features is None):
+        raise InvalidInput(
+            'the request body needs either "instances" or "features"', remedy="Send one of them, a list of rows."
+        )
+    return decoded
+
+
 def decode_labels(body: bytes) -> list[LabelRecord]:
     """The records of POST /labels. Raises InvalidInput that names the label at fault."""
     remedy = 'Send {"labels": [{"prediction_id": "...", "event_time": "...", "label": 1}]}'
-    labels = _decode(_labels, body, remedy).labels
+    labels = decode(_labels, body, remedy).labels
     now = round(time.time() * 1000)
-    return [_label_record(index, label, now) for index, label in enumerate(labels)]
+    return [_numbered("labels", index, _label_record, label, now) for index, label in enumerate(labels)]
 
 
-async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole body. Raises TooLarge above 16 MiB, by its announced length before it is read."""
-    announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    if announced.isdigit() and int(announced) > LARGEST_BODY_BYTES:
-        raise _too_large()
-    message = await receive()
-    if not message.get("more_body", False):
-        return message.get("body", b"")  # type: ignore[no-any-return]
-    body = bytearray(message.get("body", b""))
-    while message.get("more_body", False):
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > LARGEST_BODY_BYTES:
-            raise _too_large()
-    return bytes(body)
+def decode_rewards(body: bytes) -> list[RewardRecord]:
+    """The records of POST /rewards. Raises InvalidInput that names the reward at fault."""
+    rewards = decode(_rewards, body, 'Send {"rewards": [{"prediction_id": "...", "value": 1}]}').rewards
+    now = round(time.time() * 1000)
+    return [_numbered("rewards", index, _reward_record, reward, now) for index, reward in enumerate(rewards)]
 
 
-def _too_large() -> TooLarge:
-    return TooLarge("the request body is larger than 16 MiB", remedy="Send fewer instances a request.")
-
-
-def _decode(decode: Callable[[bytes], Decoded], body: bytes, remedy: str) -> Decoded:
+def decode(decoder: Callable[[bytes], Decoded], body: bytes, remedy: str) -> Decoded:
+    """What ``decoder`` makes of ``body``. Raises InvalidInput that names the field at fault."""
     try:
-        return decode(body)
+        return decoder(body)
     except msgspec.ValidationError as error:
         # msgspec names the place of a mapping's entry only as [...]: look for the name, now that it matters.
         finding = ill_typed(msgspec.json.decode(body)) if "[...]" in str(error) else ""
@@ -99,9 +117,24 @@ def _decode(decode: Callable[[bytes], Decoded], body: bytes, remedy: str) -> Dec
     raise InvalidInput(message, remedy=f"{remedy}; /model/info names the fields.")
 
 
-def _label_record(index: int, label: Label, now: int) -> LabelRecord:
+_Sent = TypeVar("_Sent")
+_Record = TypeVar("_Record")
+
+
+def _numbered(part: str, index: int, convert: Callable[[_Sent, int], _Record], sent: _Sent, now: int) -> _Record:
     try:
-        observed_at = parse_instant(label.observed_at) if label.observed_at else now
-        return LabelRecord(label.prediction_id, parse_instant(label.event_time), observed_at, label.label)
+        return convert(sent, now)
     except InvalidInput as error:
-        raise InvalidInput(f"labels[{index}]: {error.message}", remedy=error.remedy) from None
+        raise InvalidInput(f"{part}[{index}]: {error.message}", remedy=error.remedy) from None
+
+
+def _label_record(label: Label, now: int) -> LabelRecord:
+    observed_at = parse_instant(label.observed_at) if label.observed_at else now
+    return LabelRecord(label.prediction_id, parse_instant(label.event_time), observed_at, label.label)
+
+
+def _reward_record(reward: Reward, now: int) -> RewardRecord:
+    if not (reward.prediction_id or reward.unit_id):
+        raise InvalidInput("neither prediction_id nor unit_id is given", remedy="Say what the reward is for.")
+    observed_at = parse_instant(reward.observed_at) if reward.observed_at else now
+    return RewardRecord(observed_at, reward.value, reward.prediction_id, reward.unit_id, reward.metric)

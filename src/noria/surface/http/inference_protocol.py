@@ -1,153 +1,88 @@
-"""Open Inference Protocol v2 over JSON: https://github.com/open-inference/open-inference-protocol."""
+"""Open Inference Protocol v2 over HTTP: https://github.com/open-inference/open-inference-protocol."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import msgspec
 
 from noria import __version__
-from noria.errors import InvalidInput, NotFound
-from noria.serving.core import DataPlane, Prediction
-from noria.serving.runtime import Runtime
+from noria.errors import NotFound, NotServed
+from noria.serving import DataPlane
+from noria.serving.live import Arm, Live
+from noria.surface.http import tensor_bodies as wire
+from noria.surface.http.gateway_requests import LARGE_BYTES, Request
+from noria.surface.tensors import infer, metadata
 
-_MODEL_PATH = re.compile(r"^/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>\d+))?(?P<verb>/ready|/infer)?$")
-_NUMBERS = ("FP64", "FP32", "FP16", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8", "BOOL")
-
-
-class Tensor(msgspec.Struct, frozen=True):
-    """One input tensor; ``data`` is flat or nested, row-major."""
-
-    name: str
-    shape: list[int]
-    datatype: str
-    data: list[Any]
+_MODEL_PATH = re.compile(r"^/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?$")
+_EXTENSIONS = ("binary_tensor_data", "model_repository(index)")
+"""What of Triton's extensions is spoken, as server metadata lists it."""
 
 
-class InferRequest(msgspec.Struct, frozen=True):
-    """The body of an infer request; parameters and requested outputs are accepted and not needed."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A body with its content type; ``header_bytes`` is how much of it is JSON, where binary tensors follow."""
 
-    inputs: list[Tensor]
-    id: str = ""
-
-
-_decoder = msgspec.json.Decoder(InferRequest)
+    body: bytes
+    header_bytes: int | None = None
 
 
-async def respond(plane: DataPlane, method: str, path: str, body: bytes) -> bytes:
-    """The JSON answer to a v2 request. Raises NotFound for a path that is none."""
-    if path in ("/v2", "/v2/"):
-        return msgspec.json.encode({"name": "noria", "version": __version__, "extensions": []})
+async def respond(plane: DataPlane, request: Request) -> Answer:
+    """The answer to a v2 request. Raises NotFound for a path that is none."""
+    path = request.path
+    if path.rstrip("/") == "/v2":
+        return _json({"name": "noria", "version": __version__, "extensions": _EXTENSIONS})
     if path == "/v2/health/live":
-        return b'{"live":true}'
+        return _json({"live": True})
     if path == "/v2/health/ready":
-        return msgspec.json.encode({"ready": plane.table is not None})
+        return _json({"ready": bool(plane.deployments)})
+    if path.startswith("/v2/repository/"):
+        return _repository(plane, path)
     match = _MODEL_PATH.match(path)
     if match is None:
         raise NotFound(f"no such path: {path}", remedy="See the Open Inference Protocol v2.")
-    version = None if match["version"] is None else int(match["version"])
-    runtime = _runtime(plane, match["name"], version)
+    live = plane.find(match["name"])
+    arm = live.champion if match["version"] is None else live.arm(match["version"])
     if match["verb"] == "/infer":
-        if method != "POST":
-            raise InvalidInput(f"infer takes POST, not {method}", remedy="Send a POST request.")
-        return await _infer(plane, runtime, version, body)
-    return msgspec.json.encode(
-        _metadata(plane, runtime) if match["verb"] is None else {"name": runtime.model, "ready": True}
+        return await _infer(plane, live, arm, match["version"], request)
+    if match["verb"] == "/ready":
+        return _json({"name": match["name"], "ready": True})
+    return _json(metadata(live, arm))
+
+
+def method_of(path: str) -> str:
+    """The method a path takes."""
+    return "POST" if path.endswith("/infer") or path.startswith("/v2/repository/") else "GET"
+
+
+async def _infer(plane: DataPlane, live: Live, arm: Arm, version: str | None, request: Request) -> Answer:
+    header = request.header(b"inference-header-content-length")
+    if len(request.body) < LARGE_BYTES:
+        call = wire.decode(request.body, header)
+    else:
+        call = await asyncio.to_thread(wire.decode, request.body, header)
+    found = await infer(plane, live, arm, version, call, request.timeout)
+    if sum(len(output.data) for output in found.outputs) * 8 < LARGE_BYTES:
+        return Answer(*wire.encode(found))
+    return Answer(*await asyncio.to_thread(wire.encode, found))
+
+
+def _repository(plane: DataPlane, path: str) -> Answer:
+    """Triton's repository extension: its index. Loading is what deployments are for."""
+    if path != "/v2/repository/index":
+        raise NotServed(
+            "models are not loaded and unloaded over this protocol", remedy="Use `noria deploy` and `noria rollout`."
+        )
+    return _json(
+        [
+            {"name": live.table.deployment, "version": arm.version, "state": "READY", "reason": ""}
+            for live in plane.deployments
+            for arm in live.arms
+        ]
     )
 
 
-def _runtime(plane: DataPlane, name: str, version: int | None) -> Runtime:
-    plane.table  # noqa: B018  raises Unavailable before a model is called unknown
-    try:
-        return plane.runtime(name, version)
-    except InvalidInput as error:
-        raise NotFound(error.message, remedy=error.remedy) from error
-
-
-def _metadata(plane: DataPlane, runtime: Runtime) -> dict[str, object]:
-    width = len(runtime.bundle.inputs)
-    outputs = [{"name": "prediction", "datatype": "FP64", "shape": [-1]}]
-    if runtime.bundle.task == "classification":
-        outputs.append({"name": "probability", "datatype": "FP64", "shape": [-1]})
-    return {
-        "name": runtime.model,
-        "versions": [str(v.version) for v in plane.table.variants if v.model == runtime.model],
-        "platform": "onnx_onnxv1",
-        "inputs": [{"name": "input", "datatype": "FP64", "shape": [-1, width]}],
-        "outputs": outputs,
-        "parameters": {"columns": list(runtime.bundle.inputs)},
-    }
-
-
-async def _infer(plane: DataPlane, runtime: Runtime, version: int | None, body: bytes) -> bytes:
-    try:
-        request = _decoder.decode(body)
-    except msgspec.DecodeError as error:
-        raise InvalidInput(f"the request body cannot be read: {error}", remedy='Send {"inputs": [...]}.') from None
-    rows = _rows(request.inputs, runtime.bundle.inputs)
-    answers = await asyncio.gather(*(plane.predict_vector(runtime.model, version, row) for row in rows))
-    return msgspec.json.encode(
-        {
-            "model_name": runtime.model,
-            "model_version": str(answers[0].model_version if answers else runtime.version),
-            "id": request.id,
-            "outputs": _outputs(runtime, answers),
-        }
-    )
-
-
-def _outputs(runtime: Runtime, answers: Sequence[Prediction]) -> list[dict[str, object]]:
-    count = len(answers)
-    columns: dict[str, list[object]] = {"prediction": [answer.prediction for answer in answers]}
-    if runtime.bundle.task == "classification":
-        columns["probability"] = [answer.probability for answer in answers]
-    return [{"name": name, "datatype": "FP64", "shape": [count], "data": data} for name, data in columns.items()]
-
-
-def _rows(tensors: Sequence[Tensor], columns: Sequence[str]) -> list[list[float | None]]:
-    """One matrix tensor of all columns, or one tensor a column by name."""
-    flat = {tensor.name: _flat(tensor) for tensor in tensors}
-    if len(tensors) == 1 and tensors[0].name not in columns[1:] and len(columns) != 1:
-        shape = tensors[0].shape
-        if len(shape) != 2 or shape[1] != len(columns):
-            raise InvalidInput(
-                f"input {tensors[0].name!r} has shape {shape}, expected [rows, {len(columns)}]",
-                remedy=f"The columns are, in order: {', '.join(columns)}.",
-            )
-        values = flat[tensors[0].name]
-        return [values[start : start + shape[1]] for start in range(0, len(values), shape[1])]
-    if set(flat) != set(columns):
-        missing, unknown = sorted(set(columns) - set(flat)), sorted(set(flat) - set(columns))
-        raise InvalidInput(
-            f"input tensors do not fit the model: missing {missing}, unknown {unknown}",
-            remedy=f"Send one tensor of shape [rows, {len(columns)}], or one for each of {', '.join(columns)}.",
-        )
-    if len({len(values) for values in flat.values()}) != 1:
-        raise InvalidInput("input tensors differ in rows", remedy="Give all of them the same first dimension.")
-    return [list(row) for row in zip(*(flat[name] for name in columns), strict=True)]
-
-
-def _flat(tensor: Tensor) -> list[float | None]:
-    if tensor.datatype not in _NUMBERS:
-        raise InvalidInput(
-            f"input {tensor.name!r} has datatype {tensor.datatype!r}", remedy=f"Use one of {', '.join(_NUMBERS)}."
-        )
-    values = list(_leaves(tensor.data))
-    expected = 1
-    for size in tensor.shape:
-        expected *= size
-    if len(values) != expected or any(size < 0 for size in tensor.shape):
-        raise InvalidInput(
-            f"input {tensor.name!r} holds {len(values)} values, its shape {tensor.shape} asks for {expected}",
-            remedy="Make data and shape agree.",
-        )
-    if bad := [value for value in values if not isinstance(value, int | float | None)]:
-        raise InvalidInput(f"input {tensor.name!r} holds {bad[0]!r}", remedy="Send numbers, or null for missing.")
-    return values
-
-
-def _leaves(data: list[Any]) -> list[Any]:
-    return [leaf for item in data for leaf in (_leaves(item) if isinstance(item, list) else [item])]
+def _json(document: object) -> Answer:
+    return Answer(msgspec.json.encode(document))

@@ -1,20 +1,48 @@
-"""Running an ASGI application on a port, with a clear word when the port is taken."""
+"""Running an ASGI application on a socket: bound with a clear word, ended without losing a request."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Callable
+import stat
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from noria.errors import Unavailable
+from noria.errors import InvalidConfig, Unavailable
+
+_DRAIN_SECONDS = 10.0
+"""How long the connections may take to end, each with one more answer that says ``connection: close``."""
+_IDLE_SECONDS = 1.0
+"""A connection that has been idle this long is not about to ask: it is closed when the end begins."""
+_HEADERS_SECONDS = 20.0
+"""How long a connection may take to send the head of a request."""
+_SWEEP_SECONDS = 5.0
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises Unavailable when the address is taken or not ours."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The certificate chain and private key a server shows, as PEM files."""
+
+    certificate: Path
+    key: Path
+
+
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A listening socket; ``shared`` lets other sockets have the same port, connections being spread over them.
+
+    Raises Unavailable when the address is taken or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((host, port))
         listener.listen(2048)
@@ -27,22 +55,159 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(application: Any, listener: socket.socket, *, ready: Callable[[int], None]) -> None:
-    """Serve until a signal ends the process; ``ready`` is called with the port once requests are accepted."""
+def bind_unix(path: Path) -> socket.socket:
+    """A listening Unix socket; one that nobody answers at any more is replaced. Raises Unavailable."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
+            path.unlink()
+        listener.bind(str(path))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise Unavailable(
+            f"cannot listen on {path}: {error.strerror}",
+            remedy="Choose another path, or end the process that has it.",
+        ) from error
+    return listener
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            ready(listener.getsockname()[1])
 
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def serve(
+    application: Any,
+    listeners: Sequence[socket.socket],
+    *,
+    ready: Callable[[int], None],
+    tls: Tls | None = None,
+    more: socket.socket | None = None,
+) -> None:
+    """Serve until a signal ends the process; ``ready`` is called with the port once requests are accepted.
+
+    Further listening sockets may be sent over the Unix socket ``more``. An application with an attribute ``draining``
+    has it set when the end begins: no new connections are taken, and each open one has a moment for a last request.
+    Raises InvalidConfig when the certificate cannot be used.
+    """
     config = uvicorn.Config(
         application,
         loop="uvloop",
-        http="httptools",
+        http=_Protocol,
+        ws="none",
         access_log=False,
         proxy_headers=False,
         log_level="warning",
         lifespan="on",
-        timeout_graceful_shutdown=5,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=10,
+        ssl_certfile=None if tls is None else str(tls.certificate),
+        ssl_keyfile=None if tls is None else str(tls.key),
     )
-    Server(config).run(sockets=[listener])
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise InvalidConfig(
+            f"the TLS certificate or key cannot be used: {error}", remedy="Give PEM files that belong together."
+        ) from error
+    _Server(config, application, ready, more).run(sockets=list(listeners))
+
+
+class _Protocol(HttpToolsProtocol):
+    """Uvicorn's, which remembers since when it waits for the head of a request, and for anything at all."""
+
+    waits_since = idle_since = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.waits_since = self.idle_since = time.monotonic()
+        super().connection_made(transport)
+
+    def on_message_begin(self) -> None:
+        self.waits_since = time.monotonic()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self.waits_since = self.idle_since = 0.0
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        self.idle_since = time.monotonic()
+        super().on_response_complete()
+
+    def close_if(self, since: float, before: float) -> None:
+        """End the connection if it has waited since a time earlier than ``before``; never within a request."""
+        if 0 < since < before and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, which takes further sockets, closes silent connections, and drains before it ends."""
+
+    def __init__(
+        self, config: uvicorn.Config, application: Any, ready: Callable[[int], None], more: socket.socket | None
+    ) -> None:
+        super().__init__(config)
+        self._application, self._ready, self._more = application, ready, more
+        self._extra: list[socket.socket] = []
+        self._swept = time.monotonic()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._more is not None:
+            self._more.setblocking(False)
+            asyncio.get_running_loop().add_reader(self._more.fileno(), self._take_socket)
+        address = (sockets or [])[0].getsockname()
+        self._ready(address[1] if isinstance(address, tuple) else 0)
+
+    async def on_tick(self, counter: int) -> bool:
+        if time.monotonic() - self._swept > _SWEEP_SECONDS:
+            self._swept = time.monotonic()
+            for connection in self._connections():
+                connection.close_if(connection.waits_since, self._swept - _HEADERS_SECONDS)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if hasattr(self._application, "draining"):
+            self._application.draining = True
+            for server in self.servers:
+                server.close()
+            await self._drain()
+        await super().shutdown([*(sockets or []), *self._extra])
+
+    async def _drain(self) -> None:
+        """Wait until every connection has been answered with ``connection: close``, or has had nothing to ask."""
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while self.server_state.connections and time.monotonic() < deadline and not self.force_exit:
+            for connection in self._connections():
+                connection.close_if(connection.idle_since, time.monotonic() - _IDLE_SECONDS)
+            await asyncio.sleep(0.02)
+
+    def _connections(self) -> list[_Protocol]:
+        return [one for one in self.server_state.connections if isinstance(one, _Protocol)]
+
+    def _take_socket(self) -> None:
+        assert self._more is not None
+        loop = asyncio.get_running_loop()
+        try:
+            _, descriptors, _, _ = socket.recv_fds(self._more, 16, 1)
+        except OSError:
+            descriptors = []
+        if not descriptors:
+            loop.remove_reader(self._more.fileno())  # whoever started us is gone
+        for descriptor in descriptors:
+            self._extra.append(socket.socket(fileno=descriptor))
+            self._listening = loop.create_task(self._listen_on(self._extra[-1]))
+
+    async def _listen_on(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self.servers.append(
+            await loop.create_server(self._new_connection, sock=listener, ssl=self.config.ssl, backlog=2048)
+        )
+
+    def _new_connection(self) -> asyncio.Protocol:
+        return _Protocol(self.config, self.server_state, self.lifespan.state)

@@ -1,0 +1,223 @@
+"""One version's queue: what is cheap is scored in the event loop, the rest in threads, and never without bound."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import structlog
+
+from noria.errors import DeadlineExceeded, InvalidInput, NoriaError, Overloaded
+from noria.serving.items import Item, Outcome, Result, outcome_of
+from noria.serving.runtimes import Rows, Tensors
+from noria.serving.served import Served
+
+_log = structlog.get_logger()
+_INLINE_SECONDS = 0.0015
+"""A batch that is expected to take less is scored in the event loop: a thread would cost more than it saves."""
+_BATCH_SECONDS = 0.02
+"""Waiting rows are put together into one call until they are expected to take this long."""
+
+Recorder = Callable[[Sequence[Item], Rows, Outcome], None]
+"""Writes what was scored to the log, before the answers leave."""
+Failure = Callable[[Item, NoriaError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one version of a deployment takes on. ``concurrency`` 0: as many calls at once as its runtime says."""
+
+    queue_rows: int = 20_000
+    timeout_seconds: float = 30.0
+    concurrency: int = 0
+
+
+class Batcher:
+    """Scores the items of one version. All methods are called in the event loop; ``record`` also in threads."""
+
+    def __init__(self, served: Served, limits: Limits, record: Recorder, failed: Failure) -> None:
+        self.served, self.limits = served, limits
+        self.rows = 0
+        """Rows taken on and not yet answered."""
+        self._record, self._failed = record, failed
+        self._waiting: deque[Item] = deque()
+        self._running = 0
+        self._concurrency = limits.concurrency or served.runtime.concurrency
+        self._threads: ThreadPoolExecutor | None = None
+        self._closing = False
+
+    def admit(self, count: int, deadline: float) -> None:
+        """Take on ``count`` more rows. Raises Overloaded when they would wait too long or are too many."""
+        served, waiting = self.served, self.rows
+        if waiting and waiting + count > self.limits.queue_rows:
+            raise Overloaded(
+                f"{served.label} has {waiting} rows waiting, and takes {self.limits.queue_rows}",
+                remedy="Send less at a time, try again later, or add workers or gateways.",
+                retry_after=self._expected_seconds(waiting),
+            )
+        if waiting and time.monotonic() + served.row_seconds * waiting / self._concurrency > deadline:
+            raise Overloaded(
+                f"{served.label} has {waiting} rows waiting, too many to answer before the deadline",
+                remedy="Allow more time, try again later, or add workers or gateways.",
+                retry_after=self._expected_seconds(waiting),
+            )
+        self.rows = waiting + count
+
+    def submit(self, items: Sequence[Item]) -> None:
+        """Score ``items``, which were admitted."""
+        count = sum([item.count for item in items])
+        served = self.served
+        cheap = served.runtime.inline and served.row_seconds * count < _INLINE_SECONDS and not self._waiting
+        if cheap and not any(item.params or item.tensors for item in items):
+            self._finish(items, self._score(items))
+            return
+        self._waiting.extend(items)
+        self._dispatch()
+
+    def release(self, count: int) -> None:
+        """Rows that were admitted are answered, or given up."""
+        self.rows -= count
+        if self._closing and not self.rows:
+            self._unload()
+
+    def close(self) -> None:
+        """Unload the version once all that was admitted is answered."""
+        self._closing = True
+        if not self.rows:
+            self._unload()
+
+    def _unload(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+        self.served.runtime.unload()
+
+    def _expected_seconds(self, rows: int) -> int:
+        return max(1, min(60, math.ceil(self.served.row_seconds * rows / self._concurrency)))
+
+    def _dispatch(self) -> None:
+        while self._waiting and self._running < self._concurrency:
+            batch = self._next_batch()
+            self._running += 1
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix=self.served.label)
+            running = asyncio.get_running_loop().run_in_executor(self._threads, self._score, batch)
+            running.add_done_callback(partial(self._returned, batch))
+
+    def _next_batch(self) -> list[Item]:
+        most = max(1, int(_BATCH_SECONDS / max(self.served.row_seconds, 1e-9)))
+        batch = [self._waiting.popleft()]
+        rows = batch[0].count
+        while self._waiting and rows + self._waiting[0].count <= most and _alike(batch[0], self._waiting[0]):
+            batch.append(self._waiting.popleft())
+            rows += batch[-1].count
+        return batch
+
+    def _returned(self, batch: Sequence[Item], done: asyncio.Future[_Results]) -> None:
+        self._running -= 1
+        self._finish(batch, done.result())
+        self._dispatch()
+
+    def _finish(self, items: Sequence[Item], results: _Results) -> None:
+        for item, result in zip(items, results, strict=True):
+            if isinstance(result, NoriaError):
+                self._failed(item, result)
+                item.refuse(result)
+            else:
+                item.settle(result)
+            self.release(item.count)
+
+    def _score(self, items: Sequence[Item]) -> _Results:
+        """The outcome of every item, or why it has none; those that have one are in the log."""
+        now = time.monotonic()
+        late = [item for item in items if item.deadline < now or item.answer.cancelled()]
+        if late:
+            rest = iter(self._score([item for item in items if item not in late]) if len(late) < len(items) else ())
+            return [_too_late(self.served) if item in late else next(rest) for item in items]
+        try:
+            rows = _rows(items)
+            outcome = outcome_of(self.served.bundle, self.served.score(rows))
+        except Exception as error:
+            return self._score_singly(items, error)
+        if not np.isfinite(outcome.scores).all():
+            return self._without_numbers(items, rows, outcome)
+        self._record(items, rows, outcome)
+        starts = accumulate((item.count for item in items[:-1]), initial=0)
+        return [(outcome, start) for start in starts]
+
+    def _score_singly(self, items: Sequence[Item], error: Exception) -> _Results:
+        """After a batch failed: each item on its own, so that only the one at fault goes without an answer."""
+        if len(items) > 1:
+            return [result for item in items for result in self._score([item])]
+        if isinstance(error, NoriaError):
+            return [error]
+        _log.error("row_failed", model_version=self.served.label, prediction_id=items[0].prediction_id, exc_info=error)
+        return [NoriaError(f"{self.served.label} failed at this row", remedy="The gateway's log says why.")]
+
+    def _without_numbers(self, items: Sequence[Item], rows: Rows, outcome: Outcome) -> _Results:
+        """Refuse the items with rows that the model gives no number for; record the rest."""
+        if len(items) > 1:
+            return [result for item in items for result in self._score([item])]
+        bad = int(np.flatnonzero(~np.isfinite(outcome.scores))[0])
+        return [_no_number(self.served, items[0], rows, bad)]
+
+
+_Results = Sequence[Result | NoriaError]
+
+
+def _alike(one: Item, other: Item) -> bool:
+    """Whether both may be scored by one call and logged as one batch."""
+    if one.arm is not other.arm or one.params != other.params:
+        return False
+    return one.tensors is None or (other.tensors is not None and _shapes(one.tensors) == _shapes(other.tensors))
+
+
+def _shapes(tensors: Tensors) -> Mapping[str, tuple[int, ...]]:
+    return {name: tensor.shape[1:] for name, tensor in tensors.items()}
+
+
+def _rows(items: Sequence[Item]) -> Rows:
+    """The rows of all items, one after the other."""
+    first = items[0]
+    texts = None
+    if first.tensors is not None:
+        numbers = np.empty((sum(item.count for item in items), 0))
+        parts = [item.tensors for item in items if item.tensors is not None]
+        together = {name: np.concatenate([part[name] for part in parts]) for name in first.tensors}
+        return Rows(numbers, None, first.params, first.tensors if len(items) == 1 else together)
+    if len(items) == 1 and first.is_block:
+        return Rows(first.numbers, first.texts, first.params)  # type: ignore[arg-type]
+    if not any(item.is_block for item in items):
+        numbers = np.array([item.numbers for item in items], dtype=np.float64)
+        if first.texts is not None:
+            texts = np.array([item.texts for item in items], dtype=object)
+        return Rows(numbers, texts, first.params)
+    numbers = np.concatenate([np.atleast_2d(np.asarray(item.numbers, dtype=np.float64)) for item in items])
+    if first.texts is not None:
+        texts = np.concatenate([np.atleast_2d(np.asarray(item.texts, dtype=object)) for item in items])
+    return Rows(numbers, texts, first.params)
+
+
+def _too_late(served: Served) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"{served.label} did not answer before the deadline", remedy="Allow more time, or send less at a time."
+    )
+
+
+def _no_number(served: Served, item: Item, rows: Rows, bad: int) -> InvalidInput:
+    names: Sequence[Any] = [name for place, name in enumerate(served.bundle.inputs) if place not in served.texts]
+    missing = [name for name, value in zip(names, rows.numbers[bad], strict=True) if np.isnan(value)]
+    cause = f"without {', '.join(missing)}" if missing else "for these values"
+    where = f" in row {bad}" if item.count > 1 else ""
+    return InvalidInput(
+        f"{served.label} gives no number {cause}{where}",
+        remedy="Send every feature in its usual range; this model was not trained to do without.",
+    )

@@ -1,0 +1,166 @@
+"""What waits for its score: one row, or the block of rows of one request, with the version that was chosen for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.errors import NoriaError
+from noria.optimize.bundle import Bundle
+from noria.serving.runtimes import Floats, Tensors
+
+if TYPE_CHECKING:
+    from noria.serving.inputs import PredictionRequest
+    from noria.serving.live import Arm, Live
+
+
+class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer to one row. ``probability`` is that of the prediction, ``score`` that of the last of two classes."""
+
+    prediction_id: str
+    prediction: Any
+    model: str
+    model_version: str
+    variant: str
+    route_revision: int
+    probability: float | None = None
+    confidence: str | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a model says of rows: predictions as JSON has them, and (rows,) probabilities and scores.
+
+    ``probabilities`` is None for what has none. ``scores`` is the value, the probability of the last of two classes,
+    or that of the predicted one of several; NaN where the model gave no number. ``all_classes`` is (rows, classes).
+    A model of tensors has ``tensors``, and predictions of None.
+    """
+
+    predictions: Sequence[Any]
+    scores: Floats
+    probabilities: Floats | None = None
+    all_classes: Floats | None = None
+    tensors: Tensors | None = None
+
+    def part(self, start: int, count: int) -> Outcome:
+        """The rows from ``start`` on."""
+        rows = slice(start, start + count)
+        return Outcome(
+            self.predictions[rows],
+            self.scores[rows],
+            None if self.probabilities is None else self.probabilities[rows],
+            None if self.all_classes is None else self.all_classes[rows],
+            None if self.tensors is None else {name: tensor[rows] for name, tensor in self.tensors.items()},
+        )
+
+
+Result = tuple[Outcome, int]
+"""What a batch came to, and at which of its rows those of an item begin."""
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One request's rows. Of a block, ``numbers`` is (rows, numeric inputs) and ``texts`` (rows, texts).
+
+    ``received`` and ``deadline`` are on the monotonic clock, ``event_time`` is UTC milliseconds. A row is ``complete``
+    once it holds what is looked up, too; ``request`` is what it was made of, None for a block.
+    """
+
+    live: Live
+    arm: Arm
+    count: int
+    prediction_id: str
+    event_time: int
+    received: float
+    deadline: float
+    answer: asyncio.Future[Result]
+    numbers: list[Any] | Floats
+    texts: list[str | None] | NDArray[np.object_] | None
+    entities: Mapping[str, str | int]
+    unit: str
+    complete: bool
+    request: PredictionRequest | None = None
+    params: Mapping[str, Any] | None = None
+    tensors: Tensors | None = None
+
+    @property
+    def is_block(self) -> bool:
+        """Whether the rows are arrays already."""
+        return self.numbers.__class__ is not list
+
+    @property
+    def prediction_ids(self) -> Sequence[str]:
+        """The id of every row."""
+        return ids_of(self.prediction_id, self.count)
+
+    def refuse(self, error: NoriaError) -> None:
+        """Answer with an error, unless the client is gone."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+    def settle(self, result: Result) -> None:
+        """Answer, unless the client is gone."""
+        if not self.answer.done():
+            self.answer.set_result(result)
+
+    def prediction(self, outcome: Outcome, at: int, row: int = 0) -> Prediction:
+        """The answer to one of its rows, which stands in ``outcome`` at ``at``."""
+        variant, probability, score = self.arm.variant, None, None
+        if outcome.probabilities is not None:
+            probability = float(outcome.probabilities[at])
+            score = None if outcome.all_classes is not None else float(outcome.scores[at])
+        return Prediction(
+            self.prediction_id if self.count == 1 else f"{self.prediction_id}-{row}",
+            outcome.predictions[at],
+            variant.model,
+            self.arm.version,
+            variant.name,
+            self.live.table.revision,
+            probability,
+            None if probability is None else confidence(probability),
+            score,
+        )
+
+
+def ids_of(prediction_id: str, count: int) -> Sequence[str]:
+    """The ids of a request's rows: its own, numbered where there are several."""
+    return [prediction_id] if count == 1 else [f"{prediction_id}-{row}" for row in range(count)]
+
+
+def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors) -> Outcome:
+    """What a runtime's scores mean, by the bundle's task and classes."""
+    if isinstance(found, Mapping):
+        rows = len(next(iter(found.values())))
+        return Outcome([None] * rows, np.zeros(rows), tensors=found)
+    if bundle.task == "generic" or not isinstance(found, np.ndarray):
+        return Outcome(list(found), np.full(len(found), 0.0))
+    if bundle.task == "regression":
+        return Outcome(found.tolist(), found)
+    if found.ndim == 1:
+        positive = found >= bundle.decision_threshold
+        return Outcome(_labels(bundle, positive.astype(np.int64)), found, np.where(positive, found, 1 - found))
+    best = found.argmax(axis=1)
+    probabilities = found[np.arange(len(found)), best]
+    return Outcome(_labels(bundle, best), probabilities, probabilities, found)
+
+
+def _labels(bundle: Bundle, places: NDArray[np.int64]) -> list[Any]:
+    classes = bundle.classes
+    found: list[Any] = places.tolist()
+    return found if classes == (0, 1) else [classes[place] for place in found]
+
+
+def confidence(probability: float) -> str:
+    """The word for the probability of the predicted class: very_high from 0.9, high 0.7, medium 0.5, else low."""
+    if probability >= 0.9:
+        return "very_high"
+    if probability >= 0.7:
+        return "high"
+    return "medium" if probability >= 0.5 else "low"

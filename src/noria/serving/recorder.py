@@ -1,0 +1,129 @@
+"""What the data plane leaves behind: every scored row in the prediction log and in the metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from noria.errors import NoriaError, Unavailable
+from noria.monitoring.log import PREDICTIONS, FailureRecord, LabelRecord, PredictionBatch, PredictionLog, RewardRecord
+from noria.monitoring.segments import MILLIS_A_DAY
+from noria.serving.items import Item, Outcome
+from noria.serving.metrics import ServingMetrics
+from noria.serving.runtimes import Rows
+
+_log = structlog.get_logger()
+_N = TypeVar("_N", bound=np.generic)
+_CLIENTS_OWN = ("invalid_input", "not_found", "invalid_data", "overloaded")
+"""Errors that say nothing about a version."""
+
+
+class Recorder:
+    """Writes what one gateway process saw; ``fault`` is why its last batch was not logged. Threads may share it."""
+
+    def __init__(self, log: PredictionLog, metrics: ServingMetrics) -> None:
+        self._log, self._metrics = log, metrics
+        self.fault: NoriaError | None = None
+
+    def scored(self, items: Sequence[Item], rows: Rows, outcome: Outcome, kind: str = PREDICTIONS) -> None:
+        """Log one scored batch; when that fails, the answers go out all the same, and the loss is counted."""
+        now = time.monotonic()
+        latencies = _repeated(np.array([now - item.received for item in items], np.float32), items)
+        try:
+            batch, days = _batch(items, rows, outcome, latencies)
+            self._log.predictions(batch, days, kind)
+            self.fault = None
+        except Exception as error:
+            self._lost("predictions", error, len(rows))
+        if kind == PREDICTIONS:
+            self._metrics.observe(items[0].arm, outcome, latencies)
+
+    def failed(self, item: Item, error: NoriaError) -> None:
+        """Log that a version did not answer; what the client did wrong is not told of the version."""
+        if error.code in _CLIENTS_OWN:
+            return
+        variant = item.arm.variant
+        table, now = item.live.table, round(time.time() * 1000)
+        arm = (variant.name, variant.model, variant.version)
+        record = FailureRecord(now, table.deployment, table.revision, *arm, error.code, item.count)
+        try:
+            self._log.failures([record])
+        except OSError as fault:
+            self._lost("failures", fault, item.count)
+
+    def labels(self, records: Sequence[LabelRecord]) -> None:
+        """Append outcomes. Raises Unavailable when they could not be written."""
+        try:
+            self._log.labels(records)
+        except OSError as error:
+            raise _not_logged("labels", error) from error
+
+    def rewards(self, records: Sequence[RewardRecord]) -> None:
+        """Append rewards. Raises Unavailable when they could not be written."""
+        try:
+            self._log.rewards(records)
+        except OSError as error:
+            raise _not_logged("rewards", error) from error
+
+    def close(self) -> None:
+        """Close the log's segments."""
+        self._log.close()
+
+    def _lost(self, kind: str, error: Exception, rows: int) -> None:
+        if self.fault is None:
+            _log.error(f"{kind}_not_logged", rows=rows, reason=str(error))
+        self.fault = _not_logged(kind, error)
+        self._metrics.count_lost(rows)
+
+
+def _batch(
+    items: Sequence[Item], rows: Rows, outcome: Outcome, latencies: NDArray[np.float32]
+) -> tuple[PredictionBatch, Sequence[int]]:
+    first, alone = items[0], len(items) == 1
+    table, variant, predictions = first.live.table, first.arm.variant, outcome.predictions
+    times = _repeated(np.array([item.event_time for item in items], np.int64), items)
+    first_day, last_day = int(times.min()) // MILLIS_A_DAY, int(times.max()) // MILLIS_A_DAY
+    days = [first_day] if first_day == last_day else np.unique(times // MILLIS_A_DAY).tolist()
+    has_entities, has_units = any(item.entities for item in items), any(item.unit for item in items)
+    batch = PredictionBatch(
+        received_at=round(time.time() * 1000),
+        deployment=table.deployment,
+        revision=table.revision,
+        variant=variant.name,
+        model=variant.model,
+        version=variant.version,
+        prediction_ids=[first.prediction_id] if alone else [one for item in items for one in item.prediction_ids],
+        event_times=times.tobytes(),
+        numbers=rows.numbers.tobytes(),
+        scores=outcome.scores.tobytes(),
+        predictions=_packed(predictions),
+        latencies=latencies.tobytes(),
+        strings=() if rows.strings is None else rows.strings.tolist(),
+        string_places=first.arm.served.texts,
+        entities=[item.entities for item in items for _ in range(item.count)] if has_entities else (),
+        units=[item.unit for item in items for _ in range(item.count)] if has_units else (),
+    )
+    return batch, days
+
+
+def _packed(predictions: Sequence[object]) -> bytes | Sequence[str]:
+    if predictions[0] is None:
+        return np.full(len(predictions), np.nan).tobytes()
+    if isinstance(predictions[0], int | float):
+        return np.array(predictions, dtype=np.float64).tobytes()
+    return [one if isinstance(one, str) else repr(one) for one in predictions]
+
+
+def _repeated(column: NDArray[_N], items: Sequence[Item]) -> NDArray[_N]:
+    """One value an item as one a row."""
+    counts = [item.count for item in items]
+    return column if max(counts) == 1 else np.repeat(column, counts)
+
+
+def _not_logged(kind: str, error: Exception) -> Unavailable:
+    return Unavailable(f"{kind} could not be logged: {error}", remedy="Check the disk of the prediction log.")

@@ -1,0 +1,40 @@
+"""Runtimes: what loads a model's folder and scores rows, by the name in its bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from noria.errors import MissingExtra
+from noria.optimize.bundle import Bundle
+from noria.serving.runtimes.base import Floats, Loader, Rows, Runtime, Tensors, columns_of
+
+__all__ = ["Floats", "Loader", "Rows", "Runtime", "Tensors", "columns_of", "load"]
+
+GROUP = "noria.runtimes"
+
+_BUILT_IN: Mapping[str, str] = {
+    "onnx": "noria.serving.runtimes.onnx:OnnxRuntime",
+}
+
+
+def load(folder: Path, bundle: Bundle) -> Runtime:
+    """Load a model's folder with the runtime its bundle names.
+
+    Raises MissingExtra when nobody provides that runtime; whatever the runtime raises goes through.
+    """
+    module, _, name = _BUILT_IN.get(bundle.runtime, "").partition(":")
+    loader: Loader | None = getattr(import_module(module), name) if module else _entry_point(bundle.runtime)
+    if loader is None:
+        raise MissingExtra(
+            f"no installed package provides the runtime {bundle.runtime!r}",
+            remedy=f"Install the one that has it as an entry point of {GROUP!r}; built in are: {', '.join(_BUILT_IN)}.",
+        )
+    return loader(folder, bundle)
+
+
+def _entry_point(name: str) -> Loader | None:
+    found = next(iter(entry_points(group=GROUP, name=name)), None)
+    return None if found is None else found.load()

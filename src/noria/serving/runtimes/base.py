@@ -1,0 +1,74 @@
+"""What the data plane asks of whatever runs a model: load, score, unload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from noria.optimize.bundle import Bundle
+
+Floats = NDArray[np.float64]
+Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows to score: ``numbers`` is (rows, numeric inputs), NaN where one is missing; ``strings`` (rows, texts).
+
+    A model of tensors gets ``tensors``, the rows along the first axis of each, and no numbers: (rows, 0).
+    """
+
+    numbers: Floats
+    strings: NDArray[np.object_] | None = None
+    params: Mapping[str, Any] | None = None
+    tensors: Tensors | None = None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+class Runtime(Protocol):
+    """A loaded model. ``score`` and ``infer`` are called from up to ``concurrency`` threads at once.
+
+    ``inline`` says that a call computes here and holds nothing up but the processor, so that the event loop may make
+    it by itself while it is short.
+    """
+
+    inline: bool
+    concurrency: int
+
+    def score(self, rows: Rows) -> Floats | Sequence[Any]:
+        """Of a model of columns, one entry a row: the value, the probability of the second of two classes, or those of
+        all classes, (rows, classes); of a generic model whatever it answers, as JSON can hold it."""
+
+    def infer(self, tensors: Tensors) -> Tensors:
+        """Of a model of tensors: its outputs by name."""
+
+    def unload(self) -> None:
+        """Let go of everything; nothing is asked of it afterwards."""
+
+
+class Loader(Protocol):
+    """What an entry point of the group ``noria.runtimes`` gives: it loads a model's folder."""
+
+    def __call__(self, folder: Path, bundle: Bundle) -> Runtime: ...
+
+
+def columns_of(rows: Rows, bundle: Bundle) -> dict[str, NDArray[Any]]:
+    """The rows as columns by name, in the model's order: float64, or texts."""
+    places, names = set(bundle.string_places), bundle.inputs
+    numbers, texts = iter(range(rows.numbers.shape[1])), iter(range(len(places)))
+    found: dict[str, NDArray[Any]] = {}
+    for place, name in enumerate(names):
+        if place in places:
+            assert rows.strings is not None
+            found[name] = rows.strings[:, next(texts)]
+        else:
+            found[name] = rows.numbers[:, next(numbers)]
+    return found

@@ -1,0 +1,91 @@
+"""ONNX Runtime: graphs of columns and of tensors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.errors import InvalidInput
+from noria.optimize.bundle import ONNX_FILE, Bundle
+from noria.serving.runtimes.base import Floats, Rows, Tensors
+
+_MANY_ROWS = 256
+"""From here on the rows of one call are shared by several threads."""
+
+
+class OnnxRuntime:
+    """One graph. Small batches run in the caller's thread, large ones on all processors."""
+
+    inline = True
+
+    def __init__(self, folder: Path, bundle: Bundle) -> None:
+        self._path, self._bundle = folder / ONNX_FILE, bundle
+        self._session = _session(self._path, threads=1)
+        self._wide: Any = None
+        self.concurrency = processors()
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._wanted = [bundle.onnx_score] if bundle.onnx_score else None
+        self._dtype = np.dtype(bundle.input_dtype)
+        self._casts = self._dtype != np.float64
+
+    def score(self, rows: Rows) -> Floats:
+        """See Runtime. With one output column the result is (rows,), of two classes the last."""
+        numbers, bundle = rows.numbers, self._bundle
+        if self._casts:
+            with np.errstate(over="ignore"):  # a double too large for a float32 input is infinite to the model
+                numbers = numbers.astype(self._dtype)
+        feeds: dict[str, NDArray[Any]] = {bundle.onnx_input: numbers} if bundle.onnx_input else {}
+        if rows.strings is not None and bundle.onnx_strings:
+            feeds[bundle.onnx_strings] = rows.strings
+        (found,) = self._of_size(len(rows)).run(self._wanted, feeds)
+        if found.ndim > 1 and (found.shape[1] < 3 or bundle.task == "regression"):
+            found = found[:, -1]
+        return found if found.dtype == np.float64 else found.astype(np.float64)  # type: ignore[no-any-return]
+
+    def infer(self, tensors: Tensors) -> Tensors:
+        """See Runtime. Raises InvalidInput for what the graph refuses."""
+        rows = len(next(iter(tensors.values()))) if tensors else 0
+        try:
+            found = self._of_size(rows).run(None, dict(tensors))
+        except Exception as error:  # the runtime's own errors have no public class
+            if "INVALID_ARGUMENT" not in str(error):
+                raise
+            text = str(error).split(" : ")[-1].strip()
+            raise InvalidInput(f"the model refuses the tensors: {text}", remedy="Its metadata has shapes.") from None
+        return dict(zip(self._outputs, found, strict=True))
+
+    def unload(self) -> None:
+        """See Runtime."""
+        self._session = self._wide = None
+
+    def _of_size(self, rows: int) -> Any:
+        if rows < _MANY_ROWS or self.concurrency == 1:
+            return self._session
+        if self._wide is None:
+            self._wide = _session(self._path, threads=self.concurrency)
+        return self._wide
+
+
+def processors() -> int:
+    """How many processors this process may use; its share of them where several workers serve."""
+    share = int(os.environ.get(WORKERS_VARIABLE, "1"))
+    return max(1, len(os.sched_getaffinity(0)) // share)
+
+
+WORKERS_VARIABLE = "NORIA_GATEWAY_WORKERS"
+"""Set for each of several workers: how many there are."""
+
+
+def _session(path: Path, *, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,142 @@
+"""`noria serve`: the gateway, in one process or several."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from noria.config import GatewayLimits, GatewaySettings, load_server_settings
+from noria.errors import InvalidConfig
+from noria.store.workspace import Workspace
+from noria.surface.cli.context import ProjectOption, clear_errors, find_project, talk
+from noria.surface.cli.pool import SHARED_VARIABLE, WorkerPool
+
+if TYPE_CHECKING:
+    from noria.serving import Limits
+    from noria.surface.http.listen import Tls
+
+
+@clear_errors
+def serve(
+    project: ProjectOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind; noria.toml's by default.")] = None,
+    port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one. noria.toml's by default.")] = None,
+    unix_socket: Annotated[str | None, typer.Option(help="Path of a Unix socket, in place of host and port.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that share the port.")] = None,
+    store: Annotated[str, typer.Option(help="Database URL; with it no project is needed.")] = "",
+    artifacts: Annotated[str, typer.Option(help="Artifacts: a folder, s3://BUCKET/PREFIX, gs:// or az://.")] = "",
+    announce: Annotated[
+        bool, typer.Option("--announce", hidden=True, help="Print the port as JSON when ready.")
+    ] = False,
+    inherit: Annotated[str, typer.Option(hidden=True, help="Of a worker: the descriptors it is given.")] = "",
+) -> None:
+    """Run the gateway: predictions over REST, gRPC-free protocols and CloudEvents, from what is deployed.
+
+    SIGHUP replaces all workers one by one, SIGTTIN adds a worker, SIGTTOU takes one away; no request is lost.
+    """
+    folder = Path.cwd() if store and project is None else find_project(project)
+    given = {name: url for name, url in {"database": store, "artifacts": artifacts}.items() if url}
+    named = {"host": host, "port": port, "unix_socket": unix_socket, "workers": workers}
+    chosen = {name: value for name, value in named.items() if value is not None}
+    settings = load_server_settings(folder, {"store": given, "gateway": chosen})
+    if inherit:
+        _work(folder, settings.gateway, Workspace(folder, settings), [int(one) for one in inherit.split(",")])
+    elif settings.gateway.workers == 1:
+        listener = _bind(folder, settings.gateway)
+        _serve(folder, settings.gateway, Workspace(folder, settings), [listener], announce)
+    else:
+        _pool(folder, settings.gateway, announce)
+
+
+def _pool(folder: Path, settings: GatewaySettings, announce: bool) -> None:
+    first = _bind(folder, settings)
+    address = first.getsockname()
+    unused = [first]
+
+    def new_socket() -> socket.socket:
+        """The socket bound already, then more on its port; a Unix socket is one for all."""
+        if unused:
+            return unused.pop()
+        return first.dup() if settings.unix_socket else _bind(folder, settings, address[1])
+
+    pool = WorkerPool(sys.argv[1:], new_socket, settings.workers)
+    pool.run(lambda: _announce(_port(first), announce))
+
+
+def _work(folder: Path, settings: GatewaySettings, workspace: Workspace, descriptors: list[int]) -> None:
+    """Be one of several workers: the last descriptor is where further sockets come from."""
+    *sockets, control = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    _serve(folder, settings, workspace, sockets, announce=True, more=control)
+
+
+def _serve(
+    folder: Path,
+    settings: GatewaySettings,
+    workspace: Workspace,
+    listeners: list[socket.socket],
+    announce: bool,
+    more: socket.socket | None = None,
+) -> None:
+    from noria.surface.http.gateway import Gateway, GatewayOptions
+    from noria.surface.http.listen import serve as serve_on
+
+    shared = os.environ.get(SHARED_VARIABLE) if more is not None else None
+    gateway = Gateway(
+        GatewayOptions(
+            route_folder=workspace.route_folder,
+            artifacts=workspace.artifacts,
+            online_store=workspace.online_url,
+            prediction_log=workspace.prediction_log,
+            largest_body_bytes=int(settings.largest_body_mib * 2**20),
+            limits=lambda model: _limits(settings, model),
+            cors_origins=settings.cors_origins,
+            shared=Path(shared) if shared else None,
+        )
+    )
+    serve_on(gateway, listeners, ready=lambda port: _announce(port, announce), tls=_tls(folder, settings), more=more)
+
+
+def _bind(folder: Path, settings: GatewaySettings, port: int | None = None) -> socket.socket:
+    from noria.surface.http.listen import bind, bind_unix
+
+    if settings.unix_socket:
+        return bind_unix(folder / settings.unix_socket)
+    return bind(settings.host, settings.port if port is None else port, shared=settings.workers > 1)
+
+
+def _limits(settings: GatewaySettings, model: str) -> Limits:
+    from noria.serving import Limits
+
+    found = next((one for pattern, one in settings.limits.items() if fnmatchcase(model, pattern)), GatewayLimits())
+    return Limits(found.queue_rows, found.timeout_seconds, found.concurrency)
+
+
+def _tls(folder: Path, settings: GatewaySettings) -> Tls | None:
+    from noria.surface.http.listen import Tls
+
+    if bool(settings.tls_certificate) != bool(settings.tls_key):
+        raise InvalidConfig(
+            "gateway.tls_certificate and gateway.tls_key belong together", remedy="Give both PEM files, or neither."
+        )
+    if not settings.tls_certificate:
+        return None
+    return Tls(folder / settings.tls_certificate, folder / settings.tls_key)
+
+
+def _port(listener: socket.socket) -> int:
+    address = listener.getsockname()
+    return int(address[1]) if isinstance(address, tuple) else 0
+
+
+def _announce(port: int, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"port": port}), flush=True)
+    else:
+        talk.print(f"gateway ready on port {port}" if port else "gateway ready", highlight=False)

@@ -1,0 +1,173 @@
+"""A gateway's request: its headers, its body of bounded size and time, decompressed, and how long it may take."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from noria.errors import InvalidInput, NoriaError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+LARGE_BYTES = 64 * 1024
+"""From here on a body is read and written beside the event loop."""
+_BODY_SECONDS = 30.0
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+class TooLarge(InvalidInput):
+    """The body is larger than a gateway takes."""
+
+
+class TooSlow(InvalidInput):
+    """The body did not arrive in time."""
+
+
+class ClientGone(NoriaError):
+    """Nobody waits for the answer any more."""
+
+    code = "client_gone"
+
+
+_READ = frozenset(
+    (b"accept-encoding", b"authorization", b"content-encoding", b"content-length", b"content-type",
+     b"inference-header-content-length", b"origin", b"timeout", b"x-api-key")
+)  # fmt: skip
+"""The headers a gateway looks at, beside those of CloudEvents."""
+
+
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """The headers of a request that a gateway looks at; of one sent twice the last."""
+    return {name: value for name, value in scope["headers"] if name in _READ or name[:3] == b"ce-"}
+
+
+@dataclass(slots=True)
+class Request:
+    """One HTTP request. ``model`` is the name in its path, None where there is none."""
+
+    method: str
+    path: str
+    model: str | None
+    headers: Mapping[bytes, bytes]
+    body: bytes = b""
+
+    def header(self, name: bytes) -> str:
+        """The value of a header, empty when it was not sent."""
+        value = self.headers.get(name)
+        return "" if value is None else value.decode("latin-1")
+
+    @property
+    def media_type(self) -> str:
+        """The content type without its parameters, in lower case."""
+        return self.header(b"content-type").partition(";")[0].strip().lower()
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds the client allows, by its ``timeout`` header: a number of seconds, or with ms, us or s behind it.
+
+        Raises InvalidInput for anything else.
+        """
+        text = self.header(b"timeout").strip().lower()
+        if not text:
+            return None
+        unit = next((unit for unit in _UNITS if text.endswith(unit)), "")
+        try:
+            seconds = float(text.removesuffix(unit)) * _UNITS[unit or "s"]
+        except ValueError:
+            seconds = -1.0
+        if not 0 < seconds < 86_400:
+            raise InvalidInput(f"{text!r} is no timeout", remedy="Send seconds, such as 0.5, or 250ms.")
+        return seconds
+
+
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, largest: int) -> bytes:
+    """The whole body, decompressed.
+
+    Raises TooLarge above ``largest`` bytes, by the announced length before it is read, TooSlow when it does not arrive
+    in half a minute, ClientGone when the connection ends first, InvalidInput for what cannot be decompressed.
+    """
+    announced, encoding = headers.get(b"content-length", b"0"), headers.get(b"content-encoding", b"")
+    if announced.isdigit() and int(announced) > largest:
+        raise _too_large(largest)
+    message = await receive()
+    if message.get("more_body", False):
+        try:
+            body = await asyncio.wait_for(_rest(message, receive, largest), _BODY_SECONDS)
+        except TimeoutError:
+            raise TooSlow(
+                f"the request body did not arrive in {_BODY_SECONDS:g} seconds", remedy="Send it at once."
+            ) from None
+    elif message["type"] == "http.disconnect":
+        raise _gone()
+    else:
+        body = message.get("body", b"")
+    if not encoding or encoding == b"identity":
+        return body
+    if len(body) < LARGE_BYTES:
+        return decompress(body, encoding.decode("latin-1"), largest)
+    return await asyncio.to_thread(decompress, body, encoding.decode("latin-1"), largest)
+
+
+async def _rest(message: MutableMapping[str, Any], receive: Receive, largest: int) -> bytes:
+    parts = [message.get("body", b"")]
+    size = len(parts[0])
+    while message.get("more_body", False):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _gone()
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > largest:
+            raise _too_large(largest)
+    return b"".join(parts)
+
+
+def decompress(body: bytes, encoding: str, largest: int) -> bytes:
+    """The body behind a content encoding: gzip, deflate or zstd. Raises InvalidInput, and TooLarge before it grows."""
+    coding = encoding.strip().lower()
+    try:
+        if coding in ("gzip", "x-gzip", "deflate"):
+            machine = zlib.decompressobj(zlib.MAX_WBITS | 32)
+            found = machine.decompress(body, largest + 1)
+            whole = machine.eof
+        elif coding == "zstd":
+            import zstandard
+
+            reader = zstandard.ZstdDecompressor().stream_reader(body)
+            found, whole = reader.read(largest + 1), True
+        else:
+            raise InvalidInput(f"content-encoding {coding!r} is not known here", remedy="Use gzip, deflate or zstd.")
+    except InvalidInput:
+        raise
+    except Exception as error:  # each library has errors of its own
+        raise InvalidInput(f"the body is no {coding}: {error}", remedy="Send it whole, or without encoding.") from None
+    if len(found) > largest:
+        raise _too_large(largest)
+    if not whole:
+        raise InvalidInput(f"the body is no whole {coding}", remedy="Send it whole, or without encoding.")
+    return found
+
+
+def compress(body: bytes, accepted: str) -> tuple[bytes, bytes]:
+    """The body in an encoding the client accepts, and that encoding's name; empty when it stays as it is."""
+    offers = {part.partition(";")[0].strip() for part in accepted.lower().split(",") if not part.endswith("q=0")}
+    if "zstd" in offers:
+        import zstandard
+
+        return zstandard.ZstdCompressor(level=1).compress(body), b"zstd"
+    if "gzip" in offers:
+        return gzip.compress(body, compresslevel=1), b"gzip"
+    return body, b""
+
+
+def _too_large(largest: int) -> TooLarge:
+    return TooLarge(f"the request body is larger than {largest / 2**20:g} MiB", remedy="Send fewer rows a request.")
+
+
+def _gone() -> ClientGone:
+    return ClientGone("the client ended the connection in the middle of its request")

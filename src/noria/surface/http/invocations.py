@@ -1,0 +1,127 @@
+"""MLflow's scoring protocol: /invocations with JSON or CSV, and the two probes beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from noria.errors import InvalidInput
+from noria.serving import Block, DataPlane
+from noria.serving.frames import Columns, arrays_of, columns_of_records, columns_of_rows, requests_of
+from noria.serving.live import Arm
+from noria.surface.http.gateway_requests import LARGE_BYTES, Request
+
+_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+_encode = msgspec.json.Encoder().encode
+
+
+async def invoke(plane: DataPlane, request: Request) -> bytes:
+    """POST /invocations: rows in any of MLflow's formats, answered with their predictions."""
+    live = plane.find(request.model)
+    arm = live.champion
+    if len(request.body) < LARGE_BYTES:
+        columns, params = _read(arm, request)
+    else:
+        columns, params = await asyncio.to_thread(_read, arm, request)
+    if (requests := requests_of(arm, columns)) is not None:
+        return _encode({"predictions": [one.prediction for one in await plane.predict_many(live, requests)]})
+    numbers, texts = arrays_of(arm, columns)
+    if not len(numbers):
+        return _encode({"predictions": []})
+    _, outcome = await plane.predict_block(live, Block(numbers, texts, params=params or None), timeout=request.timeout)
+    return _encode({"predictions": outcome.predictions})
+
+
+def _read(arm: Arm, request: Request) -> tuple[Columns, Mapping[str, Any]]:
+    """The rows by column, and the params beside them. Raises InvalidInput."""
+    kind = request.media_type or "application/json"
+    if kind == "text/csv":
+        return _csv(arm, request.body), {}
+    if kind != "application/json":
+        raise InvalidInput(f"content-type {kind!r} is not understood", remedy="Send application/json or text/csv.")
+    try:
+        document = msgspec.json.decode(request.body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the request body cannot be read: {error}", remedy="Send JSON.") from None
+    given = [name for name in _FORMATS if isinstance(document, dict) and name in document]
+    if len(given) != 1:
+        raise InvalidInput(
+            f"the request body holds {' and '.join(given) or 'no rows'}", remedy=f"Send one of: {', '.join(_FORMATS)}."
+        )
+    params = document.get("params") or {}
+    if not isinstance(params, dict):
+        raise InvalidInput("params is no object", remedy='Send {"params": {"name": value}}.')
+    return _READERS[given[0]](arm, document[given[0]]), params
+
+
+def _split(arm: Arm, content: Any) -> Columns:
+    if not isinstance(content, dict) or not isinstance(content.get("data"), list):
+        raise InvalidInput("dataframe_split has no data", remedy='Send {"columns": [...], "data": [[...], ...]}.')
+    if "columns" not in content:
+        return columns_of_rows(arm, content["data"])
+    names = content["columns"]
+    for place, row in enumerate(content["data"]):
+        if not isinstance(row, list) or not isinstance(names, list) or len(row) != len(names):
+            raise InvalidInput(
+                f"dataframe_split.data[{place}] does not fit its columns", remedy="Send a value for each."
+            )
+    rows = zip(*content["data"], strict=True) if content["data"] else [()] * len(names)
+    return dict(zip(map(str, names), rows, strict=True))
+
+
+def _records(arm: Arm, content: Any) -> Columns:
+    if not isinstance(content, list):
+        raise InvalidInput("the rows are no list", remedy='Send [{"column": value}, ...].')
+    if content and isinstance(content[0], dict):
+        return columns_of_records(content)
+    if content and not isinstance(content[0], list):
+        content = [[value] for value in content]
+    return columns_of_rows(arm, content)
+
+
+def _inputs(arm: Arm, content: Any) -> Columns:
+    """A list of rows, or an object of columns."""
+    if not isinstance(content, dict):
+        return _records(arm, content)
+    return {str(name): column if isinstance(column, list) else [column] for name, column in content.items()}
+
+
+_READERS = {"dataframe_split": _split, "dataframe_records": _records, "instances": _records, "inputs": _inputs}
+
+
+def _csv(arm: Arm, body: bytes) -> Columns:
+    """A CSV file with a header; numbers where the model takes numbers, nothing for null."""
+    try:
+        rows = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput(f"the CSV cannot be read: {error}", remedy="Send UTF-8 with a header line.") from None
+    if not rows:
+        raise InvalidInput("the CSV is empty", remedy="Send a header line, then the rows.")
+    header, *rest = [row for row in rows if row]
+    if bad := next((place for place, row in enumerate(rest, 2) if len(row) != len(header)), 0):
+        raise InvalidInput(f"line {bad} of the CSV does not fit its header", remedy="Send a value for each column.")
+    bundle = arm.served.bundle
+    texts = {bundle.inputs[place] for place in bundle.string_places} | {k for v in bundle.views for k in v.join_keys}
+    columns = dict(zip(header, zip(*rest, strict=True) if rest else [()] * len(header), strict=True))
+    return {
+        name: _values(name, column, name in texts)
+        for name, column in columns.items()
+        if name in {*bundle.inputs, *texts}
+    }
+
+
+def _values(name: str, column: Sequence[str], is_text: bool) -> Sequence[str | float | None]:
+    if is_text:
+        return [text or None for text in column]
+    found: list[float | None] = []
+    for line, text in enumerate(column, 2):
+        try:
+            found.append(float(text) if text.strip() else None)
+        except ValueError:
+            raise InvalidInput(f"line {line} of the CSV: {name} is {text!r:.60}", remedy="Send numbers.") from None
+    return found

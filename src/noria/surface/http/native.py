@@ -1,0 +1,195 @@
+"""Noria's own endpoints on a gateway: predictions, outcomes, health, what serves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from noria.errors import InvalidInput
+from noria.serving import Block, DataPlane
+from noria.serving.inputs import Value, ill_typed_feature
+from noria.serving.items import Item, Outcome, confidence
+from noria.serving.live import Arm, Live
+from noria.surface.errors import problem
+from noria.surface.http.gateway_bodies import decode_batch, decode_labels, decode_predict, decode_rewards
+from noria.surface.http.gateway_requests import LARGE_BYTES, Request
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def predict(plane: DataPlane, request: Request) -> bytes:
+    """POST /predict: one row, or several as ``instances``."""
+    body = await _decoded(decode_predict, request.body)
+    live = plane.find(request.model)
+    if body.instances is None:
+        return _encode(await plane.predict(live, body, request.timeout))
+    return await _encoded({"predictions": await plane.predict_many(live, body.instances, request.timeout)})
+
+
+async def predict_batch(plane: DataPlane, request: Request) -> bytes:
+    """POST /predict/batch: ``instances``, each routed by itself, or rows of ``features`` that one version answers."""
+    body = await _decoded(decode_batch, request.body)
+    live = plane.find(request.model)
+    if body.features is None:
+        assert body.instances is not None
+        return await _encoded({"predictions": await plane.predict_many(live, body.instances, request.timeout)})
+    numbers, texts = await _matrix(live.champion, body.features)
+    block = Block(numbers, texts, body.prediction_id, body.event_time, body.unit_id)
+    item, outcome = await plane.predict_block(live, block, timeout=request.timeout)
+    if item.count * 100 < LARGE_BYTES:
+        return _rows(item, outcome)
+    return await asyncio.to_thread(_rows, item, outcome)
+
+
+async def labels(plane: DataPlane, request: Request) -> bytes:
+    """POST /labels: what turned out to be true."""
+    records = await _decoded(decode_labels, request.body)
+    plane.recorder.labels(records)
+    return _encode({"accepted": len(records)})
+
+
+async def rewards(plane: DataPlane, request: Request) -> bytes:
+    """POST /rewards: what predictions or units were worth."""
+    records = await _decoded(decode_rewards, request.body)
+    plane.recorder.rewards(records)
+    return _encode({"accepted": len(records)})
+
+
+async def health(plane: DataPlane, request: Request) -> bytes:
+    """GET /health: whether predictions are answered, and what is wrong if something is."""
+    deployments = plane.deployments if request.model is None else [plane.find(request.model)]
+    revision = deployments[0].table.revision if len(deployments) == 1 else None
+    document: dict[str, object] = {"status": "healthy", "model_loaded": True}
+    if revision is not None:
+        document["route_revision"] = revision
+    if (fault := plane.fault) is not None:
+        document |= {"status": "degraded", "fault": problem(fault)}
+    return _encode(document)
+
+
+async def info(plane: DataPlane, request: Request) -> bytes:
+    """GET /model/info: what serves, what it takes, who gets which share. Of several deployments, all."""
+    if request.model is None and len(plane.deployments) > 1:
+        return _encode({"models": [_described(live) for live in plane.deployments]})
+    return _encode(_described(plane.find(request.model)))
+
+
+async def metrics(plane: DataPlane, _request: Request) -> bytes:
+    """GET /metrics: the Prometheus text format."""
+    return plane.metrics.render()
+
+
+def _described(live: Live) -> Mapping[str, object]:
+    champion, table = live.champion, live.table
+    bundle = champion.served.bundle
+    document: dict[str, object] = {
+        "deployment": table.deployment,
+        "route_revision": table.revision,
+        "model": champion.variant.model,
+        "model_version": champion.version,
+        "model_type": bundle.options.get("algorithm", bundle.runtime),
+        "task": bundle.task,
+        "runtime": bundle.runtime,
+        "n_features": len(bundle.inputs),
+        "request_features": bundle.request_columns,
+        "kinds": {name: bundle.kinds.get(name, "double") for name in bundle.request_columns},
+        "entity_keys": sorted({key for view in bundle.views for key in view.join_keys}),
+        "inputs": bundle.inputs,
+        "variants": [
+            {"name": v.name, "model_version": str(v.version), "percent": v.percent, "shadow": v.shadow}
+            for v in table.variants
+        ],
+    }
+    if bundle.task == "classification":
+        document["classes"] = bundle.classes
+    if bundle.tensors:
+        document |= {"tensors": bundle.tensors, "outputs": bundle.outputs}
+    return document
+
+
+async def _matrix(arm: Arm, rows: Sequence[Sequence[Value]]) -> tuple[Any, Any]:
+    """Numbers and texts of rows in the model's order. Raises InvalidInput that names the row."""
+    if arm.served.bundle.views:
+        raise InvalidInput(
+            "this model looks features up, by entity keys that rows of plain values do not have",
+            remedy='Send "instances", each with "entities" and "features".',
+        )
+    if len(rows) < 1000:
+        return matrix_of(arm, rows)
+    return await asyncio.to_thread(matrix_of, arm, rows)
+
+
+def matrix_of(arm: Arm, rows: Sequence[Sequence[Value]]) -> tuple[Any, Any]:
+    """The arrays of rows in the model's order: numbers, and texts or None. Raises InvalidInput that names the row."""
+    bundle = arm.served.bundle
+    width = len(bundle.request_columns)
+    for place, row in enumerate(rows):
+        if len(row) != width:
+            raise InvalidInput(
+                f"row {place} has {len(row)} values, and the model takes {width}",
+                remedy=f"Send, in this order: {', '.join(bundle.request_columns)}.",
+            )
+    if not arm.columns.has_texts:
+        try:
+            found = np.array(rows, dtype=np.float64).reshape(len(rows), width)
+        except (TypeError, ValueError):
+            raise _bad_row(arm, rows) from None
+        if not _all_numbers(rows):
+            raise _bad_row(arm, rows)
+        return found, None
+    split = [arm.columns.row(list(row)) for row in rows]
+    numbers = np.array([row[0] for row in split], dtype=np.float64).reshape(len(rows), -1)
+    return numbers, np.array([row[1] for row in split], dtype=object)
+
+
+def _all_numbers(rows: Sequence[Sequence[Value]]) -> bool:
+    """Whether no text stands among them: numpy reads "1.5" as a number, and we don't."""
+    return not any(value.__class__ is str for row in rows for value in row)
+
+
+def _bad_row(arm: Arm, rows: Sequence[Sequence[Value]]) -> InvalidInput:
+    for place, row in enumerate(rows):
+        for name, value in zip(arm.served.bundle.request_columns, row, strict=True):
+            if isinstance(value, str):
+                error = ill_typed_feature(name, value, "a number")
+                return InvalidInput(f"row {place}: {error.message}", remedy=error.remedy)
+    return InvalidInput("the rows are no numbers", remedy="Send lists of numbers, null where one is missing.")
+
+
+def _rows(item: Item, outcome: Outcome) -> bytes:
+    """The answers to a block, one a row: what they share is said once."""
+    shared = {
+        "model": item.arm.variant.model,
+        "model_version": item.arm.version,
+        "variant": item.arm.variant.name,
+        "route_revision": item.live.table.revision,
+    }
+    ids = item.prediction_ids
+    if outcome.probabilities is None:
+        rows: Sequence[Mapping[str, object]] = [
+            {"prediction_id": one, "prediction": value} for one, value in zip(ids, outcome.predictions, strict=True)
+        ]
+    else:
+        rows = [
+            {
+                "prediction_id": one,
+                "prediction": value,
+                "probability": probability,
+                "confidence": confidence(probability),
+            }
+            for one, value, probability in zip(ids, outcome.predictions, outcome.probabilities.tolist(), strict=True)
+        ]
+    return _encode({**shared, "predictions": rows})
+
+
+async def _decoded(decode: Any, body: bytes) -> Any:
+    return decode(body) if len(body) < LARGE_BYTES else await asyncio.to_thread(decode, body)
+
+
+async def _encoded(document: Mapping[str, Sequence[object]]) -> bytes:
+    rows = next(iter(document.values()))
+    return _encode(document) if len(rows) < 500 else await asyncio.to_thread(_encode, document)

@@ -1,0 +1,320 @@
+"""Inference on named tensors, as the Open Inference Protocol has it over HTTP and over gRPC."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.errors import InvalidInput
+from noria.optimize.bundle import Bundle, TensorSpec
+from noria.serving import Block, DataPlane, PredictionRequest
+from noria.serving.items import Item, Outcome, Prediction, ids_of
+from noria.serving.live import Arm, Live
+
+DTYPES: Mapping[str, type] = {
+    "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
+    "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
+    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BYTES": np.object_,
+}  # fmt: skip
+_OWN_PARAMETERS = ("prediction_id", "unit_id", "event_time", "timeout", "binary_data_output")
+_MICROS = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class InputTensor:
+    """One tensor sent; of BYTES the entries are texts."""
+
+    name: str
+    datatype: str
+    array: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTensor:
+    """One tensor answered; ``data`` is flat, row-major."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    data: NDArray[Any]
+    binary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InferCall:
+    """An infer request. ``outputs`` maps the names asked for to whether they are wanted as bytes; empty: all."""
+
+    inputs: Sequence[InputTensor]
+    id: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, bool] = field(default_factory=dict)
+    all_binary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InferResult:
+    """An infer answer."""
+
+    model_name: str
+    model_version: str
+    id: str
+    parameters: Mapping[str, str | int]
+    outputs: Sequence[OutputTensor]
+
+
+async def infer(
+    plane: DataPlane, live: Live, arm: Arm, version: str | None, call: InferCall, timeout: float | None
+) -> InferResult:
+    """Answer ``call`` by the named version, or by the one the request is routed to. Raises what predictions raise."""
+    given = {name: value for name, value in call.parameters.items() if name not in _OWN_PARAMETERS}
+    timeout = _timeout(call.parameters, timeout)
+    named = _Named(*(str(call.parameters.get(name, "")) for name in _Named._fields))
+    bundle = arm.served.bundle
+    if version is None and not bundle.tensors and (requests := _requests(bundle, call, named)) is not None:
+        return _joined(call, arm, await plane.predict_many(live, requests, timeout))
+    if bundle.tensors:
+        tensors = _fitting(bundle, call.inputs)
+        rows = len(next(iter(tensors.values())))
+        block = Block(np.empty((rows, 0)), None, *named, params=given or None, tensors=tensors)
+    else:
+        numbers, texts = rows_of(bundle, call.inputs)
+        block = Block(numbers, texts, *named, params=given or None)
+    item, outcome = await plane.predict_block(live, block, version, timeout)
+    parameters: dict[str, str | int] = {
+        "prediction_id": item.prediction_id,
+        "variant": item.arm.variant.name,
+        "route_revision": item.live.table.revision,
+    }
+    return InferResult(item.arm.variant.model, item.arm.version, call.id, parameters, _outputs(call, item, outcome))
+
+
+def metadata(live: Live, arm: Arm) -> dict[str, object]:
+    """What a model takes and gives, as the protocol describes it."""
+    bundle = arm.served.bundle
+    return {
+        "name": live.table.deployment if arm.variant.model not in live.models else arm.variant.model,
+        "versions": [one.version for one in live.arms],
+        "platform": "onnx_onnxv1" if bundle.runtime == "onnx" else f"noria_{bundle.runtime}",
+        "inputs": [_described(spec) for spec in _inputs(bundle)],
+        "outputs": [_described(spec) for spec in _output_specs(bundle)],
+        "parameters": {"columns": list(bundle.inputs)},
+    }
+
+
+def rows_of(bundle: Bundle, tensors: Sequence[InputTensor]) -> tuple[NDArray[np.float64], NDArray[np.object_] | None]:
+    """Numbers and texts out of one matrix of all columns, or of one tensor a column. Raises InvalidInput."""
+    columns, texts = bundle.inputs, bundle.string_places
+    first = tensors[0] if tensors else None
+    if first is not None and len(tensors) == 1 and not texts and (len(columns) != 1 or first.name not in columns):
+        if first.array.ndim != 2 or first.array.shape[1] != len(columns):
+            raise InvalidInput(
+                f"input {first.name!r} has shape {list(first.array.shape)}, expected [rows, {len(columns)}]",
+                remedy=f"The columns are, in order: {', '.join(columns)}.",
+            )
+        return _numbers(first), None
+    by_name = {tensor.name: tensor for tensor in tensors}
+    _check_columns(by_name, columns)
+    numbers = [_column(by_name[name]) for place, name in enumerate(columns) if place not in texts]
+    strings = [_texts(by_name[columns[place]]) for place in texts]
+    lengths = {len(column) for column in [*numbers, *strings]}
+    if len(lengths) > 1:
+        raise InvalidInput("input tensors differ in rows", remedy="Give all of them the same first dimension.")
+    rows = lengths.pop() if lengths else 0
+    matrix = np.stack(numbers, axis=1) if numbers else np.empty((rows, 0))
+    return matrix, np.stack(strings, axis=1) if strings else None
+
+
+class _Named(NamedTuple):
+    """What a client says of a request beside its rows, in the order a block has it."""
+
+    prediction_id: str
+    event_time: str
+    unit_id: str
+
+
+def _requests(bundle: Bundle, call: InferCall, named: _Named) -> list[PredictionRequest] | None:
+    """The rows as requests whose features are to be looked up, where the tensors are columns and entity keys."""
+    keys = {key for view in bundle.views for key in view.join_keys}
+    names = {tensor.name for tensor in call.inputs}
+    if not keys or names != keys | set(bundle.request_columns):
+        return None
+    columns = {tensor.name: tensor.array.reshape(-1).tolist() for tensor in call.inputs}
+    if len({len(column) for column in columns.values()}) != 1:
+        raise InvalidInput("input tensors differ in rows", remedy="Give all of them the same first dimension.")
+    rows = len(next(iter(columns.values())))
+    ids = ids_of(named.prediction_id, rows) if named.prediction_id else [""] * rows
+    return [
+        PredictionRequest(
+            prediction_id,
+            named.event_time,
+            entities={key: columns[key][row] for key in keys},
+            features={name: columns[name][row] for name in bundle.request_columns},
+            unit_id=named.unit_id,
+        )
+        for row, prediction_id in enumerate(ids)
+    ]
+
+
+def _joined(call: InferCall, arm: Arm, answers: Sequence[Prediction]) -> InferResult:
+    """The answers to several rows as tensors."""
+    bundle, rows = arm.served.bundle, len(answers)
+    outputs = [_values("prediction", _prediction_type(bundle), [one.prediction for one in answers])]
+    if bundle.task == "classification":
+        outputs.append(OutputTensor("probability", "FP64", [rows], np.array([one.probability for one in answers])))
+    versions = sorted({one.model_version for one in answers}) or [arm.version]
+    return InferResult(arm.variant.model, versions[0], call.id, {"variants": ",".join(versions)}, _asked(call, outputs))
+
+
+def _outputs(call: InferCall, item: Item, outcome: Outcome) -> Sequence[OutputTensor]:
+    bundle = item.arm.served.bundle
+    if outcome.tensors is not None:
+        return _asked(call, [_raw(name, tensor) for name, tensor in outcome.tensors.items()])
+    found = [_values("prediction", _prediction_type(bundle), outcome.predictions)]
+    if outcome.probabilities is not None:
+        found.append(OutputTensor("probability", "FP64", [item.count], outcome.probabilities))
+    if "probabilities" in call.outputs and outcome.probabilities is not None:
+        every = outcome.all_classes
+        every = np.stack([1 - outcome.scores, outcome.scores], axis=1) if every is None else every
+        found.append(OutputTensor("probabilities", "FP64", every.shape, every.reshape(-1)))
+    return _asked(call, found)
+
+
+def _asked(call: InferCall, found: Sequence[OutputTensor]) -> Sequence[OutputTensor]:
+    """The outputs that were asked for, as bytes where that was asked for. Raises InvalidInput for one there is not."""
+    by_name = {output.name: output for output in found}
+    if unknown := [name for name in call.outputs if name not in by_name]:
+        raise InvalidInput(
+            f"the model has no output {unknown[0]!r}", remedy=f"It has: {', '.join(by_name)}; metadata lists all."
+        )
+    wanted = call.outputs or dict.fromkeys(by_name, call.all_binary)
+    return [
+        OutputTensor(one.name, one.datatype, one.shape, one.data, binary or call.all_binary)
+        for one, binary in ((by_name[name], binary) for name, binary in wanted.items())
+    ]
+
+
+def _values(name: str, datatype: str, values: Sequence[Any]) -> OutputTensor:
+    if datatype == "BYTES":
+        texts = [value if isinstance(value, str) else repr(value) for value in values]
+        return OutputTensor(name, datatype, [len(values)], np.array(texts, dtype=object))
+    return OutputTensor(name, datatype, [len(values)], np.array(values, dtype=DTYPES[datatype]))
+
+
+def _raw(name: str, tensor: NDArray[Any]) -> OutputTensor:
+    return OutputTensor(name, datatype_of(tensor), tensor.shape, np.ascontiguousarray(tensor).reshape(-1))
+
+
+def _prediction_type(bundle: Bundle) -> str:
+    if bundle.task == "regression":
+        return "FP64"
+    numbers = bundle.task == "classification" and all(isinstance(one, int) for one in bundle.classes)
+    return "INT64" if numbers else "BYTES"
+
+
+def _inputs(bundle: Bundle) -> Sequence[TensorSpec]:
+    if bundle.tensors:
+        return bundle.tensors
+    if not bundle.string_places:
+        return [TensorSpec("input", "FP64", (-1, len(bundle.inputs)))]
+    texts = set(bundle.string_places)
+    return [
+        TensorSpec(name, "BYTES" if place in texts else "FP64", (-1, 1)) for place, name in enumerate(bundle.inputs)
+    ]
+
+
+def _output_specs(bundle: Bundle) -> Sequence[TensorSpec]:
+    if bundle.tensors:
+        return bundle.outputs
+    outputs = [TensorSpec("prediction", _prediction_type(bundle), (-1,))]
+    if bundle.task == "classification":
+        outputs.append(TensorSpec("probability", "FP64", (-1,)))
+        outputs.append(TensorSpec("probabilities", "FP64", (-1, len(bundle.classes))))
+    return outputs
+
+
+def _described(spec: TensorSpec) -> dict[str, object]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+
+
+def datatype_of(tensor: NDArray[Any]) -> str:
+    """The protocol's name for an array's type."""
+    if tensor.dtype.kind in "OUS":
+        return "BYTES"
+    return next(name for name, dtype in DTYPES.items() if np.dtype(dtype) == tensor.dtype)
+
+
+def _fitting(bundle: Bundle, inputs: Sequence[InputTensor]) -> dict[str, NDArray[Any]]:
+    """The tensors a model takes, in its types. Raises InvalidInput."""
+    by_name = {tensor.name: tensor for tensor in inputs}
+    _check_columns(by_name, [spec.name for spec in bundle.tensors])
+    found: dict[str, NDArray[Any]] = {}
+    for spec in bundle.tensors:
+        array = by_name[spec.name].array
+        fits = array.ndim == len(spec.shape) and all(
+            wanted < 0 or wanted == size for wanted, size in zip(spec.shape, array.shape, strict=True)
+        )
+        if not fits:
+            raise InvalidInput(
+                f"input {spec.name!r} has shape {list(array.shape)}, expected {list(spec.shape)}",
+                remedy="-1 stands for any size; the first dimension is the rows.",
+            )
+        if (spec.datatype == "BYTES") != (by_name[spec.name].datatype == "BYTES"):
+            raise InvalidInput(
+                f"input {spec.name!r} has datatype {by_name[spec.name].datatype}, expected {spec.datatype}",
+                remedy="Send the datatype that the model's metadata gives.",
+            )
+        found[spec.name] = array.astype(DTYPES[spec.datatype], copy=False)
+    if len({len(array) for array in found.values()}) != 1:
+        raise InvalidInput("input tensors differ in rows", remedy="Give all of them the same first dimension.")
+    return found
+
+
+def _check_columns(given: Mapping[str, InputTensor], wanted: Sequence[str]) -> None:
+    missing, unknown = [name for name in wanted if name not in given], sorted(set(given) - set(wanted))
+    if missing or unknown:
+        raise InvalidInput(
+            f"input tensors do not fit the model: missing {missing}, unknown {unknown}",
+            remedy=f"Send one for each of {', '.join(wanted)}, or, where all are numbers, one of shape "
+            f"[rows, {len(wanted)}].",
+        )
+
+
+def _column(tensor: InputTensor) -> NDArray[np.float64]:
+    array = tensor.array
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise InvalidInput(
+            f"input {tensor.name!r} has shape {list(tensor.array.shape)}, expected [rows] or [rows, 1]",
+            remedy="Send a column.",
+        )
+    return _numbers(InputTensor(tensor.name, tensor.datatype, array))
+
+
+def _numbers(tensor: InputTensor) -> NDArray[np.float64]:
+    if tensor.datatype == "BYTES":
+        raise InvalidInput(f"input {tensor.name!r} is BYTES, and the model takes numbers", remedy="Use FP64.")
+    return tensor.array.astype(np.float64, copy=False)
+
+
+def _texts(tensor: InputTensor) -> NDArray[np.object_]:
+    if tensor.datatype != "BYTES":
+        raise InvalidInput(
+            f"input {tensor.name!r} is {tensor.datatype}, and the model takes texts", remedy="Use BYTES."
+        )
+    return tensor.array.reshape(-1)
+
+
+def _timeout(parameters: Mapping[str, Any], header: float | None) -> float | None:
+    """Seconds allowed: by header, or by the protocol's ``timeout`` parameter, in microseconds."""
+    micros = parameters.get("timeout")
+    if micros is None:
+        return header
+    if isinstance(micros, bool) or not isinstance(micros, int | float) or not 0 < micros < math.inf:
+        raise InvalidInput(f"parameter timeout is {micros!r}", remedy="Send microseconds, such as 500000.")
+    return micros * _MICROS if header is None else min(header, micros * _MICROS)
