@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,18 +33,18 @@ _ROUTE_LABELS = ("deployment", "model_name", "model_version", "variant")
 class Counts(msgspec.Struct):
     """What one process counted. Keys of several parts are joined by the unit separator."""
 
-    predictions: Counter[str] = msgspec.field(default_factory=Counter)
-    errors: Counter[str] = msgspec.field(default_factory=Counter)
-    shadows: Counter[str] = msgspec.field(default_factory=Counter)
+    predictions: dict[str, int] = {}
+    errors: dict[str, int] = {}
+    shadows: dict[str, int] = {}
     latencies: dict[str, list[int]] = {}
     latency_sums: dict[str, float] = {}
     not_logged: int = 0
 
     def add(self, other: Counts) -> None:
         """Count what another process counted, too."""
-        self.predictions.update(other.predictions)
-        self.errors.update(other.errors)
-        self.shadows.update(other.shadows)
+        _add(self.predictions, other.predictions)
+        _add(self.errors, other.errors)
+        _add(self.shadows, other.shadows)
         self.not_logged += other.not_logged
         for model, counts in other.latencies.items():
             self.observe(model, counts, other.latency_sums[model])
@@ -78,13 +78,13 @@ class ServingMetrics:
             classes = {f"{head}\x1fvalue": len(outcome.predictions)}
         places = np.bincount(np.searchsorted(_BUCKETS, latencies), minlength=len(_BOUNDS)).tolist()
         with self._lock:
-            self._counts.predictions.update(classes)
+            _add(self._counts.predictions, classes)
             self._counts.observe(variant.model, places, float(latencies.sum()))
 
     def count_error(self, code: str, number: int = 1) -> None:
         """Count requests answered with an error."""
         with self._lock:
-            self._counts.errors[code] += number
+            _add(self._counts.errors, {code: number})
 
     def count_lost(self, rows: int) -> None:
         """Count rows that were answered and could not be logged."""
@@ -94,7 +94,7 @@ class ServingMetrics:
     def count_shadow(self, deployment: str, outcome: str, rows: int) -> None:
         """Count copies that a shadow scored, or that were dropped because it was behind."""
         with self._lock:
-            self._counts.shadows[_joined(deployment, outcome)] += rows
+            _add(self._counts.shadows, {_joined(deployment, outcome): rows})
 
     def set_routes(self, table: RouteTable) -> None:
         """Show the shares of a new route table."""
@@ -151,11 +151,16 @@ _CLASS_LABELS = ("model_name", "model_version", "variant", "prediction_class")
 _SHADOW_LABELS = ("deployment", "outcome")
 
 
+def _add(counts: dict[str, int], more: Mapping[str, int]) -> None:
+    for key, number in more.items():
+        counts[key] = counts.get(key, 0) + number
+
+
 def _joined(*parts: str) -> str:
     return "\x1f".join(parts)
 
 
-def _counter(name: str, text: str, labels: Sequence[str], counts: Counter[str]) -> Metric:
+def _counter(name: str, text: str, labels: Sequence[str], counts: Mapping[str, int]) -> Metric:
     family = CounterMetricFamily(name, text, labels=labels)
     for key, number in counts.items():
         family.add_metric(key.split("\x1f"), number)

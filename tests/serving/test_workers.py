@@ -1,0 +1,137 @@
+"""Several workers on one port: no request is lost while they are replaced, added and taken away."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+REQUEST = {"entities": {"shop": "north"}, "features": {"hour": 12, "weekday": 5}, "event_time": "2026-02-27T12:00:00Z"}
+
+
+class Pool:
+    """A gateway of several workers in processes of their own."""
+
+    def __init__(self, project: Path, *options: str) -> None:
+        command = [sys.executable, "-m", "noria", "serve", "--project", str(project), "--announce", *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.port = json.loads(self.process.stdout.readline())["port"]
+        self.said: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.said.extend(json.loads(line)["event"] for line in self.process.stderr if line.startswith("{"))
+
+    def workers(self) -> list[int]:
+        """The process ids of the workers."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(child) for child in children]
+
+    def tell(self, number: int, expected: str) -> None:
+        """Send a signal, and wait until the pool says that it is done."""
+        before = self.said.count(expected)
+        self.process.send_signal(number)
+        deadline = time.monotonic() + 40
+        while self.said.count(expected) == before:
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(40)
+        self._reader.join()
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+
+@pytest.fixture
+def pool(trained) -> Iterator[Pool]:
+    found = Pool(trained, "--workers", "2", "--port", "0")
+    yield found
+    found.stop()
+
+
+class Clients:
+    """Threads that ask over kept-alive connections, opened anew when an answer says so; they count what they get."""
+
+    def __init__(self, port: int, number: int = 8) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self._done = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(port,)) for _ in range(number)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self, port: int) -> None:
+        while not self._done.is_set():
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+                while not self._done.is_set():
+                    try:
+                        self.outcomes[str(client.post("/predict", json=REQUEST).status_code)] += 1
+                    except httpx.HTTPError as error:
+                        self.outcomes[type(error).__name__] += 1
+
+    def finish(self) -> Counter[str]:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+        return self.outcomes
+
+
+def test_workers_are_reloaded_added_and_taken_away_without_a_lost_request(pool):
+    before = pool.workers()
+    clients = Clients(pool.port)
+    pool.tell(signal.SIGHUP, "workers_reloaded")
+    assert not set(before) & set(pool.workers())
+    pool.tell(signal.SIGTTIN, "worker_added")
+    assert len(pool.workers()) == 3
+    pool.tell(signal.SIGTTOU, "worker_removed")
+    outcomes = clients.finish()
+    assert len(pool.workers()) == 2
+    assert set(outcomes) == {"200"}
+
+
+def test_a_killed_worker_is_replaced_and_what_connects_meanwhile_is_answered(pool):
+    victim = pool.workers()[0]
+    subprocess.run(["kill", "-9", str(victim)], check=True)
+    with httpx.Client(timeout=30) as client:
+        answers = {client.post(f"http://127.0.0.1:{pool.port}/predict", json=REQUEST).status_code for _ in range(20)}
+    assert answers == {200}
+    assert victim not in pool.workers()
+
+
+def test_any_worker_tells_the_counts_of_all(pool):
+    for _ in range(40):  # each over a connection of its own: the kernel spreads them
+        httpx.post(f"http://127.0.0.1:{pool.port}/predict", json=REQUEST).raise_for_status()
+    deadline = time.monotonic() + 10
+    while "40.0" not in {_count(pool.port) for _ in range(8)}:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _count(port: int) -> str:
+    lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+    return next((line.split()[-1] for line in lines if line.startswith("model_predictions_total{")), "0")
+
+
+def test_a_gateway_listens_on_a_unix_socket_and_takes_over_one_that_nobody_answers_at(trained, tmp_path):
+    path = tmp_path / "gateway.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    pool = Pool(trained, "--unix-socket", str(path))
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+        assert client.post("http://gateway/predict", json=REQUEST).status_code == 200
+    pool.stop()
