@@ -144,7 +144,7 @@ def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors) -> Outco
     if bundle.task == "regression":
         return Outcome(found.tolist(), found)
     if found.ndim == 1:
-        positive = found >= bundle.decision_threshold
+        positive = found > bundle.decision_threshold
         return Outcome(_labels(bundle, positive.astype(np.int64)), found, np.where(positive, found, 1 - found))
     best = found.argmax(axis=1)
     probabilities = found[np.arange(len(found)), best]
