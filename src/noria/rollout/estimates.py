@@ -1,0 +1,146 @@
+"""What is measured on each arm, with the variance of its error: AUC, mean loss, mean reward, shift between scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+_ENOUGH = 10  # below ten rows a side no variance estimate is worth its name
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """An estimate of one quantity and the variance of its error; ``rows`` observations stand behind it."""
+
+    value: float
+    variance: float
+    rows: int
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        """The difference of two estimates from independent rows; its ``rows`` are the smaller side's."""
+        return Estimate(self.value - other.value, self.variance + other.variance, min(self.rows, other.rows))
+
+    def scaled(self, factor: float) -> Estimate:
+        """The same quantity in another unit, or with a negative factor counted the other way round."""
+        return Estimate(self.value * factor, self.variance * factor**2, self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Count, mean and variance of one number per unit: all that a test of means needs of the rows."""
+
+    count: int
+    mean: float
+    variance: float
+
+    @classmethod
+    def of(cls, values: Floats) -> Moments:
+        """The moments of an array; the variance has denominator n - 1 and is 0 below two values.
+
+        >>> import numpy as np
+        >>> Moments.of(np.array([1.0, 2.0, 3.0]))
+        Moments(count=3, mean=2.0, variance=1.0)
+        """
+        count = len(values)
+        return cls(count, float(values.mean()) if count else 0.0, float(values.var(ddof=1)) if count > 1 else 0.0)
+
+    @classmethod
+    def from_sums(cls, count: int, total: float, total_of_squares: float) -> Moments:
+        """The moments of values known by their sums, as SQL gives them.
+
+        >>> Moments.from_sums(3, 6.0, 14.0)
+        Moments(count=3, mean=2.0, variance=1.0)
+        """
+        mean = total / count if count else 0.0
+        spread = max(total_of_squares - total * mean, 0.0)
+        return cls(count, mean, spread / (count - 1) if count > 1 else 0.0)
+
+    @property
+    def estimate(self) -> Estimate:
+        """The mean as an estimate; its variance is s²/n."""
+        return Estimate(self.mean, self.variance / max(self.count, 1), self.count)
+
+
+def pool(estimates: Sequence[Estimate]) -> Estimate:
+    """One estimate of a quantity from independent strata, such as the steps of a rollout.
+
+    Weights are the inverse variances: sum(d_i / V_i) / sum(1 / V_i), variance 1 / sum(1 / V_i) (the fixed-effect
+    estimate, Cochran 1954). Rows of different strata are never mixed, so a rate that moves while the shares do cannot
+    pass for a difference between the arms (Simpson's paradox). In time, sum(d_i / V_i) stays a Brownian motion whose
+    clock is sum(1 / V_i): confidence sequences hold for the pooled estimate too.
+    """
+    weights = [1 / max(estimate.variance, 1e-300) for estimate in estimates]
+    total = sum(weights)
+    value = sum(weight * estimate.value for weight, estimate in zip(weights, estimates, strict=True)) / total
+    return Estimate(value, 1 / total, sum(estimate.rows for estimate in estimates))
+
+
+def auc(scores: Floats, labels: Floats) -> Estimate | None:
+    """The area under the ROC curve; None without ten rows of each class. Labels above 0.5 are positive.
+
+    The variance is that of DeLong, DeLong & Clarke-Pearson (1988): S10/m + S01/n, the variances of the placements.
+    ``rows`` are all labelled rows.
+    """
+    area = _stochastic_order(scores[labels > 0.5], scores[labels <= 0.5])
+    return None if area is None else Estimate(area.value, area.variance, len(scores))
+
+
+def score_shift(champion: Floats, challenger: Floats) -> Estimate | None:
+    """P(challenger's score > champion's) - 1/2, ties counting half, in [-1/2, 1/2]; None below ten scores a side.
+
+    It is the AUC of telling the arms apart by their scores (Mann & Whitney 1947), so its variance is DeLong's.
+    """
+    area = _stochastic_order(challenger, champion)
+    return None if area is None else Estimate(area.value - 0.5, area.variance, area.rows)
+
+
+def absolute_error(scores: Floats, labels: Floats) -> Estimate | None:
+    """The mean absolute error, with variance s²/n; None below ten rows."""
+    return Moments.of(abs(scores - labels)).estimate if len(scores) >= _ENOUGH else None
+
+
+def qualities(
+    task: str, champion: tuple[Floats, Floats], challenger: tuple[Floats, Floats]
+) -> tuple[Estimate, Estimate] | None:
+    """Both arms' quality on (scores, labels), higher is better; None while one side has too few rows.
+
+    AUC for classification; for regression minus the mean absolute error, in units of the champion's.
+    """
+    if task == "classification":
+        old, new = auc(*champion), auc(*challenger)
+    else:
+        old, new = absolute_error(*champion), absolute_error(*challenger)
+    if old is None or new is None:
+        return None
+    scale = 1.0 if task == "classification" else -1 / (old.value or 1.0)
+    return old.scaled(scale), new.scaled(scale)
+
+
+def _stochastic_order(values: Floats, others: Floats) -> Estimate | None:
+    """P(value > other), ties counting half.
+
+    DeLong's variance is 0 when the samples do not overlap, which no finite sample can prove: it counts as at least
+    that of one half of a row (a quarter of 1/n²).
+    """
+    rows = min(len(values), len(others))
+    if rows < _ENOUGH:
+        return None
+    over = _placements(values, others)
+    under = 1 - _placements(others, values)
+    variance = float(over.var(ddof=1) / len(values) + under.var(ddof=1) / len(others))
+    return Estimate(float(over.mean()), max(variance, 0.25 / rows**2), rows)
+
+
+def _placements(values: Floats, others: Floats) -> Floats:
+    """For each of ``values`` the share of ``others`` below it, ties counting half."""
+    others = others[others.argsort()]
+    below, upto = others.searchsorted(values, side="left"), others.searchsorted(values, side="right")
+    result: Floats = (below + upto) / (2 * len(others))
+    return result
