@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noria.rollout.estimates import Estimate, Moments, absolute_error, auc, pool, qualities, score_shift
+from noria.rollout.estimates import Estimate, Moments, auc, compare_quality, difference_of_means, pool, score_shift
 
 NUMBERS = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=40).map(np.array)
 
@@ -47,13 +47,26 @@ def test_samples_that_do_not_overlap_are_no_certainty():
 def test_too_few_rows_are_not_measured():
     few, labels = np.arange(9.0), np.arange(9.0) % 2
     assert auc(few, labels) is None and score_shift(few, np.arange(50.0)) is None
-    assert absolute_error(few, labels) is None and qualities("regression", (few, labels), (few, labels)) is None
+    for task in ("classification", "regression"):
+        assert compare_quality(task, (few, labels), (few, labels)) is None
 
 
 def test_errors_count_in_units_of_the_champions():
     labels = np.zeros(20)
-    old, new = qualities("regression", (labels + 2, labels), (labels - 3, labels))
-    assert (old.value, new.value) == (-1, -1.5)
+    pair = compare_quality("regression", (labels + 2, labels), (labels - 3, labels))
+    assert (pair.champion, pair.challenger, pair.difference.value) == (-1, -1.5, -0.5)
+
+
+def test_a_small_arm_without_a_conversion_is_no_certainty():
+    large, small = Moments.from_sums(9000, 90, 90), Moments.from_sums(100, 0, 0)
+    difference = difference_of_means(small, large)
+    assert difference.variance == pytest.approx(0.01 * 0.99 * (1 / 100 + 1 / 9000), rel=0.02)
+
+
+@given(NUMBERS, NUMBERS)
+def test_a_difference_of_means_counts_the_other_way_round_alike(one, other):
+    first, second = Moments.of(one), Moments.of(other)
+    assert difference_of_means(first, second) == difference_of_means(second, first).scaled(-1)
 
 
 @given(st.lists(st.tuples(st.floats(-10, 10), st.floats(0.01, 10)), min_size=1, max_size=6))

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 Algorithm = Literal["epsilon-greedy", "thompson"]
 RewardKind = Literal["binary", "real"]
 
-_SLICES = 512
+_SLICES = 256
 _SMALLEST_SCALE = 1e-12
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from noria.rollout.estimates import qualities
+from noria.rollout.estimates import compare_quality
 from noria.rollout.sequential import effect_to_see, mean_interval
 
 if TYPE_CHECKING:
@@ -88,16 +88,15 @@ def compare(
     The interval is always valid, so the number of looks at a step does not matter; the allowance for false alarms is
     shared evenly by the steps. ``mean_interval`` has formula and source.
     """
-    sides = qualities(task, champion, canary)
-    if sides is None:
+    pair = compare_quality(task, champion, canary)
+    if pair is None:
         return None
-    old, new = sides
     allowance = policy.false_alarm / len(policy.steps)
-    interval = mean_interval(new - old, alpha=allowance, tau=effect_to_see(policy.tolerance), sides=1)
+    interval = mean_interval(pair.difference, alpha=allowance, tau=effect_to_see(policy.tolerance), sides=1)
     return Quality(
         measure="auc" if task == "classification" else "mean absolute error (relative, negated)",
-        champion=old.value,
-        canary=new.value,
+        champion=pair.champion,
+        canary=pair.challenger,
         difference=interval.value,
         lower=interval.lower,
         upper=interval.upper,

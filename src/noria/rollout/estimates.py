@@ -23,10 +23,6 @@ class Estimate:
     variance: float
     rows: int
 
-    def __sub__(self, other: Estimate) -> Estimate:
-        """The difference of two estimates from independent rows; its ``rows`` are the smaller side's."""
-        return Estimate(self.value - other.value, self.variance + other.variance, min(self.rows, other.rows))
-
     def scaled(self, factor: float) -> Estimate:
         """The same quantity in another unit, or with a negative factor counted the other way round."""
         return Estimate(self.value * factor, self.variance * factor**2, self.rows)
@@ -62,10 +58,19 @@ class Moments:
         spread = max(total_of_squares - total * mean, 0.0)
         return cls(count, mean, spread / (count - 1) if count > 1 else 0.0)
 
-    @property
-    def estimate(self) -> Estimate:
-        """The mean as an estimate; its variance is s²/n."""
-        return Estimate(self.mean, self.variance / max(self.count, 1), self.count)
+
+def difference_of_means(one: Moments, other: Moments) -> Estimate:
+    """The mean of ``one`` minus that of ``other``; ``rows`` are the smaller side's.
+
+    Its variance is the larger one of Welch's s1²/n1 + s2²/n2 and the pooled s²(1/n1 + 1/n2). Where rewards are skewed,
+    a small arm that so far has a low mean has a low variance too (no conversions: none at all), and Welch's would take
+    that for certainty; where the arms' variances differ, the pooled one would be wrong.
+    """
+    n1, n2 = max(one.count, 1), max(other.count, 1)
+    welch = one.variance / n1 + other.variance / n2
+    spread = (n1 - 1) * one.variance + (n2 - 1) * other.variance
+    pooled = spread / max(n1 + n2 - 2, 1) * (1 / n1 + 1 / n2)
+    return Estimate(one.mean - other.mean, max(welch, pooled), min(one.count, other.count))
 
 
 def pool(estimates: Sequence[Estimate]) -> Estimate:
@@ -101,26 +106,39 @@ def score_shift(champion: Floats, challenger: Floats) -> Estimate | None:
     return None if area is None else Estimate(area.value - 0.5, area.variance, area.rows)
 
 
-def absolute_error(scores: Floats, labels: Floats) -> Estimate | None:
-    """The mean absolute error, with variance s²/n; None below ten rows."""
-    return Moments.of(abs(scores - labels)).estimate if len(scores) >= _ENOUGH else None
+@dataclass(frozen=True, slots=True)
+class QualityPair:
+    """Both arms' quality, higher is better, and the challenger's minus the champion's."""
+
+    champion: float
+    challenger: float
+    difference: Estimate
 
 
-def qualities(
+def compare_quality(
     task: str, champion: tuple[Floats, Floats], challenger: tuple[Floats, Floats]
-) -> tuple[Estimate, Estimate] | None:
-    """Both arms' quality on (scores, labels), higher is better; None while one side has too few rows.
+) -> QualityPair | None:
+    """AUC for classification; for regression minus the mean absolute error, in units of the champion's.
 
-    AUC for classification; for regression minus the mean absolute error, in units of the champion's.
+    Each side is (scores, labels); None while one has fewer than ten rows (of each class).
     """
-    if task == "classification":
-        old, new = auc(*champion), auc(*challenger)
-    else:
-        old, new = absolute_error(*champion), absolute_error(*challenger)
+    return _compare_auc(champion, challenger) if task == "classification" else _compare_errors(champion, challenger)
+
+
+def _compare_auc(champion: tuple[Floats, Floats], challenger: tuple[Floats, Floats]) -> QualityPair | None:
+    old, new = auc(*champion), auc(*challenger)
     if old is None or new is None:
         return None
-    scale = 1.0 if task == "classification" else -1 / (old.value or 1.0)
-    return old.scaled(scale), new.scaled(scale)
+    difference = Estimate(new.value - old.value, new.variance + old.variance, min(new.rows, old.rows))
+    return QualityPair(old.value, new.value, difference)
+
+
+def _compare_errors(champion: tuple[Floats, Floats], challenger: tuple[Floats, Floats]) -> QualityPair | None:
+    old, new = (Moments.of(abs(scores - labels)) for scores, labels in (champion, challenger))
+    if min(old.count, new.count) < _ENOUGH:
+        return None
+    scale = -1 / (old.mean or 1.0)
+    return QualityPair(old.mean * scale, new.mean * scale, difference_of_means(new, old).scaled(scale))
 
 
 def _stochastic_order(values: Floats, others: Floats) -> Estimate | None:

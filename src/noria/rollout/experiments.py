@@ -9,9 +9,11 @@ from itertools import combinations
 from math import comb, inf
 
 from noria.errors import InvalidInput
-from noria.rollout.estimates import Estimate, Moments, pool
+from noria.rollout.estimates import Estimate, Moments, difference_of_means, pool
 from noria.rollout.sequential import mean_interval, mean_p_value
 from noria.rollout.shares import Split, split_p_value
+
+Differences = Mapping[tuple[str, str], Estimate]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +36,15 @@ class ArmOutcome:
 class ExperimentSettings:
     """What an experiment is to find and may risk.
 
-    ``alpha`` is the chance that a winner is named among equal arms, over all looks; ``guardrail_alpha`` that any arm
-    is called harmful while it is not; ``mismatch_alpha`` that a right split is called wrong.
+    ``alpha`` is the chance that a winner is named among equal arms, over all looks; ``futility_alpha`` that an arm is
+    given up which is better by ``effect``; ``guardrail_alpha`` that any arm is called harmful while it is not;
+    ``mismatch_alpha`` that a right split is called wrong.
     """
 
     effect: float
     """The difference in mean reward per unit (absolute) that is worth finding."""
     alpha: float = 0.05
+    futility_alpha: float = 0.1
     tolerance: float = 0.0
     """Non-inferiority: a challenger also wins when it is at most this much worse than every other arm."""
     guardrails: Mapping[str, float] = field(default_factory=dict)
@@ -118,31 +122,39 @@ def judge_experiment(
             f"{len(arms)} arms and an effect of {settings.effect:g} make no experiment",
             remedy="Give at least two arms and the smallest positive difference worth finding.",
         )
-    comparisons = _comparisons(settings, arms, phases)
+    differences = _differences(settings, arms, phases)
+    pairs = comb(len({arm.name for phase in phases for arm in phase}), 2)
+    comparisons = _comparisons(settings, differences, settings.alpha / pairs)
     found = (
         _mismatch(settings, phases)
         or _harm(settings, arms, phases)
         or _winner(settings, arms, comparisons)
-        or _futility(settings, arms, comparisons)
+        or _futility(settings, arms, differences)
         or _expiry(settings, phases, days)
         or ExperimentVerdict(ExperimentState.RUNNING, "no arm is ahead beyond chance yet")
     )
     return ExperimentVerdict(found.state, found.reason, found.winner, found.harmed, comparisons)
 
 
-def _comparisons(
+def _differences(
     settings: ExperimentSettings, arms: Sequence[str], phases: Sequence[Sequence[ArmOutcome]]
-) -> Sequence[Comparison]:
-    """All ordered pairs that have enough units; alpha is shared by the pairs of all arms there ever were."""
-    pairs = comb(len({arm.name for phase in phases for arm in phase}), 2)
+) -> Differences:
+    """Mean reward of the later arm minus that of the earlier one, for the pairs that have enough units."""
+    found = {}
+    for other, arm in combinations(arms, 2):
+        rewards = [(one.rewards, two.rewards) for one, two in filter(None, (_pair(p, arm, other) for p in phases))]
+        if (difference := _difference(settings, rewards)) is not None:
+            found[arm, other] = difference
+    return found
+
+
+def _comparisons(settings: ExperimentSettings, differences: Differences, alpha: float) -> Sequence[Comparison]:
+    """All ordered pairs."""
     found = []
-    for arm, other in combinations(arms, 2):
-        rewards = [_pair(phase, arm, other) for phase in phases]
-        difference = _difference(settings, [(one.rewards, two.rewards) for one, two in filter(None, rewards)])
-        if difference is not None:
-            interval = mean_interval(difference, alpha=settings.alpha / pairs, tau=settings.effect)
-            p_value = mean_p_value(difference, tau=settings.effect)
-            found.append(Comparison(arm, other, interval.value, interval.lower, interval.upper, p_value))
+    for (arm, other), difference in differences.items():
+        interval = mean_interval(difference, alpha=alpha, tau=settings.effect)
+        p_value = mean_p_value(difference, tau=settings.effect)
+        found.append(Comparison(arm, other, interval.value, interval.lower, interval.upper, p_value))
     return [*found, *(comparison.turned() for comparison in found)]
 
 
@@ -154,7 +166,7 @@ def _pair(phase: Sequence[ArmOutcome], arm: str, other: str) -> tuple[ArmOutcome
 def _difference(settings: ExperimentSettings, sides: Sequence[tuple[Moments, Moments]]) -> Estimate | None:
     """The pooled difference over the phases in which both sides have enough units."""
     enough = [(one, two) for one, two in sides if min(one.count, two.count) >= settings.min_units]
-    return pool([one.estimate - two.estimate for one, two in enough]) if enough else None
+    return pool([difference_of_means(one, two) for one, two in enough]) if enough else None
 
 
 def _mismatch(settings: ExperimentSettings, phases: Sequence[Sequence[ArmOutcome]]) -> ExperimentVerdict | None:
@@ -218,12 +230,14 @@ def _winner(
     return ExperimentVerdict(ExperimentState.WINNER, reason, winner)
 
 
-def _futility(
-    settings: ExperimentSettings, arms: Sequence[str], comparisons: Sequence[Comparison]
-) -> ExperimentVerdict | None:
+def _futility(settings: ExperimentSettings, arms: Sequence[str], differences: Differences) -> ExperimentVerdict | None:
     """No challenger can still be worth it: the upper bounds of their differences to the control are too low."""
     wanted = -settings.tolerance if settings.tolerance else settings.effect
-    uppers = [c.upper for c in comparisons if c.other == arms[0]]
+    uppers = [
+        mean_interval(difference, alpha=settings.futility_alpha, tau=settings.effect, sides=1).upper
+        for (_, other), difference in differences.items()
+        if other == arms[0]
+    ]
     if len(uppers) < len(arms) - 1 or max(uppers) >= wanted:
         return None
     reason = f"no arm is better than {arms[0]} by {wanted:g} a unit: at most {max(uppers):+.3g}"

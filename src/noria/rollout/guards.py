@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from noria.rollout.estimates import Estimate, qualities, score_shift
+from noria.rollout.estimates import Estimate, compare_quality, difference_of_means, score_shift
 from noria.rollout.evidence import (
     ERRORS,
     LATENCY,
@@ -124,8 +124,8 @@ def _judge_quality(settings: GuardSettings, steps: Sequence[StepEvidence]) -> Gu
 def _quality_loss(task: str, step: StepEvidence) -> Estimate | None:
     if step.champion.labelled is None or step.challenger.labelled is None:
         return None
-    sides = qualities(task, step.champion.labelled, step.challenger.labelled)
-    return None if sides is None else sides[0] - sides[1]
+    pair = compare_quality(task, step.champion.labelled, step.challenger.labelled)
+    return None if pair is None else pair.difference.scaled(-1)
 
 
 def _judge_reward(settings: GuardSettings, steps: Sequence[StepEvidence]) -> GuardFinding:
@@ -138,7 +138,7 @@ def _reward_loss(champion: ArmEvidence, challenger: ArmEvidence) -> Estimate | N
     old, new = champion.rewards, challenger.rewards
     if old is None or new is None or old.mean == 0:
         return None
-    return (old.estimate - new.estimate).scaled(1 / abs(old.mean))
+    return difference_of_means(old, new).scaled(1 / abs(old.mean))
 
 
 def _judge_means(

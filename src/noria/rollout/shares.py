@@ -67,16 +67,22 @@ class ShareTest:
 
     def log_e_value(self, ratio: float = 1.0, *, fewer: bool = False) -> float:
         """Log of the e-value against ``ratio`` or less; ``fewer`` turns it round: against ``ratio`` or more."""
-        columns = [(step.challenger, step.challenger + step.champion, step.share) for step in self.steps]
-        k, m, s = np.array(columns, dtype=np.float64).reshape(-1, 3).T[:, :, None]
+        k, m, s = self._columns()
         return float(_mean(_log_likelihoods(k, m, s, ratio, fewer).sum(axis=0)))
+
+    def _columns(self) -> Floats:
+        """Events of the challenger, all events and shares, each [step, 1]."""
+        columns = [(step.challenger, step.challenger + step.champion, step.share) for step in self.steps]
+        return np.array(columns, dtype=np.float64).reshape(-1, 3).T[:, :, None]
 
     def ratio_bounds(self, alpha: float) -> tuple[float, float]:
         """Lower and upper bound of the ratio of rates, each of which holds at every look with 1 - ``alpha``."""
-        limit = -log(alpha)
-        lower = _crossing(lambda x: self.log_e_value(exp(x)) - limit)
-        upper = _crossing(lambda x: self.log_e_value(exp(-x), fewer=True) - limit)
-        return exp(lower), exp(-upper)
+        upper = _crossing(lambda x: self.log_e_value(exp(-x), fewer=True) + log(alpha))
+        return self.least_ratio(alpha), exp(-upper)
+
+    def least_ratio(self, alpha: float) -> float:
+        """The lower one of ``ratio_bounds``."""
+        return exp(_crossing(lambda x: self.log_e_value(exp(x)) + log(alpha)))
 
 
 def share_log_e_value(challenger: Floats, total: Floats, share: float) -> Floats:
@@ -102,7 +108,7 @@ def _crossing(excess: Callable[[float], float]) -> float:
     low, high = -_WIDEST, _WIDEST
     if excess(low) <= 0 or excess(high) > 0:
         return -inf if excess(low) <= 0 else inf
-    while high - low > 1e-6:
+    while high - low > 1e-5:
         middle = (low + high) / 2
         low, high = (middle, high) if excess(middle) > 0 else (low, middle)
     return low

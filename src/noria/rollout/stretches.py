@@ -43,7 +43,7 @@ def event_stretch(counts: Sequence[EventCounts], *, since: int, allowance: float
     """
     test, increase = ShareTest(counts), rate_increase(counts)
     base = sum(count.champion for count in counts) / sum(count.champion_units for count in counts)
-    lower = base * (test.ratio_bounds(allowance)[0] - 1)
+    lower = base * (test.least_ratio(allowance) - 1)
     upper = mean_interval(increase, alpha=allowance, tau=effect_to_see(limit), sides=1).upper
     value = increase.value
     return Stretch(since, value, lower, upper, value, upper, test.p_value(), allowance, increase.rows)
