@@ -150,15 +150,14 @@ def _stochastic_order(values: Floats, others: Floats) -> Estimate | None:
     rows = min(len(values), len(others))
     if rows < _ENOUGH:
         return None
-    over = _placements(values, others)
-    under = 1 - _placements(others, values)
+    values, others = values[values.argsort()], others[others.argsort()]
+    over, under = _placements(values, others), _placements(others, values)
     variance = float(over.var(ddof=1) / len(values) + under.var(ddof=1) / len(others))
     return Estimate(float(over.mean()), max(variance, 0.25 / rows**2), rows)
 
 
 def _placements(values: Floats, others: Floats) -> Floats:
-    """For each of ``values`` the share of ``others`` below it, ties counting half."""
-    others = others[others.argsort()]
+    """For each of ``values`` the share of ``others`` below it, ties counting half; both sorted."""
     below, upto = others.searchsorted(values, side="left"), others.searchsorted(values, side="right")
     result: Floats = (below + upto) / (2 * len(others))
     return result

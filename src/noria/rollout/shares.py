@@ -67,22 +67,22 @@ class ShareTest:
 
     def log_e_value(self, ratio: float = 1.0, *, fewer: bool = False) -> float:
         """Log of the e-value against ``ratio`` or less; ``fewer`` turns it round: against ``ratio`` or more."""
-        k, m, s = self._columns()
-        return float(_mean(_log_likelihoods(k, m, s, ratio, fewer).sum(axis=0)))
-
-    def _columns(self) -> Floats:
-        """Events of the challenger, all events and shares, each [step, 1]."""
-        columns = [(step.challenger, step.challenger + step.champion, step.share) for step in self.steps]
-        return np.array(columns, dtype=np.float64).reshape(-1, 3).T[:, :, None]
+        return float(self._log_e_values(np.array([ratio]), fewer)[0])
 
     def ratio_bounds(self, alpha: float) -> tuple[float, float]:
         """Lower and upper bound of the ratio of rates, each of which holds at every look with 1 - ``alpha``."""
-        upper = _crossing(lambda x: self.log_e_value(exp(-x), fewer=True) + log(alpha))
+        upper = _crossing(lambda x: self._log_e_values(np.exp(-x), True) + log(alpha))
         return self.least_ratio(alpha), exp(-upper)
 
     def least_ratio(self, alpha: float) -> float:
         """The lower one of ``ratio_bounds``."""
-        return exp(_crossing(lambda x: self.log_e_value(exp(x)) + log(alpha)))
+        return exp(_crossing(lambda x: self._log_e_values(np.exp(x), False) + log(alpha)))
+
+    def _log_e_values(self, ratios: Floats, fewer: bool) -> Floats:
+        """One for each of ``ratios``."""
+        columns = [(step.challenger, step.challenger + step.champion, step.share) for step in self.steps]
+        k, m, s = np.array(columns, dtype=np.float64).reshape(-1, 3).T[:, :, None, None]  # [step, ratio, alternative]
+        return _mean(_log_likelihoods(k, m, s, ratios[:, None], fewer).sum(axis=0))
 
 
 def share_log_e_value(challenger: Floats, total: Floats, share: float) -> Floats:
@@ -91,7 +91,7 @@ def share_log_e_value(challenger: Floats, total: Floats, share: float) -> Floats
     return _mean(_log_likelihoods(*columns, share, 1.0, False))
 
 
-def _log_likelihoods(k: Floats, m: Floats, s: Floats | float, null: float, fewer: bool) -> Floats:
+def _log_likelihoods(k: Floats, m: Floats, s: Floats | float, null: Floats | float, fewer: bool) -> Floats:
     """Log likelihood ratio of every alternative (last axis) against the null ratio."""
     steps = -_LOG_RATIOS if fewer else _LOG_RATIOS
     result: Floats = k * steps - m * np.log1p(s * null * np.expm1(steps) / (1 - s + s * null))
@@ -103,14 +103,15 @@ def _mean(logs: Floats) -> Floats:
     return result
 
 
-def _crossing(excess: Callable[[float], float]) -> float:
+def _crossing(excess: Callable[[Floats], Floats]) -> float:
     """Where a decreasing function of the log ratio crosses 0; minus or plus infinity beyond the widest ratio."""
     low, high = -_WIDEST, _WIDEST
-    if excess(low) <= 0 or excess(high) > 0:
-        return -inf if excess(low) <= 0 else inf
-    while high - low > 1e-5:
-        middle = (low + high) / 2
-        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
+    for _ in range(4):  # a 32nd each time
+        grid = np.linspace(low, high, 33)
+        above = int((excess(grid) > 0).sum())
+        if above in (0, len(grid)):
+            return inf if above else -inf
+        low, high = float(grid[above - 1]), float(grid[above])
     return low
 
 
