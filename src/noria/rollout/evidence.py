@@ -49,7 +49,7 @@ class StepEvidence:
     champion: ArmEvidence
     challenger: ArmEvidence
     bar: LatencyBar | None = None
-    """Fixed before the step began."""
+    """``latency_bar`` of the champion's latencies and ``max_latency_factor``, taken before the step began."""
     requests_needed: int = 0
     """Challenger requests with which harm would have been seen (``planning.requests_needed``)."""
 
@@ -66,7 +66,7 @@ class GuardSettings:
     max_error_increase: float | None = 0.005
     """In absolute terms: 0.005 is half a percentage point."""
     max_latency_factor: float | None = 1.1
-    """How many times longer the champion's 90th percentile may become."""
+    """How many times longer answers may take; each step's ``bar`` says what that means in slow answers."""
     max_score_shift: float | None = None
     """Of P(challenger's score > champion's) from 1/2. A retrained model shifts for good reasons: set it wide."""
     max_quality_loss: float | None = 0.05

@@ -96,8 +96,8 @@ def _judge_events(
 ) -> GuardFinding:
     def stretch(since: int) -> Stretch | None:
         known = [count for count in counts[since - 1 :] if count is not None]
-        allowance = settings.allowance(since)
-        return event_stretch(known, since=since, allowance=allowance, limit=measure.limit) if known else None
+        allowance, earlier = settings.allowance(since), since < len(counts)
+        return event_stretch(known, since=since, allowance=allowance, limit=measure.limit, only_harm=earlier)
 
     return _finding(measure, [stretch(since + 1) for since in range(len(counts))], needed or inf, "requests")
 

@@ -35,18 +35,24 @@ class Stretch:
     rows: int
 
 
-def event_stretch(counts: Sequence[EventCounts], *, since: int, allowance: float, limit: float) -> Stretch:
-    """Harm as an increase of an event's rate.
+def event_stretch(
+    counts: Sequence[EventCounts], *, since: int, allowance: float, limit: float, only_harm: bool
+) -> Stretch | None:
+    """Harm as an increase of an event's rate; None without events to count, or with ``only_harm`` without harm.
 
     What stops a challenger is exact: the p-value of ``ShareTest``, and as lower bound that of the ratio of rates times
     the champion's rate. The upper bound, which only helps a step to pass, is the asymptotic one of the difference.
     """
-    test, increase = ShareTest(counts), rate_increase(counts)
+    test = ShareTest(counts)
+    p_value = test.p_value() if counts else 1.0
+    if not counts or (only_harm and p_value > allowance):
+        return None
+    increase = rate_increase(counts)
     base = sum(count.champion for count in counts) / sum(count.champion_units for count in counts)
     lower = base * (test.least_ratio(allowance) - 1)
     upper = mean_interval(increase, alpha=allowance, tau=effect_to_see(limit), sides=1).upper
     value = increase.value
-    return Stretch(since, value, lower, upper, value, upper, test.p_value(), allowance, increase.rows)
+    return Stretch(since, value, lower, upper, value, upper, p_value, allowance, increase.rows)
 
 
 def rate_increase(counts: Sequence[EventCounts]) -> Estimate:
