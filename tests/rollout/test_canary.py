@@ -70,3 +70,15 @@ def test_an_equally_good_canary_is_hardly_ever_rolled_back():
 def test_a_canary_without_a_decision_in_time_is_rolled_back():
     assert judge_step(POLICY, None, 14)[0] is Decision.ROLL_BACK
     assert judge_step(POLICY, None, 13)[0] is Decision.WAIT
+
+
+def test_looking_after_every_few_labels_rolls_no_equal_canary_back():
+    generator = np.random.default_rng(3)
+    policy = CanaryPolicy(steps=(5, 100), min_labels=10_000, max_days=14, tolerance=0.0, false_alarm=0.05)
+    rolled_back = 0
+    for _ in range(100):
+        champion, canary = scores(generator, 1500, 0.3), scores(generator, 400, 0.3)
+        looks = ((canary[0][:rows], canary[1][:rows]) for rows in range(60, 401, 20))
+        decisions = {judge_step(policy, compare("classification", policy, champion, look), 0)[0] for look in looks}
+        rolled_back += Decision.ROLL_BACK in decisions
+    assert rolled_back <= 5

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from math import sqrt
-from statistics import NormalDist
 from typing import TYPE_CHECKING
+
+from noria.rollout.estimates import compare_quality
+from noria.rollout.sequential import effect_to_see, mean_interval
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
-
-_LOOKS_A_STEP = 14
 
 
 class Decision(StrEnum):
@@ -86,51 +85,21 @@ def compare(
 ) -> Quality | None:
     """Quality of both on (scores, labels), with an interval that holds over every look of the rollout.
 
-    The allowance for false alarms is shared evenly by all looks (Bonferroni), which needs no independence.
+    The interval is always valid, so the number of looks at a step does not matter; the allowance for false alarms is
+    shared evenly by the steps. ``mean_interval`` has formula and source.
     """
-    looks = len(policy.steps) * _LOOKS_A_STEP
-    width = NormalDist().inv_cdf(1 - policy.false_alarm / looks)
-    measure = _auc if task == "classification" else _negative_relative_error
-    scale = 1.0 if task == "classification" else float(abs(champion[0] - champion[1]).mean()) or 1.0
-    sides = [measure(*champion, scale), measure(*canary, scale)]
-    if any(side is None for side in sides):
+    pair = compare_quality(task, champion, canary)
+    if pair is None:
         return None
-    (old, old_variance), (new, new_variance) = [side for side in sides if side is not None]
-    margin = width * sqrt(old_variance + new_variance)
+    allowance = policy.false_alarm / len(policy.steps)
+    interval = mean_interval(pair.difference, alpha=allowance, tau=effect_to_see(policy.tolerance), sides=1)
     return Quality(
         measure="auc" if task == "classification" else "mean absolute error (relative, negated)",
-        champion=old,
-        canary=new,
-        difference=new - old,
-        lower=new - old - margin,
-        upper=new - old + margin,
+        champion=pair.champion,
+        canary=pair.challenger,
+        difference=interval.value,
+        lower=interval.lower,
+        upper=interval.upper,
         champion_labels=len(champion[0]),
         canary_labels=len(canary[0]),
     )
-
-
-def _auc(scores: Floats, labels: Floats, _scale: float) -> tuple[float, float] | None:
-    """AUC and its variance by DeLong, DeLong & Clarke-Pearson (1988); None without ten rows of each class."""
-    positive, negative = scores[labels > 0.5], scores[labels <= 0.5]
-    if len(positive) < 10 or len(negative) < 10:
-        return None
-    over = _placements(positive, negative)
-    under = 1 - _placements(negative, positive)
-    variance = float(over.var(ddof=1) / len(positive) + under.var(ddof=1) / len(negative))
-    return float(over.mean()), variance
-
-
-def _placements(values: Floats, others: Floats) -> Floats:
-    """For each of ``values`` the share of ``others`` below it, ties counting half."""
-    others = others[others.argsort()]
-    below, upto = others.searchsorted(values, side="left"), others.searchsorted(values, side="right")
-    result: Floats = (below + upto) / (2 * len(others))
-    return result
-
-
-def _negative_relative_error(scores: Floats, labels: Floats, scale: float) -> tuple[float, float] | None:
-    """Minus the mean absolute error in units of the champion's, and its variance; None below ten rows."""
-    if len(scores) < 10:
-        return None
-    errors = abs(scores - labels) / scale
-    return -float(errors.mean()), float(errors.var(ddof=1) / len(errors))
