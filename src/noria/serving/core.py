@@ -212,6 +212,7 @@ class DataPlane:
     def _flush(self) -> None:
         """Look up what the tick's rows lack, and hand them to their versions."""
         waiting, self._pending = self._pending, []
+        since = time.monotonic()
         for arm, items in _by_arm(waiting):
             lacking = [item for item in items if not item.complete]
             if lacking and self._online.remote:
@@ -221,13 +222,13 @@ class DataPlane:
                 self._refuse(_complete(arm, lacking, self._vectors(arm, lacking)))
                 items = [item for item in items if item.complete]
             if items:
-                arm.batcher.submit(items)
+                arm.batcher.submit(items, since)
 
     async def _submit_later(self, arm: Arm, items: Sequence[Item]) -> None:
         """For an online store behind a network: the loop goes on while a thread waits for it."""
         self._refuse(_complete(arm, items, await asyncio.to_thread(self._vectors, arm, items)))
         if ready := [item for item in items if item.complete]:
-            arm.batcher.submit(ready)
+            arm.batcher.submit(ready, time.monotonic())
 
     async def _look_up_all(self, items: Mapping[int, Item]) -> dict[int, NoriaError]:
         """Complete all ``items``; what went wrong, by index."""

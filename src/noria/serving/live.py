@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,10 @@ class Live:
         self.shadows = [arm for arm in arms if arm.variant.shadow]
         self._percents = [arm.variant.percent for arm in self.arms]
         self._salt, self.unit = table.salt, table.unit
+
+    def admits(self, key: str) -> bool:
+        """Whether a request with this key, empty without one, may be answered."""
+        return not self.table.key_hashes or hashlib.sha256(key.encode()).hexdigest() in self.table.key_hashes
 
     @property
     def champion(self) -> Arm:
