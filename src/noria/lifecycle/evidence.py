@@ -167,12 +167,13 @@ class Evidence:
                 .otherwise("id")
             )
             inside = named.join(units.select("unit", first="at"), on="unit", how="inner")
-            inside = inside.filter(pl.col("at") <= pl.col("first") + plan.window_minutes * _MINUTE)
+            if plan.window_minutes:
+                inside = inside.filter(pl.col("at") <= pl.col("first") + plan.window_minutes * _MINUTE)
             summed = inside.group_by("unit").agg(pl.col("value").sum())
-        final = pl.col("at") + plan.window_minutes * _MINUTE <= to_millis(at)
-        known = pl.col("value").is_not_null()
+        over = pl.col("at") + plan.window_minutes * _MINUTE <= to_millis(at)
+        final = over if plan.window_minutes else pl.col("value").is_not_null()
         return units.join(summed, on="unit", how="left").with_columns(
-            final=final | (known & (plan.window_minutes == 0)), value=pl.col("value").fill_null(plan.missing)
+            final=final, value=pl.col("value").fill_null(plan.missing)
         )
 
     def rewards_of(self, variant: str, step: int) -> Moments | None:
@@ -181,9 +182,9 @@ class Evidence:
 
         if self._rewards.frame().is_empty():
             return None
-        everything = RewardPlan(window_minutes=10**9)
+        everything = RewardPlan(window_minutes=0)
         summed = self.final_rewards(everything, datetime.now().astimezone())
-        mine = summed.filter((pl.col("variant") == variant) & (pl.col("step") == step))
+        mine = summed.filter((pl.col("variant") == variant) & (pl.col("step") == step) & pl.col("final"))
         return Moments.of(mine["value"].to_numpy()) if mine.height else None
 
     def outcome(self, plan: RewardPlan, at: datetime, variant: str, share: float) -> ArmOutcome:

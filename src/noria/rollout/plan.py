@@ -29,7 +29,7 @@ class RewardPlan:
     """Which rewards count, and when one is final.
 
     A unit's reward is the sum of what came in for it within ``window_minutes`` of its first answer; one without any has
-    ``missing``. Guards, experiments and bandits use the rewards of ``metric``.
+    ``missing`` then. 0 minutes: whatever came in, as soon as it came. Only rewards of ``metric`` count.
     """
 
     metric: str = "reward"

@@ -82,13 +82,19 @@ def place(key: str, percents: Sequence[float]) -> int:
 
     Shares are laid out along a ring of hashes, the last first; a stable hash, so that every gateway decides alike.
     """
-    point = int.from_bytes(hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()) % _BUCKETS
+    point = uniform(key) * _BUCKETS
     reached = 0.0
     for index in range(len(percents) - 1, 0, -1):
         reached += percents[index] * _BUCKETS / 100
         if point < reached:
             return index
     return 0
+
+
+def uniform(key: str) -> float:
+    """A number in [0, 1) that depends on ``key`` alone, in every process alike."""
+    hashed = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
+    return (int.from_bytes(hashed) >> 11) / (1 << 53)
 
 
 def set_routes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -99,6 +99,16 @@ class Item:
     def prediction_ids(self) -> Sequence[str]:
         """The id of every row."""
         return ids_of(self.prediction_id, self.count)
+
+    def copy_for(self, arm: Arm, received: float) -> Item:
+        """The same rows as if another arm had been asked for them, at ``received``."""
+        return replace(self, arm=arm, received=received)
+
+    def move_to(self, arm: Arm) -> None:
+        """Have another arm answer; that one takes it on."""
+        self.arm.batcher.release(self.count)
+        arm.batcher.rows += self.count
+        self.arm = arm
 
     def refuse(self, error: NoriaError) -> None:
         """Answer with an error, unless the client is gone."""
