@@ -35,14 +35,18 @@ class Served:
         return found
 
     def warm_up(self) -> None:
-        """Score a row of zeros: a graph that does not fit its bundle fails here, before it is given a request."""
-        if self.bundle.tensors:
+        """Score the bundle's example, or zeros: a graph that does not fit its bundle fails here, before it serves.
+
+        Without an example a model of texts is not tried: it may know none of the texts that could be made up.
+        """
+        bundle = self.bundle
+        if bundle.tensors or (self.texts and not bundle.example):
             return
-        texts = len(self.texts)
-        zeros = np.zeros((1, len(self.bundle.inputs) - texts))
-        strings = np.full((1, texts), "", dtype=object) if texts else None
+        row = bundle.example or (0.0,) * len(bundle.inputs)
+        numbers = [value for place, value in enumerate(row) if place not in self.texts]
+        strings = np.array([[row[place] for place in self.texts]], dtype=object) if self.texts else None
         for _ in range(2):
-            self.score(Rows(zeros, strings))
+            self.score(Rows(np.array([numbers], dtype=np.float64), strings))
 
     def _remember(self, seconds: float) -> None:
         """The dearer is believed at once, the cheaper bit by bit: a call that was held up is no reason to hope."""
