@@ -61,6 +61,17 @@ def parse_address(text: str) -> Address:
     return Address(model, follows=(Stage.PRODUCTION if place is None else parse_stage(place)).value)
 
 
+def challengers_of(addresses: Sequence[str]) -> tuple[str, Sequence[int]]:
+    """The model and the numbers of versions that are to be sent out. Raises InvalidInput unless they are of one."""
+    named = [parse_address(address) for address in addresses]
+    numbers = [one.version for one in named if one.version is not None]
+    if len({one.model for one in named}) != 1 or len(numbers) < len(named):
+        raise InvalidInput(
+            "a rollout is between versions of one model", remedy="Name them by number, as in models:/NAME/4."
+        )
+    return named[0].model, numbers
+
+
 def deploy(
     workspace: Workspace,
     policies: Policies,

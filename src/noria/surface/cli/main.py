@@ -22,6 +22,7 @@ _COMMANDS: Mapping[str, str] = {
     "worker": "worker:worker",
     "deploy": "deploy:app",
     "rollout": "rollout:app",
+    "rollback": "rollback:rollback",
     "compose": "compose:app",
     "sweep": "sweep:sweep",
     "trace": "trace:trace",
