@@ -82,6 +82,11 @@ def test_a_graph_is_served_as_tensors(served):
     answer = client.post("/v2/models/graph/infer", json={"inputs": [tensor]}).json()
     labels = next(output for output in answer["outputs"] if output["datatype"] == "INT64")
     assert labels["data"] == [int(one) for one in found["graph"]["answers"]]
+    for body in ({"inputs": found["graph"]["rows"]}, {"instances": [{"X": row} for row in found["graph"]["rows"]]}):
+        both = client.post("/models/graph/invocations", json=body).json()["predictions"]
+        assert both[labels["name"]] == labels["data"]
+    assert client.post("/models/graph/invocations", json={"inputs": [["a"]]}).status_code == 400
+    assert client.post("/models/graph/invocations", json={"inputs": [[1.0]]}).status_code == 400
 
 
 def test_what_was_prepared_says_how(served):

@@ -1,14 +1,19 @@
-"""Runtimes of third parties: an installed package provides one by entry point."""
+"""Runtimes: what a graph refuses, and those that other packages bring by entry point."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
+from skl2onnx import convert_sklearn
+from skl2onnx.common.data_types import StringTensorType
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
-from noria.errors import NoriaError
+from noria.errors import InvalidInput, NoriaError
 from noria.monitoring.log import read_predictions
-from noria.optimize.bundle import Bundle, write_bundle
+from noria.optimize.bundle import ONNX_FILE, Bundle, write_bundle
 from noria.rollout.routes import RouteTable, Variant
 from noria.serving import DataPlane, PredictionRequest
 from noria.store.blobs import FolderBlobs, folder_digest
@@ -66,3 +71,26 @@ def test_a_runtime_that_nobody_provides_is_told_with_those_that_are(tmp_path):
         plane.find()
     assert "onnx, lightgbm, xgboost, pyfunc, chain, ensemble, remote" in str(plane.fault.remedy) + str(raised.value)
     plane.close()
+
+
+def test_what_a_graph_refuses_is_told_of_that_row_alone(tmp_path):
+    model = tmp_path / "artifacts/plans"
+    model.mkdir(parents=True)
+    encoder = make_pipeline(OneHotEncoder(), LogisticRegression()).fit([["basic"], ["pro"]], [0, 1])
+    options = {id(encoder.steps[-1][1]): {"zipmap": False}}
+    types = [("x", StringTensorType([None, 1]))]
+    (model / ONNX_FILE).write_bytes(convert_sklearn(encoder, initial_types=types, options=options).SerializeToString())
+    bundle = Bundle("classification", ("plan",), onnx_strings="x", onnx_score="probabilities", kinds={"plan": "string"})
+    write_bundle(model, bundle)
+    variant = Variant("champion", "plans", 1, "plans", folder_digest(model), 100.0)
+    plane = DataPlane(FolderBlobs(tmp_path / "artifacts"), f"sqlite:///{tmp_path}/online.db", tmp_path / "log")
+    asyncio.run(plane.swap(RouteTable("plans", 1, [variant], "test", LAST_SEEN)))
+
+    async def ask():
+        requests = [PredictionRequest(features={"plan": plan}) for plan in ("basic", "nobody's", "pro")]
+        return await asyncio.gather(*(plane.predict(plane.find(), one) for one in requests), return_exceptions=True)
+
+    first, refused, last = asyncio.run(ask())
+    plane.close()
+    assert (first.prediction, last.prediction) == (0, 1)
+    assert isinstance(refused, InvalidInput) and "Unknown Category" in refused.message

@@ -74,7 +74,7 @@ def prepare(folder: Path, out: Path, progress: Progress = lambda _: None) -> Pre
         return _graph(folder, out, flavors["onnx"])
     if convertible := [name for name in _CONVERTIBLE if name in flavors]:
         progress("convert")
-        spec = {"folder": str(folder), "out": str(out), "flavors": flavors, "columns": columns or tensors}
+        spec = {"folder": str(folder), "out": str(out), "flavors": flavors, "columns": columns, "tensors": tensors}
         packages = [package for name in convertible for package in _CONVERTIBLE[name]]
         result = _converted(folder, out, spec, packages)
         notes = list(result.get("failures", []))

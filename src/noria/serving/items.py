@@ -150,7 +150,8 @@ def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors) -> Outco
         rows = len(next(iter(found.values())))
         return Outcome([None] * rows, np.zeros(rows), tensors=found)
     if bundle.task == "generic" or not isinstance(found, np.ndarray):
-        return Outcome(list(found), np.full(len(found), 0.0))
+        answers = found.tolist() if isinstance(found, np.ndarray) else list(found)
+        return Outcome(answers, np.full(len(answers), 0.0))
     if bundle.task == "regression":
         return Outcome(found.tolist(), found)
     found = np.minimum(found, 1.0)  # sums of float32 come out a hair above

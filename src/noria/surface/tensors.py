@@ -73,7 +73,7 @@ async def infer(
     if version is None and not bundle.tensors and (requests := _requests(bundle, call, named)) is not None:
         return _joined(call, arm, await plane.predict_many(live, requests, timeout))
     if bundle.tensors:
-        tensors = _fitting(bundle, call.inputs)
+        tensors = fitting(bundle, call.inputs)
         rows = len(next(iter(tensors.values())))
         block = Block(np.empty((rows, 0)), None, *named, params=given or None, tensors=tensors)
     else:
@@ -243,7 +243,7 @@ def datatype_of(tensor: NDArray[Any]) -> str:
     return next(name for name, dtype in DTYPES.items() if np.dtype(dtype) == tensor.dtype)
 
 
-def _fitting(bundle: Bundle, inputs: Sequence[InputTensor]) -> dict[str, NDArray[Any]]:
+def fitting(bundle: Bundle, inputs: Sequence[InputTensor]) -> dict[str, NDArray[Any]]:
     """The tensors a model takes, in its types. Raises InvalidInput."""
     by_name = {tensor.name: tensor for tensor in inputs}
     _check_columns(by_name, [spec.name for spec in bundle.tensors])
