@@ -44,6 +44,13 @@ class Served:
         for _ in range(2):
             self.score(Rows(zeros, strings))
 
+    def no_number(self, rows: Rows, row: int) -> str:
+        """Why the model gives no number for one of ``rows``, in words."""
+        names = [name for place, name in enumerate(self.bundle.inputs) if place not in self.texts]
+        missing = [name for name, value in zip(names, rows.numbers[row], strict=True) if np.isnan(value)]
+        cause = f"without {', '.join(missing)}" if missing else "for these values"
+        return f"{self.label} gives no number {cause}"
+
     def _remember(self, seconds: float) -> None:
         """The dearer is believed at once, the cheaper bit by bit: a call that was held up is no reason to hope."""
         self.row_seconds += (seconds - self.row_seconds) * (_SMOOTHING if seconds < self.row_seconds else 0.5)

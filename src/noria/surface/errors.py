@@ -34,6 +34,7 @@ OUTSIDE: Mapping[str, Outside] = {
     "unavailable": Outside(503, "TEMPORARILY_UNAVAILABLE", 1),
     "overloaded": Outside(429, "REQUEST_LIMIT_EXCEEDED", 1),
     "deadline_exceeded": Outside(504, "TEMPORARILY_UNAVAILABLE", 1),
+    "parts_failed": Outside(500, "INTERNAL_ERROR", 1),
     "missing_extra": Outside(501, "NOT_IMPLEMENTED", 1),
     "not_served": Outside(501, "NOT_IMPLEMENTED", 1),
     "no_endpoint": Outside(404, "ENDPOINT_NOT_FOUND", 1),

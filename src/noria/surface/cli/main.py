@@ -22,6 +22,7 @@ _COMMANDS: Mapping[str, str] = {
     "worker": "worker:worker",
     "deploy": "deploy:app",
     "rollout": "rollout:app",
+    "predict": "predict:app",
     "sweep": "sweep:sweep",
     "trace": "trace:trace",
     "models": "upkeep:app",
