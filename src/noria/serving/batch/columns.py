@@ -66,6 +66,8 @@ def match(bundle: Bundle, source: Source, wishes: Wishes, prediction: Any) -> Co
 
     Raises InvalidInput that names every input without a column, InvalidData for a column of the wrong kind.
     """
+    import polars as pl
+
     schema = source.schema
     if bundle.tensors:
         raise InvalidInput("a model of tensors takes no table", remedy="Send it tensors over /v2/models/NAME/infer.")
@@ -81,7 +83,10 @@ def match(bundle: Bundle, source: Source, wishes: Wishes, prediction: Any) -> Co
         _check_absent(bundle, schema, absent, keys, wishes.as_of)
     held = {name: column for name, column in columns.items() if not absent or name in asked}
     texts = tuple(name for place, name in enumerate(bundle.inputs) if place in bundle.string_places)
-    _check_kinds(held, texts, schema)
+    if source.typed:
+        _check_kinds(held, texts, schema)
+    else:
+        schema = {**schema, **{column: pl.Float64() for name, column in held.items() if name not in texts}}
     if wishes.as_of and wishes.as_of not in schema:
         raise InvalidInput(f"there is no column {wishes.as_of!r}", remedy=f"There are: {', '.join(schema)}.")
     kept = _kept(schema, wishes.keep, set(held.values()))

@@ -15,14 +15,14 @@ from noria.serving.batch.files import FORMATS, Format, find_files, format_of, na
 from noria.serving.batch.manifest import Manifest
 from noria.serving.batch.parquet import ParquetRows
 from noria.serving.batch.parts import Done, Part, Source
-from noria.serving.batch.processes import Engine, Processes
+from noria.serving.batch.processes import Engine, Here, Processes
 from noria.serving.batch.run import Outcome, Progress, failed_error, work
 from noria.serving.batch.scoring import Join, prediction_type, rows_of
 from noria.serving.batch.table_target import TableTarget
 from noria.serving.batch.tables import SCHEMES, TableRows, absolute
 from noria.serving.batch.targets import FileTarget, Target
 from noria.serving.batch.texts import CsvRows, JsonRows
-from noria.serving.batch.worker import ModelFiles, Task
+from noria.serving.batch.worker import ModelFiles, PartWorker, Task
 from noria.serving.items import outcome_of
 from noria.serving.served import Served
 
@@ -91,13 +91,13 @@ def run_job(
     columns = match(served.bundle, source, options.wishes, _prediction_type(served, source, options))
     parts = source.parts(options.part_rows)
     manifest = Manifest(_work(model, options), list(source.listing()), round(time.time() * 1000), len(parts))
-    manifest, before = target.begin(manifest, columns.written, restart=options.restart)
     try:
+        manifest, before = target.begin(manifest, columns.written, restart=options.restart)
         task = Task(
             model, source, columns, target, manifest, online_store,
             join if columns.as_of else None, options.batch_rows, options.skip, options.parallelism,
         )  # fmt: skip
-        return _run(task, parts, before, options, told)
+        return _run(task, served, parts, before, options, told)
     finally:
         target.close()
 
@@ -141,14 +141,16 @@ def target_of(output: str, wanted: str) -> Target:
     return FileTarget(output, cast(Format, named), single)
 
 
-def _run(task: Task, parts: Sequence[Part], before: Sequence[Done], options: Options, told: Told) -> Summary:
+def _run(
+    task: Task, served: Served, parts: Sequence[Part], before: Sequence[Done], options: Options, told: Told
+) -> Summary:
     known = {done.number for done in before}
     left = [part for part in parts if part.number not in known]
     sizes = [part.rows for part in left]
     total = None if None in sizes else sum(size for size in sizes if size is not None)
     progress = Progress(len(left), total)
     told(progress)
-    outcome = _done(task, left, options, progress, told)
+    outcome = _done(_engine(task, served, options, len(left)), left, options, progress, told)
     if outcome.failed:
         raise failed_error(outcome, parts)
     task.target.finish(task.manifest)
@@ -168,19 +170,17 @@ def _run(task: Task, parts: Sequence[Part], before: Sequence[Done], options: Opt
     )
 
 
-def _done(task: Task, left: Sequence[Part], options: Options, progress: Progress, told: Told) -> Outcome:
-    if not left:
-        return Outcome((), (), 0)
-    engine = _engine(task, options)
+def _done(engine: Engine, left: Sequence[Part], options: Options, progress: Progress, told: Told) -> Outcome:
     try:
         return work(engine, left, options.max_retries, progress, told)
     finally:
         engine.close()
 
 
-def _engine(task: Task, options: Options) -> Engine:
+def _engine(task: Task, served: Served, options: Options, parts: int) -> Engine:
+    """What does the parts; a single one is not worth a process of its own."""
     if options.engine == "processes":
-        return Processes(task, options.parallelism)
+        return Processes(task, options.parallelism) if parts > 1 else Here(PartWorker(task, served))
     if options.engine == "ray":
         from noria.serving.batch.ray_tasks import RayTasks
 

@@ -20,6 +20,7 @@ class ParquetRows:
     """Rows of Parquet files. They share the columns that are asked for; the first file says their types."""
 
     files: InputFiles
+    typed = True
 
     @cached_property
     def schema(self) -> Mapping[str, pl.DataType]:
@@ -85,7 +86,9 @@ class _opened:
             return pyarrow.parquet.ParquetFile(file)
         except pyarrow.ArrowInvalid as error:
             self._opening.__exit__(None, None, None)
-            raise InvalidData(f"{self._name} is no Parquet file: {error}", remedy="Name another --format.") from None
+            raise InvalidData(
+                f"{self._name} is no Parquet file: {error}", remedy="Name another --input-format."
+            ) from None
 
     def __exit__(self, *error: Any) -> None:
         self._opening.__exit__(*error)

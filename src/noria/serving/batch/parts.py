@@ -59,6 +59,10 @@ class Source(Protocol):
     """
 
     @property
+    def typed(self) -> bool:
+        """Whether columns have types of their own; else each value is looked at, and what is no number is refused."""
+
+    @property
     def schema(self) -> Mapping[str, pl.DataType]:
         """The columns there are, and the types their values are given in."""
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import queue
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Protocol
@@ -45,6 +47,38 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End what runs."""
+
+
+class Here:
+    """Parts done by a thread of this process, one at a time."""
+
+    def __init__(self, worker: PartWorker) -> None:
+        self._worker = worker
+        self._heard: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.free = 1
+
+    def start(self, part: Part) -> None:
+        """See Engine."""
+        self.free = 0
+        threading.Thread(target=self._do, args=[part], daemon=True).start()
+
+    def events(self, seconds: float) -> list[Event]:
+        """See Engine."""
+        try:
+            event = self._heard.get(timeout=seconds)
+        except queue.Empty:
+            return []
+        self.free = int(not isinstance(event, Advanced))
+        return [event]
+
+    def close(self) -> None:
+        """See Engine."""
+
+    def _do(self, part: Part) -> None:
+        try:
+            self._heard.put(self._worker.do(part, lambda rows: self._heard.put(Advanced(part.number, rows))))
+        except Exception as error:
+            self._heard.put(failure_of(part.number, error))
 
 
 class Processes:

@@ -39,6 +39,7 @@ class TableRows:
     table: str = ""
     query: str = ""
     key: str = ""
+    typed = True
 
     @cached_property
     def schema(self) -> Mapping[str, pl.DataType]:

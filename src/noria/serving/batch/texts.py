@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ class _TextRows:
     files: InputFiles
     texts: Sequence[str] = field(default=())
 
+    typed = False
     quoted = False
     header_rows = 0
 
@@ -109,7 +111,9 @@ class CsvRows(_TextRows):
             guessed = pl.read_csv(header + block, infer_schema_length=None)
             texts = pl.read_csv(header + block, infer_schema=False)
         except pl.exceptions.PolarsError as error:
-            raise InvalidData(f"{name} is no CSV with a header: {error}", remedy="Name another --format.") from None
+            raise InvalidData(
+                f"{name} is no CSV with a header: {error}", remedy="Name another --input-format."
+            ) from None
         padded = {one for one in guessed.columns if guessed[one].dtype.is_numeric() and _is_padded(texts[one])}
         kept_texts = padded.union(self.texts)
         found = {one: pl.String() if one in kept_texts else kind for one, kind in guessed.schema.items()}
@@ -159,10 +163,10 @@ class JsonRows(_TextRows):
         block = next(self.blocks(part, _SAMPLED_ROWS), b"")
         try:
             frame = pl.read_ndjson(block, infer_schema_length=None)
-        except pl.exceptions.PolarsError as error:
-            raise InvalidData(
-                f"{part.source} is no JSON of objects: {error}", remedy="Name another --format."
-            ) from None
+        except pl.exceptions.PolarsError:
+            frame = pl.DataFrame(_objects(block), infer_schema_length=None, strict=False)
+        if not frame.width:
+            raise InvalidData(f"{part.source} holds no JSON objects", remedy="Name another --input-format.")
         found = {one: pl.String() if one in self.texts else kind for one, kind in frame.schema.items()}
         return {**found, **self.files.hive_types}
 
@@ -231,6 +235,15 @@ def _json_batch(block: bytes, types: Mapping[str, Any]) -> Batch:
         if reason:
             refused.append(Refusal(place, reason))
     return Batch(pl.DataFrame(rows, schema=dict(types), strict=False), refused)
+
+
+def _objects(block: bytes) -> list[dict[str, Any]]:
+    """The lines that are objects."""
+    found = []
+    for line in block.split(b"\n"):
+        with suppress(msgspec.DecodeError):
+            found.append(msgspec.json.decode(line, type=dict[str, Any]))
+    return found
 
 
 def _json_row(line: bytes, types: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

@@ -70,10 +70,10 @@ class Failure:
 class PartWorker:
     """Does parts of one job, one after the other, with one loaded model."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, served: Served | None = None) -> None:
         self._task = task
-        self._online = OnlineInputs(task.online_store)
-        self._scorer = Scorer(task.model.load(), task.columns, self._online, task.join, task.manifest.at)
+        model = task.model.load() if served is None else served
+        self._scorer = Scorer(model, task.columns, OnlineInputs(task.online_store), task.join, task.manifest.at)
 
     def do(self, part: Part, advanced: Callable[[int], None]) -> Done:
         """Score and commit a part; ``advanced`` hears of every batch's rows. Raises RowRefused."""
