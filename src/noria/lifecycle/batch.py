@@ -61,7 +61,7 @@ def predict_batch(
     """
     if bool(model) == bool(deployment):
         raise InvalidInput("either a model or a deployment scores", remedy="Give --model or --deployment.")
-    variant = _of_model(workspace, clock, model, actor, progress) if model else champion_of(workspace, deployment)
+    variant = variant_named(workspace, clock, model, actor, progress) if model else champion_of(workspace, deployment)
     store = settings.store
     files = ModelFiles(variant, store.artifacts, workspace.folder / "artifacts", workspace.folder / "cache/artifacts")
     join = None
@@ -86,7 +86,10 @@ def model_or_deployment(workspace: Workspace, name: str) -> dict[str, str]:
     return {"deployment": name} if deployed else {"model": name}
 
 
-def _of_model(workspace: Workspace, clock: Clock, model: str, actor: str, progress: Callable[[str], None]) -> Variant:
+def variant_named(
+    workspace: Workspace, clock: Clock, model: str, actor: str, progress: Callable[[str], None]
+) -> Variant:
+    """The version that an address names now, prepared for serving. Raises NotFound and what preparing raises."""
     address = parse_address(model)
     with workspace.database.read() as tx:
         version = version_of(tx, address)

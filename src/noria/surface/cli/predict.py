@@ -109,6 +109,34 @@ def batch(
     _tell(summary, as_json=as_json)
 
 
+@app.command()
+@clear_errors
+def stream(
+    source: Annotated[
+        str, typer.Option(help="kafka://HOST:9092#TOPIC, redis://HOST:6379/0#STREAM, nats://HOST#SUBJECT.")
+    ],
+    sink: Annotated[str, typer.Option(help="Where answers go, written like --source.")],
+    dead_letter: Annotated[
+        str, typer.Option(help="Where messages without an answer go; by default into the log.")
+    ] = "",
+    deployment: DeploymentOption = "",
+    model: ModelOption = "",
+    group: Annotated[str, typer.Option(help="Consumer group; noria- and the deployment's name by default.")] = "",
+    batch_: Annotated[int, typer.Option("--batch", min=1, help="Messages in flight at once.")] = 256,
+    metrics_port: Annotated[int | None, typer.Option(help="Port for Prometheus; 0 takes a free one.")] = None,
+    project: ProjectOption = None,
+    announce: Annotated[bool, typer.Option("--announce", hidden=True, help="Say as JSON when ready.")] = False,
+) -> None:
+    """Answer the messages of a stream, at least once and in order, until SIGTERM; rollouts and the log apply."""
+    from noria.surface.cli.stream import StreamJob, pump_stream
+
+    if bool(model) == bool(deployment):
+        raise InvalidInput("either a model or a deployment answers", remedy="Give --model or --deployment.")
+    settings, workspace = open_governed(project)
+    job = StreamJob(source, sink, dead_letter, group, batch_, deployment, model, metrics_port, announce)
+    pump_stream(job, settings, workspace)
+
+
 def _job(path: Path, *others: str) -> JobSpec:
     from noria.serving.batch.job_file import read_job_file
 
