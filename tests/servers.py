@@ -54,7 +54,7 @@ def postgresql() -> Iterator[str]:
 
 
 class RedisServer:
-    """A private Redis at ``url`` that a test may stop and start again; it keeps nothing between, unless in ``folder``."""
+    """A private Redis at ``url`` that a test may stop and start again; it keeps what it had where it has a folder."""
 
     def __init__(self, folder: Path | None = None) -> None:
         require(_REDIS, "Redis", "apt-get install redis-server")

@@ -58,7 +58,7 @@ def test_every_message_is_answered_once_in_order_and_what_is_malformed_is_set_as
     assert correlated["data"]["model"] == MODEL and correlated["data"]["prediction"] in (0, 1)
     plain = [one for one in answers if "specversion" not in one]
     assert {one["model_version"] for one in plain} == {"1"} and all(0 <= one["score"] <= 1 for one in plain)
-    logged = {row["prediction_id"] for row in read_predictions(world.workspace.prediction_log).to_dicts()}
+    logged = {record.prediction_id for record in read_predictions(world.workspace.prediction_log)}
     assert {one["prediction_id"] for one in plain} <= logged
 
 
