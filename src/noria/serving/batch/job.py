@@ -22,7 +22,7 @@ from noria.serving.batch.table_target import TableTarget
 from noria.serving.batch.tables import SCHEMES, TableRows, absolute
 from noria.serving.batch.targets import FileTarget, Target
 from noria.serving.batch.texts import CsvRows, JsonRows
-from noria.serving.batch.worker import ModelFiles, PartWorker, Task
+from noria.serving.batch.worker import ModelFiles, Task
 from noria.serving.items import outcome_of
 from noria.serving.served import Served
 
@@ -178,9 +178,9 @@ def _done(engine: Engine, left: Sequence[Part], options: Options, progress: Prog
 
 
 def _engine(task: Task, served: Served, options: Options, parts: int) -> Engine:
-    """What does the parts; a single one is not worth a process of its own."""
+    """What does the parts; where there is one at a time, this process does it with the model it has loaded."""
     if options.engine == "processes":
-        return Processes(task, options.parallelism) if parts > 1 else Here(PartWorker(task, served))
+        return Processes(task, options.parallelism) if min(parts, options.parallelism) > 1 else Here(task, served)
     if options.engine == "ray":
         from noria.serving.batch.ray_tasks import RayTasks
 

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from noria.serving.batch.parts import Done, Part
 from noria.serving.batch.worker import Failure, PartWorker, Task, failure_of, share_machine
+from noria.serving.served import Served
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ class Engine(Protocol):
 class Here:
     """Parts done by a thread of this process, one at a time."""
 
-    def __init__(self, worker: PartWorker) -> None:
-        self._worker = worker
+    def __init__(self, task: Task, served: Served) -> None:
+        self._worker = PartWorker(task, served)
         self._heard: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.free = 1
 

@@ -102,7 +102,7 @@ class Scorer:
                 else:
                     pending += [some[len(some) // 2 :], some[: len(some) // 2]]
                 continue
-            good = _numbers(outcome)
+            good = _numbers(outcome, generic=bundle.task == "generic")
             for bad in np.flatnonzero(~good):
                 refused.append(Refusal(int(places[some[bad]]), self._served.no_number(part, int(bad))))
             found.append((some, outcome) if good.all() else (some[good], _chosen(outcome, good)))
@@ -211,10 +211,10 @@ def _part(rows: Rows, some: NDArray[np.int64]) -> Rows:
     return Rows(rows.numbers[some], None if rows.strings is None else rows.strings[some])
 
 
-def _numbers(outcome: Outcome) -> NDArray[np.bool_]:
+def _numbers(outcome: Outcome, *, generic: bool) -> NDArray[np.bool_]:
     """Of which rows the model said something."""
     good: NDArray[np.bool_] = np.isfinite(outcome.scores)
-    if any(one != one for one in outcome.predictions):  # what is not equal to itself is no number
+    if generic and any(one != one for one in outcome.predictions):  # what is not equal to itself is no number
         good &= np.array([one == one for one in outcome.predictions])
     return good
 
