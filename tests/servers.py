@@ -97,7 +97,7 @@ class NatsServer:
         """Start it and wait until it answers."""
         command = [str(_NATS), "-js", "-a", "127.0.0.1", "-p", str(self._port), "-sd", str(self._folder)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _wait_for(lambda: _listens(self._port), self._process)
+        _wait_for(lambda: listens(self._port), self._process)
 
     def stop(self) -> None:
         """End it at once."""
@@ -105,7 +105,8 @@ class NatsServer:
         self._process.wait(_PATIENCE_SECONDS)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether something accepts connections on a port of this machine."""
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
     except OSError:
