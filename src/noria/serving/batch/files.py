@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,8 +85,9 @@ def find_files(address: str, wanted: str = "") -> tuple[InputFiles, Format]:
     return InputFiles(root, listed, _hive([file.key for file in found], below)), format_
 
 
+@functools.lru_cache(maxsize=16)
 def open_place(root: str) -> BlobStore:
-    """The folder or bucket a job reads from or writes to; nothing of it is cached."""
+    """The folder or bucket a job reads from or writes to, opened once; nothing that lies there is cached."""
     return open_blobs(root, folder=Path(), cache=Path())
 
 

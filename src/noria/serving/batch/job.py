@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from noria.errors import InvalidInput, NotFound
 from noria.serving.batch.columns import Columns, Wishes, match
+from noria.serving.batch.csv_rows import CsvRows
 from noria.serving.batch.files import FORMATS, Format, find_files, format_of, named_format
+from noria.serving.batch.json_rows import JsonRows
 from noria.serving.batch.manifest import Manifest
 from noria.serving.batch.parquet import ParquetRows
 from noria.serving.batch.parts import Done, Part, Source
@@ -21,7 +23,6 @@ from noria.serving.batch.scoring import Join, prediction_type, rows_of
 from noria.serving.batch.table_target import TableTarget
 from noria.serving.batch.tables import SCHEMES, TableRows, absolute
 from noria.serving.batch.targets import FileTarget, Target
-from noria.serving.batch.texts import CsvRows, JsonRows
 from noria.serving.batch.worker import ModelFiles, Task
 from noria.serving.items import outcome_of
 from noria.serving.served import Served

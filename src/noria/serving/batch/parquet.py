@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,12 +44,10 @@ class ParquetRows:
             with _opened(self.files, listed.name) as file:
                 counts = [file.metadata.row_group(place).num_rows for place in range(file.metadata.num_row_groups)]
             start = first = 0
-            for place, count in enumerate(counts):
-                reached = sum(counts[start : place + 1])
-                if reached >= rows or place == len(counts) - 1:
-                    found.append(Part(len(found), listed.name, (start, place + 1), reached, first))
-                    start, first = place + 1, first + reached
-                del count
+            for end, reached in enumerate(itertools.accumulate(counts), 1):
+                if reached - first >= rows or (end == len(counts) and reached > first):
+                    found.append(Part(len(found), listed.name, (start, end), reached - first, first))
+                    start, first = end, reached
         return found
 
     def batches(self, part: Part, columns: Sequence[str], numbers: Sequence[str], rows: int) -> Iterator[Batch]:
