@@ -35,11 +35,16 @@ def written(table: pl.DataFrame, folder, kind: str) -> str:
     return str(next(folder.glob("t.*")))
 
 
-@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl", "json", "sqlite"])
-def test_every_format_of_input_gives_the_same_predictions(batch, kind):
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl", "json", "sqlite", "postgresql"])
+def test_every_format_of_input_gives_the_same_predictions(batch, kind, new_database_url):
     table = batch.table()
-    source = written(table, batch.folder / "in", kind)
-    done = batch.run(source, batch.folder / "out", part_rows=300, batch_rows=70, key="id" if kind == "sqlite" else "")
+    if kind == "postgresql":
+        source = f"{(url := new_database_url(kind))}#rows"
+        table.write_database("rows", url.replace("postgresql:", "postgresql+psycopg:"), engine="sqlalchemy")
+    else:
+        source = written(table, batch.folder / "in", kind)
+    key = "id" if kind in ("sqlite", "postgresql") else ""
+    done = batch.run(source, batch.folder / "out", part_rows=300, batch_rows=70, key=key)
     found = pl.read_parquet(batch.folder / "out").sort("id")
     assert (done.rows, done.skipped, done.parts) == (1000, 0, 1 if kind == "json" else 3 if kind == "parquet" else 4)
     assert found.columns == ["id", "name", "prediction", "probability", "score", "model_version"]
@@ -64,6 +69,18 @@ def test_every_kind_of_output_holds_the_same_rows(batch, output):
     assert found.height == 1000
     np.testing.assert_allclose(scores(found), batch.expected(table), rtol=1e-12)
     assert found.sort("id")["name"].to_list() == table["name"].to_list()
+
+
+def test_a_query_is_scored_and_rows_without_a_key_are_refused(batch):
+    table = batch.table(50)
+    source = written(table, batch.folder / "in", "sqlite").partition("#")[0]
+    done = batch.run(source, batch.folder / "out", query="SELECT * FROM rows WHERE id < 20;", key="id", part_rows=7)
+    assert (done.rows, done.parts) == (20, 3)
+    with pytest.raises(InvalidData, match=r"10 rows of .* have no k"):
+        query = "SELECT *, CASE WHEN id >= 10 THEN id END AS k FROM rows WHERE id < 20"
+        batch.run(source, batch.folder / "nulls", query=query, key="k", keep="id")
+    with pytest.raises(InvalidInput, match="a table or a query"):
+        batch.run(source, batch.folder / "neither")
 
 
 def test_a_regression_has_predictions_alone(tmp_path):

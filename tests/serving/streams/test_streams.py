@@ -79,6 +79,20 @@ def test_a_consumer_that_is_killed_loses_nothing_and_repeats_under_the_same_key(
         assert len({(one["prediction_id"], one["score"]) for one in found}) == 1
 
 
+def test_consumers_of_one_group_share_a_stream(world, streams):
+    consumers = [Consumer(world.workspace.folder.parent, streams, "--batch", "32") for _ in range(2)]
+    for start in range(0, 900, 30):  # slowly enough for the group to find itself together
+        streams.publish([body(n) for n in range(start, start + 30)], keys=[b"%d" % n for n in range(start, start + 30)])
+    answered = streams.consumed("out", everything(900))
+    for consumer in consumers:
+        consumer.wait_until(lambda now: now["in_flight"] == 0)
+    shares = [consumer.metrics()["produced_total"] for consumer in consumers]
+    for consumer in consumers:
+        consumer.stop()
+    assert len(by_key(answered)) == 900 and sum(shares) == len(answered) < 1350
+    assert min(shares) > 0
+
+
 def test_what_was_acknowledged_is_not_consumed_again(world, streams):
     streams.publish([body(n) for n in range(50)])
     first = Consumer(world.workspace.folder.parent, streams)

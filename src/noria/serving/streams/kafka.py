@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from noria.errors import Unavailable
@@ -15,6 +16,15 @@ from noria.serving.streams.messages import Answer, Message
 _DELIVERY_MILLIS = 30_000
 _TICK_SECONDS = 0.5
 _ASK_SECONDS = 5.0
+_MOVED = (
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError._ASSIGNMENT_LOST,
+)
+"""Why offsets are not taken while partitions go to other members: whoever has them next answers the messages again."""
+
+_log = structlog.get_logger()
 
 
 class KafkaReader:
@@ -52,7 +62,9 @@ class KafkaReader:
         try:
             await asyncio.to_thread(self._consumer.commit, offsets=offsets, asynchronous=False)
         except KafkaException as error:
-            raise self._unavailable(error.args[0]) from None
+            if error.args[0].code() not in _MOVED:
+                raise self._unavailable(error.args[0]) from None
+            _log.info("partitions_moved", stream=self._stream.shown, messages=len(messages))
 
     async def hold(self, messages: Sequence[Message]) -> None:
         """See Reader: the group hears of us, and nothing is fetched meanwhile."""
