@@ -16,7 +16,7 @@ from noria.serving.batch.columns import Columns
 from noria.serving.batch.parts import Batch, Refusal
 from noria.serving.inputs import OnlineInputs
 from noria.serving.items import Outcome, outcome_of
-from noria.serving.runtimes import Floats, Rows
+from noria.serving.runtimes import Rows
 from noria.serving.served import Served
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def rows_of(bundle: Bundle, columns: Columns, frame: pl.DataFrame) -> Rows:
     column = {name: columns.inputs.get(name, name) for name in inputs}
     numbers = [pl.col(column[name]).cast(pl.Float64).alias(name) for name in inputs if name not in texts]
     strings = [pl.col(column[name]).cast(pl.String).alias(name) for name in inputs if name in texts]
-    matrix = _matrix(frame.select(numbers)) if numbers else np.empty((frame.height, 0))
+    matrix = frame.select(numbers).to_numpy(order="c") if numbers else np.empty((frame.height, 0))
     words = np.column_stack([one.to_numpy() for one in frame.select(strings)]) if strings else None
     return Rows(matrix, words)
 
@@ -197,14 +197,6 @@ def _looked_up(names: Sequence[str], vectors: Sequence[Any], texts: Sequence[str
     kinds = [pl.String if name in texts else pl.Float64 for name in names]
     found = zip(names, columns, kinds, strict=True)
     return [pl.Series(name, list(values), dtype=kind, strict=False) for name, values, kind in found]
-
-
-def _matrix(frame: pl.DataFrame) -> Floats:
-    """Columns of numbers as rows, NaN where one is missing; filled by column, which is cheapest."""
-    matrix = np.empty((frame.height, frame.width))
-    for place, column in enumerate(frame):
-        matrix[:, place] = column.to_numpy()
-    return matrix
 
 
 def _part(rows: Rows, some: NDArray[np.int64]) -> Rows:

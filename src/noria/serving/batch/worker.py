@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ class PartWorker:
         task, rows, skipped = self._task, 0, 0
         seen = 0
         ids = f"{task.manifest.job_id[:16]}{part.number:06x}"
-        for batch in self._batches(part):
+        for batch in _ahead(self._batches(part)):
             scored = self._scorer.score(batch, lambda place, start=seen: f"{ids}{start + place:010x}")  # type: ignore[misc]
             if scored.refused:
                 refused = [_told(part, seen, batch, one) for one in scored.refused]
@@ -105,6 +106,25 @@ class PartWorker:
     def _batches(self, part: Part) -> Iterator[Batch]:
         task = self._task
         return task.source.batches(part, task.columns.read, task.columns.numbers, task.batch_rows)
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches, each read while the one before it is scored; always by the same thread."""
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
+        try:
+            pending = reader.submit(next, batches, None)
+            while (batch := pending.result()) is not None:
+                pending = reader.submit(next, batches, None)
+                yield batch
+        finally:
+            pending.cancel()
+            reader.submit(_close, batches).result()
+
+
+def _close(batches: Iterator[Batch]) -> None:
+    """Let go of what batches are read from, if that is a generator that was not read to its end."""
+    if isinstance(batches, Generator):
+        batches.close()
 
 
 def share_machine(workers: int) -> None:

@@ -36,7 +36,10 @@ class _ParquetWriter:
         import pyarrow.parquet
 
         self._schema = pl.DataFrame(schema=dict(schema)).to_arrow().schema
-        self._file: Any = pyarrow.parquet.ParquetWriter(path, self._schema, compression="zstd", compression_level=1)
+        texts = [name for name, kind in schema.items() if kind == pl.String]  # what repeats: numbers hardly do
+        self._file: Any = pyarrow.parquet.ParquetWriter(
+            path, self._schema, compression="zstd", compression_level=1, use_dictionary=texts
+        )
 
     def write(self, frame: pl.DataFrame) -> None:
         if frame.height:
