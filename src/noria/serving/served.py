@@ -55,6 +55,13 @@ class Served:
         for _ in range(2):
             self.score(Rows(np.array([numbers], dtype=np.float64), strings))
 
+    def no_number(self, rows: Rows, row: int) -> str:
+        """Why the model gives no number for one of ``rows``, in words."""
+        names = [name for place, name in enumerate(self.bundle.inputs) if place not in self.texts]
+        missing = [name for name, value in zip(names, rows.numbers[row], strict=True) if np.isnan(value)]
+        cause = f"without {', '.join(missing)}" if missing else "for these values"
+        return f"{self.label} gives no number {cause}"
+
     def _remember(self, seconds: float, rows: int) -> None:
         """A call counts by its rows, or what a call of one row costs would be expected of each of many.
 

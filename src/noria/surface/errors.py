@@ -35,6 +35,7 @@ OUTSIDE: Mapping[str, Outside] = {
     "unavailable": Outside(503, "TEMPORARILY_UNAVAILABLE", 1, "UNAVAILABLE"),
     "overloaded": Outside(429, "REQUEST_LIMIT_EXCEEDED", 1, "RESOURCE_EXHAUSTED"),
     "deadline_exceeded": Outside(504, "TEMPORARILY_UNAVAILABLE", 1, "DEADLINE_EXCEEDED"),
+    "parts_failed": Outside(500, "INTERNAL_ERROR", 1, "INTERNAL"),
     "missing_extra": Outside(501, "NOT_IMPLEMENTED", 1, "UNIMPLEMENTED"),
     "not_served": Outside(501, "NOT_IMPLEMENTED", 1, "UNIMPLEMENTED"),
     "no_endpoint": Outside(404, "ENDPOINT_NOT_FOUND", 1, "NOT_FOUND"),

@@ -23,6 +23,7 @@ _COMMANDS: Mapping[str, str] = {
     "deploy": "deploy:app",
     "rollout": "rollout:app",
     "rollback": "rollback:rollback",
+    "predict": "predict:app",
     "compose": "compose:app",
     "sweep": "sweep:sweep",
     "trace": "trace:trace",

@@ -106,7 +106,7 @@ def _serve(
             online_store=workspace.online_url,
             prediction_log=workspace.prediction_log,
             largest_body_bytes=int(settings.largest_body_mib * 2**20),
-            limits=lambda model: _limits(settings, model),
+            limits=lambda model: limits_of(settings, model),
             cors_origins=settings.cors_origins,
             shared=Path(shared) if shared else None,
             rpc=_rpc(settings),
@@ -135,7 +135,8 @@ def _bind(folder: Path, settings: GatewaySettings, port: int | None = None) -> s
     return bind(settings.host, settings.port if port is None else port, shared=settings.workers > 1)
 
 
-def _limits(settings: GatewaySettings, model: str) -> Limits:
+def limits_of(settings: GatewaySettings, model: str) -> Limits:
+    """What a version of ``model`` takes on."""
     from noria.serving import Limits
 
     found = next((one for pattern, one in settings.limits.items() if fnmatchcase(model, pattern)), GatewayLimits())
