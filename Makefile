@@ -60,5 +60,5 @@ $(VENV)/.installed: $(BIN)/uv $(MANIFEST)
 
 $(VENV)/.installed-dev: $(VENV)/.installed $(MANIFEST)
 	@echo "installing the development tools into $(VENV)"
-	@$(UV) --editable '.[demo,postgres,s3,oidc,redis,lmdb,duckdb,lake,pandas]' --group dev
+	@$(UV) --editable '.[demo,postgres,s3,oidc,redis,lmdb,duckdb,lake,pandas,package]' --group dev
 	@touch $@

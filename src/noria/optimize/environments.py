@@ -32,11 +32,11 @@ def requirements_of(folder: Path) -> Sequence[str]:
     return [text for line in lines if (text := line.split("#")[0].strip())]
 
 
-def python_of(folder: Path) -> str:
-    """The Python version an MLflow model was logged with, such as 3.11.7; this one's when it says nothing."""
+def python_of(folder: Path, default: str = "") -> str:
+    """The Python version an MLflow model was logged with, such as 3.11.7; ``default``, or ours, if it says nothing."""
     path = folder / "python_env.yaml"
     document: Any = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    return str((document or {}).get("python") or f"{sys.version_info[0]}.{sys.version_info[1]}")
+    return str((document or {}).get("python") or default or f"{sys.version_info[0]}.{sys.version_info[1]}")
 
 
 def fits_here(requirements: Sequence[str], packages: Sequence[str]) -> bool:
@@ -85,18 +85,21 @@ def _root() -> Path:
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / _CACHE_FOLDER
 
 
-def run_uv(*words: str) -> None:
-    """Run uv, with our own environment out of its sight. Raises InvalidConfig without uv, Unavailable when it fails."""
+def run_uv(*words: str, folder: Path | None = None) -> None:
+    """Run uv in ``folder``, with our own environment out of its sight.
+
+    Raises InvalidConfig without uv, Unavailable when it fails.
+    """
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if uv is None:
         raise InvalidConfig(
             "uv, which makes the environments of models and locks them, is not installed", remedy="pip install uv"
         )
-    done = subprocess.run([uv, *words], capture_output=True, text=True, check=False, env=_environment())
+    done = subprocess.run([uv, *words], cwd=folder, capture_output=True, text=True, check=False, env=_environment())
     if done.returncode:
         lines = done.stderr.strip().splitlines()[-_ERROR_LINES:]
         raise Unavailable(
-            "the packages a model needs cannot be installed",
+            f"the packages a model needs cannot be {'locked' if 'compile' in words else 'installed'}",
             details=lines,
             remedy="Check the model's requirements.txt, and that this machine reaches a package index.",
         )

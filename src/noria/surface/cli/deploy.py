@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from noria.clock import SystemClock
 from noria.registry import Policies
@@ -15,6 +14,7 @@ from noria.surface.cli.context import (
     JsonOption,
     ProjectOption,
     actor,
+    by_default,
     clear_errors,
     open_governed,
     open_records,
@@ -25,20 +25,10 @@ from noria.surface.cli.context import (
 
 _DEFAULT = "model"
 
-
-class _ModelByDefault(TyperGroup):
-    """`noria deploy models:/m/3` is short for `noria deploy model models:/m/3`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            args = [_DEFAULT, *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    cls=_ModelByDefault,
+    cls=by_default(_DEFAULT),
     help="What is served under which name: `noria deploy models:/NAME/3`.",
 )
 keys = typer.Typer(

@@ -22,6 +22,7 @@ _COMMANDS: Mapping[str, str] = {
     "worker": "worker:worker",
     "deploy": "deploy:app",
     "rollout": "rollout:app",
+    "package": "package:app",
     "sweep": "sweep:sweep",
     "trace": "trace:trace",
     "models": "upkeep:app",
