@@ -1,4 +1,4 @@
-"""Packaging: a deployment, or a version by its address, as a folder that serves it by itself."""
+"""Packaging: what serves, or may serve, as a folder that does so by itself, with what the records say of it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from noria import __version__, audit
-from noria.clock import Clock, iso
+from noria.clock import iso
 from noria.config import ServerSettings
-from noria.errors import NotFound
-from noria.lifecycle.deploying import Address, check_preview, version_at
 from noria.lifecycle.lineage import lineage
-from noria.lifecycle.looks import CHAMPION
-from noria.lifecycle.served_forms import make_servable, variant_of
-from noria.registry import ModelVersion, Policies, get_version
-from noria.registry.models import get_model
+from noria.registry import ModelVersion, get_version
 from noria.rollout import RouteTable
-from noria.rollout.deployments import addresses_of, get_deployment, own_name, published_routes
 from noria.serving.names import dns_label
 from noria.serving.package import PackagePlan, write_package
 from noria.store.workspace import Workspace
@@ -42,40 +36,10 @@ class Packager:
 
     workspace: Workspace
     settings: ServerSettings
-    clock: Clock
-    actor: str
     progress: Callable[[str], None] = lambda _: None
 
-    def package_deployment(self, deployment: str, output: Path, options: PackageOptions) -> RouteTable:
-        """What serves under that name now, every variant of it. Raises NotFound, and what writing it raises."""
-        with self.workspace.database.read() as tx:
-            get_deployment(tx, deployment)
-            routes = published_routes(tx, deployment)
-        if routes is None:
-            raise NotFound(
-                f"deployment {deployment!r} is withdrawn: it serves nothing", remedy="`noria deploy` brings it back."
-            )
-        return self._write(routes, output, options)
-
-    def package_version(self, address: Address, output: Path, options: PackageOptions) -> RouteTable:
-        """What the address names now, under the name its model is served by; nothing is deployed.
-
-        Raises PolicyRefused where its policy wants no previews, NotFound, and what preparing and writing it raise.
-        """
-        with self.workspace.database.read() as tx:
-            get_model(tx, address.model)
-            version = version_at(tx, address)
-        check_preview(Policies.from_settings(self.settings.policies), version)
-        make_servable(self.workspace, version, at=self.clock.now(), actor=self.actor, progress=self.progress)
-        with self.workspace.database.read() as tx:
-            variant = variant_of(tx, version, CHAMPION, 100)
-            addresses = addresses_of(tx, version.model)
-            name = own_name(tx, version.model)
-        reason = f"{version.label} packaged"
-        routes = RouteTable(name, version.version, (variant,), reason, version.created_at, addresses=addresses)
-        return self._write(routes, output, options)
-
-    def _write(self, routes: RouteTable, output: Path, options: PackageOptions) -> RouteTable:
+    def package(self, routes: RouteTable, output: Path, options: PackageOptions) -> None:
+        """Write the folder that serves ``routes``. Raises what writing a package raises."""
         champion = routes.variants[0]
         plan = PackagePlan(
             routes=routes,
@@ -95,7 +59,6 @@ class Packager:
             },
         )
         write_package(plan, output, replace=options.replace, progress=self.progress)
-        return routes
 
     def _facts(self, routes: RouteTable) -> Mapping[str, object]:
         """What the records say of the routes and the versions behind them, and where the audit chain stands."""

@@ -22,6 +22,7 @@ from noria.surface.cli.context import (
     show,
     talk,
 )
+from noria.surface.cli.kubernetes import k8s
 
 _DEFAULT = "model"
 
@@ -35,6 +36,7 @@ keys = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Keys that requests to a deployment must come with."
 )
 app.add_typer(keys, name="keys")
+app.command(name="k8s")(k8s)
 NameArgument = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Name of the deployment.")]
 
 

@@ -7,12 +7,9 @@ from typing import Annotated
 
 import typer
 
-from noria.clock import SystemClock
-from noria.errors import InvalidInput
 from noria.surface.cli.context import (
     JsonOption,
     ProjectOption,
-    actor,
     by_default,
     clear_errors,
     open_governed,
@@ -20,6 +17,7 @@ from noria.surface.cli.context import (
     show,
     talk,
 )
+from noria.surface.cli.named_routes import named_routes
 
 _DEFAULT = "build"
 
@@ -53,23 +51,16 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Write a self-contained folder: model, routes, locked requirements, Noria, Dockerfile, SBOM and manifest."""
-    from noria.lifecycle.deploying import parse_address
     from noria.lifecycle.packaging import PackageOptions, Packager
     from noria.serving.package import verify_package
     from noria.serving.package.recipe import default_base_image
 
-    if bool(address) == bool(deployment):
-        raise InvalidInput(
-            "name one thing to package", remedy="Give an address such as models:/NAME/3, or --deployment NAME."
-        )
     settings, workspace = open_governed(project)
     options = PackageOptions(base_image or default_base_image(), python, port, online, tuple(extra or ()), yes)
     with talk.status("looking") as status:
-        packager = Packager(workspace, settings, SystemClock(), actor(), lambda step: status.update(step))
-        if deployment:
-            routes = packager.package_deployment(deployment, output.resolve(), options)
-        else:
-            routes = packager.package_version(parse_address(address), output.resolve(), options)
+        routes = named_routes(settings, workspace, address, deployment, lambda step: status.update(step))
+        packager = Packager(workspace, settings, lambda step: status.update(step))
+        packager.package(routes, output.resolve(), options)
     row = {
         "deployment": routes.deployment,
         "versions": ", ".join(f"{one.model}@{one.version}" for one in routes.variants),

@@ -1,0 +1,54 @@
+"""The routes of what serves now, or of what an address names, for those who take them elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from noria.clock import Clock
+from noria.errors import NotFound
+from noria.lifecycle.deploying import Address, check_preview, version_at
+from noria.lifecycle.looks import CHAMPION
+from noria.lifecycle.served_forms import make_servable, variant_of
+from noria.registry import Policies
+from noria.registry.models import get_model
+from noria.rollout import RouteTable
+from noria.rollout.deployments import addresses_of, get_deployment, own_name, published_routes
+from noria.store.workspace import Workspace
+
+
+def deployment_routes(workspace: Workspace, deployment: str) -> RouteTable:
+    """What serves under that name now, every variant of it. Raises NotFound, also for one that was withdrawn."""
+    with workspace.database.read() as tx:
+        get_deployment(tx, deployment)
+        routes = published_routes(tx, deployment)
+    if routes is None:
+        raise NotFound(
+            f"deployment {deployment!r} is withdrawn: it serves nothing", remedy="`noria deploy` brings it back."
+        )
+    return routes
+
+
+def address_routes(
+    workspace: Workspace,
+    policies: Policies,
+    clock: Clock,
+    address: Address,
+    *,
+    actor: str,
+    progress: Callable[[str], None] = lambda _: None,
+) -> RouteTable:
+    """What the address names now, under the name its model is served by; it is prepared, and not deployed.
+
+    Raises PolicyRefused where its policy wants no previews, NotFound, and what preparing raises.
+    """
+    with workspace.database.read() as tx:
+        get_model(tx, address.model)
+        version = version_at(tx, address)
+    check_preview(policies, version)
+    make_servable(workspace, version, at=clock.now(), actor=actor, progress=progress)
+    with workspace.database.read() as tx:
+        variant = variant_of(tx, version, CHAMPION, 100)
+        addresses = addresses_of(tx, version.model)
+        name = own_name(tx, version.model)
+    reason = f"{version.label} by its address"
+    return RouteTable(name, version.version, (variant,), reason, version.created_at, addresses=addresses)
