@@ -67,6 +67,20 @@ def mlflow_environment() -> Path:
     return _environment("mlflow", "mlflow==3.17.*", "scikit-learn", "cloudpickle", "psycopg2-binary")
 
 
+def mlflow_models_environment() -> Path:
+    """The interpreter of an environment with MLflow and the libraries whose models it logs."""
+    return _environment(
+        "mlflow-models",
+        "mlflow==3.17.*",
+        "scikit-learn",
+        "cloudpickle",
+        "lightgbm",
+        "xgboost",
+        "skl2onnx",
+        "onnxruntime",
+    )
+
+
 def mlflow2_environment() -> Path:
     """The interpreter of an environment with the last MLflow 2 in it, installed when it is missing."""
     return _environment("mlflow2", "mlflow==2.22.*", "scikit-learn", "cloudpickle")
@@ -75,6 +89,11 @@ def mlflow2_environment() -> Path:
 def feast_environment() -> Path:
     """The interpreter of an environment with Feast in it, installed when it is missing."""
     return _environment("feast", "feast[duckdb]==0.67.*")
+
+
+def inference_clients_environment() -> Path:
+    """The interpreter of an environment with Triton's and KServe's clients in it, installed when it is missing."""
+    return _environment("inference-clients", "tritonclient[grpc,http]==2.*", "kserve==0.21.*", "protobuf<7")
 
 
 def dvc_environment() -> Path:

@@ -171,6 +171,7 @@ class GatewaySettings(EndpointSettings):
 
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one.")
     unix_socket: str = Field("", description="Path of a Unix socket to listen on in place of host and port.")
+    grpc_port: int = Field(0, ge=0, le=65535, description="TCP port for gRPC; 0: none.")
     workers: int = Field(1, ge=1, le=256, description="Processes that share the port.")
     largest_body_mib: float = Field(16, gt=0, le=1024, description="Requests with a larger body are refused with 413.")
     limits: dict[str, GatewayLimits] = Field({}, description="Name pattern of models → limits; the first one counts.")

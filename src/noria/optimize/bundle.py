@@ -39,6 +39,8 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     ``onnx_score``: the value, or the probability of every one of ``classes`` (of the last alone, when there are two).
     A classifier of two says the last when its probability is above ``decision_threshold``.
 
+    ``example`` is a row it can score, in the order of its inputs; without one a row of zeros must do.
+
     A model of tensors has ``tensors`` and ``outputs`` instead. ``runtime`` names what loads and runs the folder, with
     ``options`` of its own.
     """
@@ -57,6 +59,7 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     outputs: tuple[TensorSpec, ...] = ()
     runtime: str = "onnx"
     options: Mapping[str, Any] = {}
+    example: tuple[float | str | None, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -55,8 +55,11 @@ def fits_here(requirements: Sequence[str], packages: Sequence[str]) -> bool:
 def environment_for(requirements: Sequence[str], python: str) -> Path:
     """The interpreter of an environment with these packages, in the user's cache; made when it is missing.
 
-    Raises InvalidConfig without uv, Unavailable when the packages cannot be installed.
+    Where NORIA_MODEL_PYTHON names an interpreter, that one is taken for all models, as it is: for machines without a
+    package index. Raises InvalidConfig without uv, Unavailable when the packages cannot be installed.
     """
+    if given := os.environ.get("NORIA_MODEL_PYTHON"):
+        return Path(given)
     root, name = _root(), environment_name(requirements, python)
     folder, interpreter = root / name, root / name / "bin/python"
     if (folder / _COMPLETE).is_file():

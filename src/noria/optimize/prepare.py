@@ -202,6 +202,7 @@ def _column_bundle(result: Mapping[str, Any], **more: Any) -> Bundle:
         tuple(name for name, _ in result["columns"]),
         kinds=kinds,
         classes=tuple(result["classes"]) or (0, 1),
+        example=tuple(result["example"]),
         **more,
     )
 

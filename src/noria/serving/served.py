@@ -19,35 +19,51 @@ _SMOOTHING = 0.1
 
 
 class Served:
-    """One loaded version. ``row_seconds`` is what a row has cost lately, a call's own cost included."""
+    """One loaded version. ``row_seconds`` is what a row has cost lately, a call's own cost included.
+
+    Of a model that computes in the caller's thread that is processor time: that a busy machine held the thread up says
+    nothing about the model.
+    """
 
     def __init__(self, variant: Variant, bundle: Bundle, runtime: Runtime) -> None:
         self.model, self.version, self.digest = variant.model, variant.version, variant.digest
         self.bundle, self.runtime = bundle, runtime
         self.label = f"{variant.model}@{variant.version}"
         self.texts = bundle.string_places
-        self.row_seconds = 0.0
+        self.row_seconds = self._call_seconds = self._call_rows = 0.0
+        self._clock = time.thread_time if runtime.inline else time.perf_counter
 
     def score(self, rows: Rows) -> Floats | Sequence[Any] | Tensors:
         """The runtime's scores or outputs of ``rows``; what they cost is remembered."""
-        started = time.perf_counter()
+        started = self._clock()
         found = self.runtime.score(rows) if rows.tensors is None else self.runtime.infer(rows.tensors)
-        self._remember((time.perf_counter() - started) / len(rows))
+        self._remember(self._clock() - started, len(rows))
         return found
 
     def warm_up(self) -> None:
-        """Score a row of zeros: a graph that does not fit its bundle fails here, before it is given a request."""
-        if self.bundle.tensors:
-            return
-        texts = len(self.texts)
-        zeros = np.zeros((1, len(self.bundle.inputs) - texts))
-        strings = np.full((1, texts), "", dtype=object) if texts else None
-        for _ in range(2):
-            self.score(Rows(zeros, strings))
+        """Score the bundle's example, or zeros: a graph that does not fit its bundle fails here, before it serves.
 
-    def _remember(self, seconds: float) -> None:
-        """The dearer is believed at once, the cheaper bit by bit: a call that was held up is no reason to hope."""
-        self.row_seconds += (seconds - self.row_seconds) * (_SMOOTHING if seconds < self.row_seconds else 0.5)
+        Without an example a model of texts is not tried: it may know none of the texts that could be made up.
+        """
+        bundle = self.bundle
+        if bundle.tensors or (self.texts and not bundle.example):
+            return
+        row = bundle.example or (0.0,) * len(bundle.inputs)
+        numbers = [value for place, value in enumerate(row) if place not in self.texts]
+        strings = np.array([[row[place] for place in self.texts]], dtype=object) if self.texts else None
+        for _ in range(2):
+            self.score(Rows(np.array([numbers], dtype=np.float64), strings))
+
+    def _remember(self, seconds: float, rows: int) -> None:
+        """A call counts by its rows, or what a call of one row costs would be expected of each of many.
+
+        What is dearer is believed at once, unless it is so for having few rows, what is cheaper bit by bit.
+        """
+        dearer = rows >= self._call_rows and seconds > self.row_seconds * rows
+        weight = 0.5 if dearer else _SMOOTHING
+        self._call_seconds += (seconds - self._call_seconds) * weight
+        self._call_rows += (rows - self._call_rows) * weight
+        self.row_seconds = self._call_seconds / self._call_rows
 
 
 def fetch_model(artifacts: BlobStore, variant: Variant) -> Path:

@@ -68,8 +68,16 @@ def _convert(folder: Path, out: Path, flavors: dict[str, Any], columns: list[Any
         "largest_difference": found.largest_difference,
         "scale": float(np.max(np.abs(expected), initial=1.0)),
         "algorithm": type(model).__name__,
+        "example": _row(columns, numbers, strings),
     }
     return result | _native(model, out, found.graph, numbers)
+
+
+def _row(columns: list[tuple[str, str]], numbers: Any, strings: Any) -> list[Any]:
+    """One of the rows checked, in the order of the columns; null where a number is missing."""
+    left, words = iter(numbers[0].tolist()), iter([] if strings is None else strings[0].tolist())
+    row = [next(words) if kind == "string" else next(left) for _, kind in columns]
+    return [None if value != value else value for value in row]
 
 
 class _Asked:
