@@ -7,14 +7,15 @@ import json
 import pytest
 
 from lifecycle.rollout_world import MODEL, RolloutWorld
-from noria.config import PolicySettings
+from noria.config import PolicySettings, ServerSettings
 from noria.errors import NotFound, PolicyRefused
 from noria.lifecycle.deploying import parse_address
 from noria.lifecycle.served_routes import address_routes, deployment_routes
 from noria.registry import Policies
 from noria.rollout import Strategy
-from noria.rollout.deployments import withdraw
+from noria.rollout.deployments import withdraw, write_routes
 from noria.serving.kubernetes import ClusterPlan, Split, Target, manifests
+from noria.store.workspace import Workspace
 
 
 @pytest.fixture
@@ -39,6 +40,15 @@ def test_a_canary_has_the_share_of_its_step_in_every_manifest(world):
     whole = manifests(ClusterPlan(routes, "churn:1"), Target.DEPLOYMENT)
     (config_map,) = [one for one in whole if one["kind"] == "ConfigMap"]
     assert [one["percent"] for one in json.loads(config_map["data"]["routes.json"])["variants"]] == [95, 5]
+
+
+def test_without_records_the_route_file_says_what_serves(world, tmp_path):
+    write_routes(world.workspace, MODEL)
+    alone = ServerSettings.model_validate({"store": {"database": "", "folder": str(world.workspace.folder)}})
+    packaged = Workspace(tmp_path, alone)
+    assert deployment_routes(packaged, MODEL) == deployment_routes(world.workspace, MODEL)
+    with pytest.raises(NotFound, match=f"There is: {MODEL}"):
+        deployment_routes(packaged, "elsewhere")
 
 
 def test_an_address_is_one_version_and_deploys_nothing(world):

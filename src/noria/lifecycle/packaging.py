@@ -25,6 +25,7 @@ class PackageOptions:
     base_image: str
     python: str = ""
     port: int = 8000
+    grpc_port: int = 0
     online: str = ""
     extras: Sequence[str] = ()
     replace: bool = False
@@ -50,6 +51,7 @@ class Packager:
             online=options.online,
             python=options.python,
             port=options.port,
+            grpc_port=options.grpc_port,
             extras=options.extras,
             facts=self._facts(routes),
             labels={

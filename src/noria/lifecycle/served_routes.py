@@ -11,13 +11,18 @@ from noria.lifecycle.looks import CHAMPION
 from noria.lifecycle.served_forms import make_servable, variant_of
 from noria.registry import Policies
 from noria.registry.models import get_model
-from noria.rollout import RouteTable
+from noria.rollout import RouteTable, read_routes
 from noria.rollout.deployments import addresses_of, get_deployment, own_name, published_routes
 from noria.store.workspace import Workspace
 
 
 def deployment_routes(workspace: Workspace, deployment: str) -> RouteTable:
-    """What serves under that name now, every variant of it. Raises NotFound, also for one that was withdrawn."""
+    """What serves under that name now, every variant of it: as the records say or, without any, its route file.
+
+    Raises NotFound, also for one that was withdrawn.
+    """
+    if not workspace.has_database:
+        return _from_file(workspace, deployment)
     with workspace.database.read() as tx:
         get_deployment(tx, deployment)
         routes = published_routes(tx, deployment)
@@ -26,6 +31,14 @@ def deployment_routes(workspace: Workspace, deployment: str) -> RouteTable:
             f"deployment {deployment!r} is withdrawn: it serves nothing", remedy="`noria deploy` brings it back."
         )
     return routes
+
+
+def _from_file(workspace: Workspace, deployment: str) -> RouteTable:
+    try:
+        return read_routes(workspace.route_file(deployment))
+    except FileNotFoundError:
+        names = ", ".join(sorted(path.stem for path in workspace.route_folder.glob("*.json")))
+        raise NotFound(f"nothing here serves as {deployment!r}", remedy=f"There is: {names or 'nothing'}.") from None
 
 
 def address_routes(

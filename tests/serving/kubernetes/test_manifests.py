@@ -34,7 +34,8 @@ PLANS = {
                        log_claim="log", allow_from=("web",), egress_ports=(6379,),
                        resources=Resources("1", "1Gi", "2", "2Gi")),
     "mesh": plan(90, 9.5, 0.5, split=Split.MESH, exposure=PUBLIC, scaling=BY_RATE),
-    "own gateway": plan(exposure=Exposure(("a.example.com",), gateway_class="envoy", tls_secret="cert")),
+    "own gateway": plan(grpc_port=8001,
+                        exposure=Exposure(("a.example.com",), gateway_class="envoy", tls_secret="cert")),
     "odd names": plan(70, 30, deployment="Ümläut, very long: " + "x" * 80, split=Split.MESH),
 }  # fmt: skip
 JOBS = {
@@ -75,8 +76,8 @@ def test_a_batch_job_runs_the_command_line(name):
     command = spec["template"]["spec"]["containers"][0]["command"]
     options = JOBS[name]
     assert command[:3] == ["noria", "predict", "batch"]
-    assert command[5:9] == ["--input", options.input, "--output", options.output]
-    assert command[9:] == ["--parallelism", str(options.parallelism), "--max-retries", str(options.max_retries)]
+    assert command[5:11] == ["--deployment", "churn", "--input", options.input, "--output", options.output]
+    assert command[11:] == ["--parallelism", str(options.parallelism), "--max-retries", str(options.max_retries)]
     assert found[-1]["kind"] == ("CronJob" if name == "nightly" else "Job")
 
 

@@ -13,5 +13,5 @@ from support import noria
 def package(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `noria package` writes for the trained project's deployment; not to be changed."""
     folder = tmp_path_factory.mktemp("packages") / "demand"
-    noria("package", "--deployment", "demand", "--output", str(folder), cwd=trained)
+    noria("package", "--deployment", "demand", "--grpc-port", "8001", "--output", str(folder), cwd=trained)
     return folder

@@ -32,7 +32,8 @@ def model_folder(folder: Path) -> Path:
 
 
 def test_packaging_twice_gives_the_same_bytes(package, trained, tmp_path):
-    noria("package", "--deployment", "demand", "--output", str(tmp_path / "again"), cwd=trained)
+    words = ("package", "--deployment", "demand", "--grpc-port", "8001")
+    noria(*words, "--output", str(tmp_path / "again"), cwd=trained)
     names = [sorted(str(p.relative_to(root)) for p in root.rglob("*")) for root in (package, tmp_path / "again")]
     assert names[0] == names[1]
     files = [name for name in names[0] if (package / name).is_file()]
@@ -130,7 +131,7 @@ def test_the_image_answers_as_the_model_does_without_network_or_disk(image, trai
 
 def test_the_image_says_how_it_is_run(image):
     assert image.said["USER"] == "10001:10001"
-    assert image.said["EXPOSE"] == "8000"
+    assert image.said["EXPOSE"] == "8000 8001"
     assert image.said["STOPSIGNAL"] == "SIGTERM"
     assert "/health" in image.said["HEALTHCHECK"]
 

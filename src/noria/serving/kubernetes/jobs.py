@@ -70,7 +70,8 @@ def batch_job(plan: ClusterPlan, options: BatchOptions) -> list[Manifest]:
 
 def _container(plan: ClusterPlan, options: BatchOptions) -> Manifest:
     command = [
-        "noria", "predict", "batch", "--project", IMAGE_PACKAGE, "--input", options.input, "--output", options.output,
+        "noria", "predict", "batch", "--project", IMAGE_PACKAGE, "--deployment", plan.routes.deployment,
+        "--input", options.input, "--output", options.output,
         "--parallelism", str(options.parallelism), "--max-retries", str(options.max_retries),
     ]  # fmt: skip
     return {

@@ -105,6 +105,7 @@ def _runtime(plan: ClusterPlan, tier: Tier) -> Manifest:
 def _pod(plan: ClusterPlan, tier: Tier, main: Manifest) -> Manifest:
     """A pod as KServe takes it in every one of its modes."""
     lasting = {name: value for name, value in main.items() if name != "lifecycle"}
+    lasting["ports"] = main["ports"][:1]  # Knative routes to one
     return {name: value for name, value in pod_spec(plan, tier, lasting).items() if name not in _NOT_OF_KNATIVE}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from noria.serving.kubernetes.plan import ClusterPlan, Tier
-from noria.serving.kubernetes.pods import Manifest, labels, metadata
+from noria.serving.kubernetes.pods import Manifest, labels, metadata, rpc_port
 
 _GATEWAY_API = "gateway.networking.k8s.io"
 _COMPONENT = "app.kubernetes.io/component"
@@ -26,7 +26,10 @@ def service(plan: ClusterPlan, tier: Tier | None = None) -> Manifest:
         "spec": {
             "type": "ClusterIP",
             "selector": labels(plan, tier),
-            "ports": [{"name": "http", "port": plan.port, "targetPort": "http", "protocol": "TCP"}],
+            "ports": [
+                {"name": "http", "port": plan.port, "targetPort": "http", "protocol": "TCP"},
+                *rpc_port(plan, "port", targetPort="grpc"),
+            ],
         },
     }
 
@@ -49,6 +52,7 @@ def network_policy(plan: ClusterPlan) -> Manifest:
     """It is asked from the namespaces named, or its own, and the monitoring's; it asks name servers and its stores."""
     sources = [_namespace(one) for one in dict.fromkeys([*(plan.allow_from or [plan.namespace]), plan.monitoring])]
     dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+    ports = ["http", *(["grpc"] if plan.grpc_port else [])]
     egress: list[Manifest] = [{"to": [_namespace("kube-system")], "ports": dns}]
     if plan.egress_ports:
         egress.append({"ports": [{"protocol": "TCP", "port": port} for port in sorted(set(plan.egress_ports))]})
@@ -59,7 +63,7 @@ def network_policy(plan: ClusterPlan) -> Manifest:
         "spec": {
             "podSelector": {"matchLabels": labels(plan)},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"from": sources, "ports": [{"protocol": "TCP", "port": "http"}]}],
+            "ingress": [{"from": sources, "ports": [{"protocol": "TCP", "port": name} for name in ports]}],
             "egress": egress,
         },
     }

@@ -132,6 +132,7 @@ class ClusterPlan:
     image: str
     namespace: str = "default"
     port: int = 8000
+    grpc_port: int = 0
     resources: Resources = field(default_factory=Resources)
     scaling: Scaling = field(default_factory=Scaling)
     exposure: Exposure = field(default_factory=Exposure)

@@ -88,7 +88,7 @@ def container(plan: ClusterPlan, name: str = _GATEWAY, port_name: str = "http") 
     return {
         "name": name,
         "image": plan.image,
-        "ports": [{"name": port_name, "containerPort": plan.port, "protocol": "TCP"}],
+        "ports": [{"name": port_name, "containerPort": plan.port, "protocol": "TCP"}, *rpc_port(plan, "containerPort")],
         "env": environment(plan),
         **credentials(plan),
         "startupProbe": _probe(plan, "/health", periodSeconds=2, timeoutSeconds=2, failureThreshold=120),
@@ -108,7 +108,14 @@ def environment(plan: ClusterPlan) -> list[Manifest]:
         "NORIA_GATEWAY__PORT": str(plan.port),
         "NORIA_GATEWAY__WORKERS": str(plan.workers),
     }
+    if plan.grpc_port:
+        named["NORIA_GATEWAY__GRPC_PORT"] = str(plan.grpc_port)
     return [{"name": name, "value": value} for name, value in named.items()]
+
+
+def rpc_port(plan: ClusterPlan, field: str, **more: str) -> list[Manifest]:
+    """The port of gRPC, where there is one; ``field`` is what its number is called."""
+    return [{"name": "grpc", field: plan.grpc_port, **more, "protocol": "TCP"}] if plan.grpc_port else []
 
 
 def credentials(plan: ClusterPlan) -> Manifest:

@@ -50,6 +50,7 @@ class PackagePlan:
     online: str = ""
     python: str = ""
     port: int = 8000
+    grpc_port: int = 0
     extras: Sequence[str] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -124,7 +125,8 @@ class _Package:
         wheel = write_wheel(self._folder / "wheels")
         sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
         here = installed_versions()
-        lock = resolve(requirements_for(bundles, self._plan.extras), self._python, here)
+        extras = [*self._plan.extras, *(["grpc"] if self._plan.grpc_port else [])]
+        lock = resolve(requirements_for(bundles, extras), self._python, here)
         own = f"./wheels/{wheel.name} --hash=sha256:{sha256}\n"
         self._write_lock("requirements.lock", "All that serving takes", lock, own)
         self._write_lock("build.lock", "What installs the rest", resolve(["uv"], self._python, here))
@@ -163,6 +165,7 @@ class _Package:
             online=online,
             snapshot=online == _SNAPSHOT,
             has_keys=bool(plan.routes.key_hashes),
+            grpc_port=plan.grpc_port,
         )
 
 

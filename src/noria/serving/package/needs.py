@@ -25,8 +25,9 @@ _RUNTIMES: Mapping[str, Sequence[str]] = {
     "xgboost": ("xgboost",),
     "pyfunc": (),  # in its own environment
 }
-_BESIDE_EXTRA: Mapping[str, Sequence[str]] = {"postgres": ("alembic",)}
-"""To follow a database, a gateway must be able to tell whether it is migrated."""
+_MORE: Mapping[str, Sequence[str]] = {"postgres": ("alembic",), "grpc": ("protobuf",), "batch": ("polars", "pyarrow")}
+"""What comes with an extra, or is one to packages alone: of a job that only predicts, `batch`. To follow a database, a
+gateway must be able to tell whether it is migrated."""
 
 
 def requirements_for(bundles: Iterable[Bundle], extras: Sequence[str] = ()) -> list[str]:
@@ -35,7 +36,7 @@ def requirements_for(bundles: Iterable[Bundle], extras: Sequence[str] = ()) -> l
     Raises InvalidInput for an extra that Noria does not have, MissingExtra for a runtime that nobody provides.
     """
     known = _requirements()
-    names = {*_GATEWAY, *(name for extra in extras for name in _BESIDE_EXTRA.get(extra, ()))}
+    names = {*_GATEWAY, *(name for extra in extras for name in _MORE.get(extra, ()))}
     lines: set[str] = set()
     for bundle in bundles:
         for runtime in _runtimes_of(bundle):
@@ -74,8 +75,8 @@ def _requirements() -> dict[str, Requirement]:
 
 def _of_extra(extra: str) -> list[str]:
     found = [one for one in _parsed() if one.marker is not None and one.marker.evaluate({"extra": extra})]
-    if not found:
-        known = sorted(metadata.metadata(_NORIA).get_all("Provides-Extra") or [])
+    if not found and extra not in _MORE:
+        known = sorted({*_MORE, *(metadata.metadata(_NORIA).get_all("Provides-Extra") or [])})
         raise InvalidInput(f"Noria has no extra {extra!r}", remedy=f"There are: {', '.join(known)}.")
     for one in found:
         one.marker = None

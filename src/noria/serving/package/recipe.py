@@ -49,6 +49,7 @@ class Recipe:
     online: str = ""
     snapshot: bool = False
     has_keys: bool = False
+    grpc_port: int = 0
 
 
 def default_base_image() -> str:
@@ -114,6 +115,7 @@ def _rendered(name: str, recipe: Recipe) -> str:
         base_image=recipe.base_image,
         python=recipe.python,
         port=recipe.port,
+        grpc_port=recipe.grpc_port,
         noria_version=recipe.noria_version,
         environments=recipe.environments,
         labels=[(name, json.dumps(value).replace("$", r"\$")) for name, value in recipe.labels.items()],
@@ -143,7 +145,7 @@ def _compose(recipe: Recipe) -> Mapping[str, object]:
     service = {
         "build": ".",
         "image": recipe.image,
-        "ports": [f"127.0.0.1:{recipe.port}:{recipe.port}"],
+        "ports": [f"127.0.0.1:{port}:{port}" for port in (recipe.port, recipe.grpc_port) if port],
         "read_only": True,
         "tmpfs": ["/tmp"],
         "volumes": [f"predictions:{IMAGE_PACKAGE}/{PREDICTIONS_FOLDER}"],
@@ -161,7 +163,7 @@ def _settings(recipe: Recipe) -> str:
         "# A gateway alone: it serves the routes in model/routes, and follows no database.",
         f'[store]\ndatabase = ""\nfolder = "{STATE_FOLDER}"\n',
         *([f"[features]\nonline = {json.dumps(recipe.online)}\n"] if recipe.online and not secret else []),
-        f"[gateway]\nport = {recipe.port}\n",
+        f"[gateway]\nport = {recipe.port}\n" + (f"grpc_port = {recipe.grpc_port}\n" if recipe.grpc_port else ""),
     ]
     return "\n".join(sections)
 

@@ -40,11 +40,12 @@ def build(
     base_image: Annotated[str, typer.Option(help="Image to build on; of this Python, slim, by default.")] = "",
     python: Annotated[str, typer.Option(help="Python of the image, such as 3.11, where its tag does not say.")] = "",
     port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port it listens on.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port for gRPC; 0: none.")] = 0,
     online: Annotated[
         str, typer.Option(help="Online store to look features up in; the project's, or a copy of a local one.")
     ] = "",
     extra: Annotated[
-        list[str] | None, typer.Option(help="Extra of Noria to install as well, such as redis; may be repeated.")
+        list[str] | None, typer.Option(help="Extra of Noria, such as redis, or batch; may be repeated.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Replace the package that is in the folder.")] = False,
     project: ProjectOption = None,
@@ -56,7 +57,9 @@ def build(
     from noria.serving.package.recipe import default_base_image
 
     settings, workspace = open_governed(project)
-    options = PackageOptions(base_image or default_base_image(), python, port, online, tuple(extra or ()), yes)
+    options = PackageOptions(
+        base_image or default_base_image(), python, port, grpc_port, online, tuple(extra or ()), yes
+    )
     with talk.status("looking") as status:
         routes = named_routes(settings, workspace, address, deployment, lambda step: status.update(step))
         packager = Packager(workspace, settings, lambda step: status.update(step))
