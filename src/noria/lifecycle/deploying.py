@@ -83,7 +83,7 @@ def deploy(
         get_model(tx, address.model)
         primary = own_name(tx, address.model)
         name = deployment or primary
-        version = version_at(tx, address)
+        version = version_of(tx, address)
         if open_rollout(tx, name) is not None:
             raise Conflict(
                 f"deployment {name!r} has a rollout under way", remedy="`noria rollout promote` or `abort` it first."
@@ -136,7 +136,7 @@ def follow(workspace: Workspace, policies: Policies, clock: Clock, *, actor: str
 def _follow(workspace: Workspace, policies: Policies, clock: Clock, record: Deployment, actor: str) -> None:
     address = Address(record.model, follows=record.follows)
     with workspace.database.read() as tx:
-        version, routes = version_at(tx, address), current_routes(tx, record.deployment)
+        version, routes = version_of(tx, address), current_routes(tx, record.deployment)
         if routes is not None and routes.variants[0].version == version.version:
             return
         if open_rollout(tx, record.deployment) is not None:
@@ -156,7 +156,7 @@ def _set(
     return set_routes(tx, name, variants, at=clock.now(), actor=actor, reason=reason, unit=unit)
 
 
-def version_at(tx: Transaction, address: Address) -> ModelVersion:
+def version_of(tx: Transaction, address: Address) -> ModelVersion:
     """The version an address names now. Raises NotFound."""
     model, follows = address.model, address.follows
     if address.version is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from noria.clock import Clock
 from noria.errors import NotFound
-from noria.lifecycle.deploying import Address, check_preview, version_at
+from noria.lifecycle.deploying import Address, check_preview, version_of
 from noria.lifecycle.looks import CHAMPION
 from noria.lifecycle.served_forms import make_servable, variant_of
 from noria.registry import Policies
@@ -56,7 +56,7 @@ def address_routes(
     """
     with workspace.database.read() as tx:
         get_model(tx, address.model)
-        version = version_at(tx, address)
+        version = version_of(tx, address)
     check_preview(policies, version)
     make_servable(workspace, version, at=clock.now(), actor=actor, progress=progress)
     with workspace.database.read() as tx:
