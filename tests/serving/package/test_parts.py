@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from noria.errors import InvalidData, InvalidInput, MissingExtra
 from noria.optimize.bundle import Bundle
 from noria.serving.package.lock import parse
 from noria.serving.package.needs import requirements_for
-from noria.serving.package.recipe import Recipe, example_request, python_of_image, recipe_files
+from noria.serving.package.recipe import ModelEnvironment, Recipe, example_request, python_of_image, recipe_files
 from noria.serving.package.wheel import write_wheel
 from support import noria
 
@@ -91,6 +93,15 @@ def test_an_address_with_a_password_is_in_no_file():
         'online = "redis://features:6379/0"'
         in recipe_files(replace(RECIPE, online="redis://features:6379/0"))["noria.toml"]
     )
+
+
+def test_a_dockerfile_with_environments_has_nothing_a_linter_minds(tmp_path):
+    environments = (ModelEnvironment("0a1b", "3.10"), ModelEnvironment("2c3d", "3.11"))
+    whole = replace(RECIPE, environments=environments, grpc_port=8001, labels={"title": 'a "$quoted" name'})
+    (tmp_path / "Dockerfile").write_text(recipe_files(whole)["Dockerfile"])
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([hadolint, tmp_path / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_an_example_is_made_of_zeros():
