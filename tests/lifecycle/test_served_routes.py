@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from lifecycle.rollout_world import MODEL, RolloutWorld
+from lifecycle.rollout_world import MODEL, START, RolloutWorld
 from noria.config import PolicySettings, ServerSettings
 from noria.errors import NotFound, PolicyRefused
 from noria.lifecycle.deploying import parse_address
-from noria.lifecycle.served_routes import address_routes, deployment_routes
+from noria.lifecycle.served_routes import address_routes, asked_ports, deployment_routes
+from noria.optimize.bundle import Bundle, write_bundle
 from noria.registry import Policies
-from noria.rollout import Strategy
+from noria.rollout import RouteTable, Strategy
 from noria.rollout.deployments import withdraw, write_routes
 from noria.serving.kubernetes import ClusterPlan, Split, Target, manifests
+from noria.store.blobs import folder_digest
 from noria.store.workspace import Workspace
+from serving.gateway_world import new_world
 
 
 @pytest.fixture
@@ -72,3 +76,18 @@ def test_what_is_withdrawn_or_unknown_has_no_routes(world):
         deployment_routes(world.workspace, MODEL)
     with pytest.raises(NotFound, match="no deployment"):
         deployment_routes(world.workspace, "elsewhere")
+
+
+def test_the_ports_of_what_is_asked_over_a_network_are_known(tmp_path):
+    features = {"online": "redis://features.internal:6380/0"}
+    world = new_world(tmp_path)
+    settings = ServerSettings.model_validate({"store": {"database": "", "folder": str(tmp_path)}, "features": features})
+    workspace = Workspace(tmp_path, settings)
+    looked_up, alone = world.add_model(1), world.add_model(2, views=False)
+    assert asked_ports(workspace, RouteTable("flights", 1, (looked_up,), "", START)) == {6380}
+    assert asked_ports(workspace, RouteTable("flights", 1, (alone,), "", START)) == set()
+    folder = workspace.artifacts.fetch(alone.source)
+    options = {"url": "https://upstream.internal", "model": "m", "seconds": 1, "key_variable": ""}
+    write_bundle(folder, Bundle("generic", ("prompt",), runtime="remote", options=options))
+    remote = replace(alone, digest=folder_digest(folder))
+    assert asked_ports(workspace, RouteTable("flights", 1, (remote,), "", START)) == {443}

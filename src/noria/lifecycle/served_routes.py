@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from noria.clock import Clock
 from noria.errors import NotFound
 from noria.lifecycle.deploying import Address, check_preview, version_of
 from noria.lifecycle.looks import CHAMPION
 from noria.lifecycle.served_forms import make_servable, variant_of
+from noria.optimize.bundle import bundles_below
 from noria.registry import Policies
 from noria.registry.models import get_model
 from noria.rollout import RouteTable, read_routes
 from noria.rollout.deployments import addresses_of, get_deployment, own_name, published_routes
+from noria.serving.served import fetch_model
 from noria.store.workspace import Workspace
+
+_PORTS = {"redis": 6379, "rediss": 6379, "postgresql": 5432, "postgres": 5432, "http": 80, "https": 443}
 
 
 def deployment_routes(workspace: Workspace, deployment: str) -> RouteTable:
@@ -31,6 +36,15 @@ def deployment_routes(workspace: Workspace, deployment: str) -> RouteTable:
             f"deployment {deployment!r} is withdrawn: it serves nothing", remedy="`noria deploy` brings it back."
         )
     return routes
+
+
+def asked_ports(workspace: Workspace, routes: RouteTable) -> set[int]:
+    """The TCP ports of what the versions ask over a network: the online store, models on other servers."""
+    bundles = [bundle for one in routes.variants for _, bundle in bundles_below(fetch_model(workspace.artifacts, one))]
+    urls = [str(one.options["url"]) for one in bundles if one.runtime == "remote"]
+    urls += [workspace.online_url for one in bundles if one.views]
+    parts = [urlsplit(url) for url in urls]
+    return {part.port or _PORTS[part.scheme] for part in parts if part.scheme in _PORTS}
 
 
 def _from_file(workspace: Workspace, deployment: str) -> RouteTable:

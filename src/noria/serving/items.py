@@ -153,6 +153,7 @@ def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors) -> Outco
         return Outcome(list(found), np.full(len(found), 0.0))
     if bundle.task == "regression":
         return Outcome(found.tolist(), found)
+    found = np.minimum(found, 1.0)  # sums of float32 come out a hair above
     if found.ndim == 1:
         positive = found > bundle.decision_threshold
         return Outcome(_labels(bundle, positive.astype(np.int64)), found, np.where(positive, found, 1 - found))

@@ -16,6 +16,7 @@ from noria.serving.runtimes import Floats, Rows, Runtime, Tensors, load
 from noria.store.blobs import BlobStore, folder_digest
 
 _SMOOTHING = 0.1
+_TAKE_NUMBERS = ("onnx", "lightgbm", "xgboost")
 
 
 class Served:
@@ -43,10 +44,11 @@ class Served:
     def warm_up(self) -> None:
         """Score the bundle's example, or zeros: a graph that does not fit its bundle fails here, before it serves.
 
-        Without an example a model of texts is not tried: it may know none of the texts that could be made up.
+        Without an example only what takes any numbers is tried: who knows what code or texts would make of zeros?
         """
         bundle = self.bundle
-        if bundle.tensors or (self.texts and not bundle.example):
+        takes_zeros = bundle.runtime in _TAKE_NUMBERS and not self.texts
+        if bundle.tensors or not (bundle.example or takes_zeros):
             return
         row = bundle.example or (0.0,) * len(bundle.inputs)
         numbers = [value for place, value in enumerate(row) if place not in self.texts]
@@ -87,8 +89,7 @@ def load_served(artifacts: BlobStore, variant: Variant) -> Served:
     folder = fetch_model(artifacts, variant)
     bundle = read_bundle(folder)
     try:
-        served = Served(variant, bundle, load(folder, bundle))
-        served.warm_up()
+        return _warm(Served(variant, bundle, load(folder, bundle)))
     except ImportError:
         raise
     except Exception as error:
@@ -96,4 +97,12 @@ def load_served(artifacts: BlobStore, variant: Variant) -> Served:
             f"{variant.model}@{variant.version} cannot be loaded: {error}",
             remedy="Register the model again, or roll back to another version.",
         ) from error
+
+
+def _warm(served: Served) -> Served:
+    try:
+        served.warm_up()
+    except BaseException:
+        served.runtime.unload()
+        raise
     return served

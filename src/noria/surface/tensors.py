@@ -11,16 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import InvalidInput
-from noria.optimize.bundle import Bundle, TensorSpec
+from noria.optimize.bundle import DTYPES, Bundle, TensorSpec
 from noria.serving import Block, DataPlane, PredictionRequest
 from noria.serving.items import Item, Outcome, Prediction, ids_of
 from noria.serving.live import Arm, Live
 
-DTYPES: Mapping[str, type] = {
-    "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
-    "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
-    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BYTES": np.object_,
-}  # fmt: skip
 _OWN_PARAMETERS = ("prediction_id", "unit_id", "event_time", "timeout", "binary_data_output")
 _MICROS = 1e-6
 

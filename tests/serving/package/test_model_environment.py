@@ -1,4 +1,4 @@
-"""A model of MLflow's that no graph can stand for: packaged with the environment it was logged with."""
+"""Models with environments of their own: each is packaged with a lock of it, and runs there beside the gateway."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from noria.config import load_server_settings
+from lifecycle.rollout_world import RolloutWorld
+from noria.config import ServerSettings, load_server_settings
+from noria.lifecycle.composing import Composer
+from noria.lifecycle.deploying import parse_address
+from noria.lifecycle.packaging import PackageOptions, Packager
+from noria.lifecycle.served_routes import address_routes
 from noria.registry import NewVersion, Policies, register_version
+from noria.serving.package.recipe import default_base_image
 from noria.store.workspace import Workspace, artifact_uri
 from serving.package.image import Image, running
 from support import noria
@@ -36,3 +42,27 @@ def test_it_runs_in_its_own_environment_beside_the_gateways(mlflow_python, tmp_p
     with running(image) as client:
         answer = client.post("/predict", json={"features": {"name": "ada", "visits": 3}}).json()
     assert answer["prediction"] == "ada 6 pandas 2.2.3"
+
+
+@pytest.mark.peer
+def test_a_chains_transformer_has_its_packages_and_its_member_what_it_needs(tmp_path):
+    world = RolloutWorld(tmp_path / "world")
+    world.add_version()
+    (tmp_path / "transformer.py").write_text(
+        "import humanize\n"
+        "def postprocess(answers, columns):\n"
+        "    return [f'{humanize.ordinal(one[\"prediction\"])} of {humanize.__version__}' for one in answers]\n"
+    )
+    composer = Composer(world.workspace, world.policies, world.clock, "ann")
+    chain = composer.chain("chain", "models:/churn/1", tmp_path / "transformer.py", requirements=["humanize==4.12.0"])
+    routes = address_routes(
+        world.workspace, world.policies, world.clock, parse_address(f"models:/chain/{chain.version}"), actor="ann"
+    )
+    output = tmp_path / "image/context"
+    Packager(world.workspace, ServerSettings()).package(routes, output, PackageOptions(default_base_image()))
+    assert "onnxruntime==" in (output / "requirements.lock").read_text()
+    assert "humanize" not in (output / "requirements.lock").read_text()
+    image = Image(output, tmp_path / "image")
+    with running(image) as client:
+        answer = client.post("/predict", json={"features": {"a": 3.0, "b": -3.0, "c": 3.0}}).json()
+    assert answer["prediction"] == "1st of 4.12.0"

@@ -12,9 +12,9 @@ from pathlib import Path
 from noria import __version__
 from noria.errors import Conflict
 from noria.features.snapshot import write_snapshot
-from noria.optimize.bundle import Bundle, read_bundle
+from noria.optimize.bundle import Bundle, bundles_below
 from noria.optimize.environments import environment_name, python_of
-from noria.optimize.prepare import MLMODEL_FILE, MODEL_FOLDER, environment_requirements
+from noria.optimize.prepare import MODEL_FOLDER, environment_requirements
 from noria.rollout.routes import RouteTable, Variant, publish
 from noria.serving.package.lock import Locked, resolve
 from noria.serving.package.manifest import MANIFEST_FILE, STATE_FOLDER, write_manifest
@@ -22,6 +22,7 @@ from noria.serving.package.needs import installed_versions, requirements_for
 from noria.serving.package.recipe import ModelEnvironment, Recipe, python_of_image, recipe_files
 from noria.serving.package.sbom import Materials, bill_of_materials
 from noria.serving.package.wheel import write_wheel
+from noria.serving.runtimes.chain import transformer_packages
 from noria.serving.served import fetch_model
 from noria.store.blobs import BlobStore
 
@@ -93,11 +94,11 @@ class _Package:
         plan, folder = self._plan, self._folder
         self._progress("models")
         models = [self._add_model(variant) for variant in plan.routes.variants]
-        bundles = [read_bundle(model) for model in models]
+        bundles = [one for model in models for one in bundles_below(model)]
         publish(plan.routes, folder / STATE_FOLDER / "routes" / f"{plan.routes.deployment}.json")
-        online = self._add_features(bundles)
-        materials = self._add_requirements(bundles, models)
-        recipe = self._recipe(bundles[0], online, materials)
+        online = self._add_features([bundle for _, bundle in bundles])
+        materials = self._add_requirements(bundles)
+        recipe = self._recipe(bundles[0][1], online, materials)
         for name, text in recipe_files(recipe).items():
             (folder / name).write_text(text)
         (folder / SBOM_FILE).write_text(bill_of_materials(materials, plan.routes.created_at))
@@ -120,26 +121,34 @@ class _Package:
         write_snapshot(plan.online_url, views, self._folder / STATE_FOLDER / _SNAPSHOT_FILE)
         return _SNAPSHOT
 
-    def _add_requirements(self, bundles: Sequence[Bundle], models: Sequence[Path]) -> Materials:
+    def _add_requirements(self, bundles: Sequence[tuple[Path, Bundle]]) -> Materials:
         self._progress("requirements")
         wheel = write_wheel(self._folder / "wheels")
         sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
         here = installed_versions()
         extras = [*self._plan.extras, *(["grpc"] if self._plan.grpc_port else [])]
-        lock = resolve(requirements_for(bundles, extras), self._python, here)
+        lock = resolve(requirements_for([bundle for _, bundle in bundles], extras), self._python, here)
         own = f"./wheels/{wheel.name} --hash=sha256:{sha256}\n"
         self._write_lock("requirements.lock", "All that serving takes", lock, own)
         self._write_lock("build.lock", "What installs the rest", resolve(["uv"], self._python, here))
-        owned = [model / MODEL_FOLDER for model in models if (model / MODEL_FOLDER / MLMODEL_FILE).is_file()]
-        environments = dict(self._add_environment(model) for model in owned)
+        environments = dict(
+            self._add_environment(*one) for folder, bundle in bundles for one in self._own(folder, bundle)
+        )
         return Materials(self._plan.routes, __version__, sha256, lock, environments)
 
-    def _add_environment(self, model: Path) -> tuple[ModelEnvironment, Sequence[Locked]]:
-        """The lock of the environment that an MLflow model brings along."""
+    def _own(self, folder: Path, bundle: Bundle) -> Sequence[tuple[Sequence[str], str]]:
+        """The environment that a bundle's runtime asks for, if it does: its packages, and its Python."""
+        if bundle.runtime == "pyfunc":
+            model = folder / MODEL_FOLDER
+            return [(environment_requirements(model), python_of(model, self._python))]
+        packages = transformer_packages(bundle.options["requirements"]) if bundle.runtime == "chain" else []
+        return [(packages, self._python)] if packages else []
+
+    def _add_environment(self, packages: Sequence[str], python: str) -> tuple[ModelEnvironment, Sequence[Locked]]:
+        """The lock of an environment beside the gateway's."""
         self._progress("environments")
-        python, requirements = python_of(model, self._python), environment_requirements(model)
-        name, minor = environment_name(requirements, python), ".".join(python.split(".")[:2])
-        lock = resolve(requirements, minor)
+        name, minor = environment_name(packages, python), ".".join(python.split(".")[:2])
+        lock = resolve(packages, minor)
         self._write_lock(f"environments/{name}/requirements.lock", "A model's own environment", lock, python=minor)
         return ModelEnvironment(name, minor), lock
 

@@ -24,6 +24,9 @@ _RUNTIMES: Mapping[str, Sequence[str]] = {
     "lightgbm": ("lightgbm",),
     "xgboost": ("xgboost",),
     "pyfunc": (),  # in its own environment
+    "chain": (),  # what its members need
+    "ensemble": (),
+    "remote": (),
 }
 _MORE: Mapping[str, Sequence[str]] = {"postgres": ("alembic",), "grpc": ("protobuf",), "batch": ("polars", "pyarrow")}
 """What comes with an extra, or is one to packages alone: of a job that only predicts, `batch`. To follow a database, a

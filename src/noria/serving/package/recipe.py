@@ -84,11 +84,12 @@ def recipe_files(recipe: Recipe) -> Mapping[str, str]:
 
 
 def example_request(bundle: Bundle, deployment: str) -> tuple[str, str]:
-    """A path, and a body of zeros that the model takes there."""
+    """A path, and a body that the model takes there: its example, or zeros."""
     if bundle.tensors:
         body: Mapping[str, Any] = {"inputs": [_zeros(one) for one in bundle.tensors]}
         return f"/v2/models/{deployment}/infer", json.dumps(body)
-    features = {name: "" if bundle.kinds.get(name) in TEXTS else 0 for name in bundle.request_columns}
+    zeros = ["" if bundle.kinds.get(name) in TEXTS else 0 for name in bundle.request_columns]
+    features = dict(zip(bundle.request_columns, bundle.example or zeros, strict=False))  # what is looked up is not sent
     keys = {key: "" for view in bundle.views for key in view.join_keys}
     return "/predict", json.dumps({"features": features} | ({"entities": keys} if keys else {}))
 

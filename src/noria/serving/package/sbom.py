@@ -106,7 +106,7 @@ def _component(environment: str, name: str, version: str) -> Component:
 
 def _licences(name: str, version: str) -> Iterable[Any]:
     """What the distribution installed here says, when it is the same version; an index is not asked."""
-    from cyclonedx.factory.license import LicenseFactory
+    from cyclonedx.contrib.license.factories import LicenseFactory
 
     try:
         found = metadata.metadata(name)

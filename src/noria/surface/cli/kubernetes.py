@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -25,11 +24,9 @@ from noria.serving.kubernetes.chart import chart_files
 from noria.serving.kubernetes.jobs import BatchOptions, batch_job
 from noria.serving.kubernetes.kserve import KServeOptions, default_split
 from noria.serving.kubernetes.writing import write_files
-from noria.store.workspace import Workspace
 from noria.surface.cli.context import JsonOption, ProjectOption, clear_errors, open_governed, show, talk
 from noria.surface.cli.named_routes import named_routes
 
-_PORTS = {"redis": 6379, "rediss": 6379, "postgresql": 5432, "postgres": 5432}
 _Option = typer.Option
 
 
@@ -87,6 +84,7 @@ def k8s(
 ) -> None:
     """Write manifests for a cluster: of the deployment as it serves now, or of a batch job."""
     from noria.lifecycle.packaging import image_of
+    from noria.lifecycle.served_routes import asked_ports
 
     settings, workspace = open_governed(project)
     with talk.status("looking") as status:
@@ -111,7 +109,7 @@ def k8s(
         log_claim=log_claim,
         allow_from=tuple(allow_from or ()),
         monitoring=monitoring,
-        egress_ports=(*(egress_port or ()), *_store_ports(workspace)),
+        egress_ports=(*(egress_port or ()), *asked_ports(workspace, routes)),
     )
     if job:
         files = write_manifests(
@@ -125,12 +123,6 @@ def k8s(
         options = KServeOptions(transformer, _storage(settings) if storage else "")
         files = write_manifests(manifests(plan, target, options), output)
     show([{"file": str(output / name)} for name in files], as_json=as_json, title=f"Manifests of {routes.deployment}")
-
-
-def _store_ports(workspace: Workspace) -> list[int]:
-    """The port of the online store, where features are looked up over a network."""
-    url = urlsplit(workspace.online_url)
-    return [url.port or _PORTS[url.scheme]] if url.scheme in _PORTS else []
 
 
 def _storage(settings: ServerSettings) -> str:

@@ -23,6 +23,7 @@ _COMMANDS: Mapping[str, str] = {
     "deploy": "deploy:app",
     "rollout": "rollout:app",
     "package": "package:app",
+    "compose": "compose:app",
     "sweep": "sweep:sweep",
     "trace": "trace:trace",
     "models": "upkeep:app",

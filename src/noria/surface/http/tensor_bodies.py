@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import InvalidInput
-from noria.surface.tensors import DTYPES, InferCall, InferResult, InputTensor, OutputTensor
+from noria.optimize.bundle import DTYPES
+from noria.surface.tensors import InferCall, InferResult, InputTensor, OutputTensor
 
 _LENGTH = struct.Struct("<I")
 _LARGEST_SIZE = 2**40
