@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-_ENVIRONMENTS = Path(__file__).parents[1] / ".bench"
+ENVIRONMENTS = Path(__file__).parents[1] / ".bench"
 _RUN_DVC = """
 import json, sys
 from dvc.cli import main
@@ -121,11 +121,16 @@ def with_ray() -> dict[str, str]:
     return {"PYTHONPATH": str(folder), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
+def kserve_environment() -> Path:
+    """The interpreter of an environment with KServe's client in it, installed when it is missing."""
+    return _environment("kserve", "kserve==0.21.*")
+
+
 def _environment(name: str, *packages: str) -> Path:
     """The interpreter of a virtual environment that holds these packages, however many tests ask for it at once."""
-    folder, installed = _ENVIRONMENTS / name, _ENVIRONMENTS / f"{name}.installed"
+    folder, installed = ENVIRONMENTS / name, ENVIRONMENTS / f"{name}.installed"
     python = folder / "bin/python"
-    _ENVIRONMENTS.mkdir(exist_ok=True)
+    ENVIRONMENTS.mkdir(exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not python.exists() or not installed.exists() or installed.read_text() != " ".join(packages):
             uv = [sys.executable, "-m", "uv"]

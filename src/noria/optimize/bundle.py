@@ -88,6 +88,12 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     (folder / BUNDLE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(bundle)))
 
 
+def bundles_below(folder: Path) -> list[tuple[Path, Bundle]]:
+    """Every bundle in a model's folder, its own first: those of chains and ensembles hold their members'."""
+    found = [path.parent for path in folder.rglob(BUNDLE_FILE) if path.parent != folder]
+    return [(one, read_bundle(one)) for one in [folder, *sorted(found)]]
+
+
 def read_bundle(folder: Path) -> Bundle:
     """The bundle of a folder. Raises CorruptArtifact when it is missing or malformed."""
     try:

@@ -187,16 +187,20 @@ def published_routes(tx: Transaction, deployment: str) -> RouteTable | None:
     if table is None or (record is not None and record.withdrawn_at is not None):
         return None
     table = _with_shares(tx, table)
-    model = table.variants[0].model
-    addresses = dict(aliases(tx, model))
-    for stage in (Stage.STAGING, Stage.PRODUCTION):
-        if (version := version_in_stage(tx, model, stage)) is not None:
-            addresses[stage.value] = version.version
     query = select(tables.gateway_keys.c.key_hash).where(
         tables.gateway_keys.c.deployment == deployment, tables.gateway_keys.c.revoked_at.is_(None)
     )
     hashes = sorted(tx.execute(query).scalars())
-    return replace(table, addresses=dict(sorted(addresses.items())), key_hashes=tuple(hashes))
+    return replace(table, addresses=addresses_of(tx, table.variants[0].model), key_hashes=tuple(hashes))
+
+
+def addresses_of(tx: Transaction, model: str) -> Mapping[str, int]:
+    """The aliases and stages that a client may name, with the versions they mean now."""
+    addresses = dict(aliases(tx, model))
+    for stage in (Stage.STAGING, Stage.PRODUCTION):
+        if (version := version_in_stage(tx, model, stage)) is not None:
+            addresses[stage.value] = version.version
+    return dict(sorted(addresses.items()))
 
 
 def _with_shares(tx: Transaction, table: RouteTable) -> RouteTable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,8 @@ class Served:
         self.row_seconds = self._call_seconds / self._call_rows
 
 
-def load_served(artifacts: BlobStore, variant: Variant) -> Served:
-    """Load the version a variant names. Raises CorruptArtifact when its files are not those registered."""
+def fetch_model(artifacts: BlobStore, variant: Variant) -> Path:
+    """The folder of the version a variant names. Raises CorruptArtifact when its files are not those registered."""
     try:
         folder = artifacts.fetch(variant.source)
         found = folder_digest(folder)
@@ -87,6 +88,12 @@ def load_served(artifacts: BlobStore, variant: Variant) -> Served:
             f"hash {found[:12]}, recorded {variant.digest[:12]}",
             remedy="Restore the model's folder from a backup, or roll back to another version.",
         )
+    return folder
+
+
+def load_served(artifacts: BlobStore, variant: Variant) -> Served:
+    """Load the version a variant names. Raises CorruptArtifact when its files are not those registered."""
+    folder = fetch_model(artifacts, variant)
     bundle = read_bundle(folder)
     try:
         return _warm(Served(variant, bundle, load(folder, bundle)))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from noria.clock import SystemClock
 from noria.registry import Policies
@@ -15,6 +14,7 @@ from noria.surface.cli.context import (
     JsonOption,
     ProjectOption,
     actor,
+    by_default,
     clear_errors,
     open_governed,
     open_records,
@@ -22,29 +22,21 @@ from noria.surface.cli.context import (
     show,
     talk,
 )
+from noria.surface.cli.kubernetes import k8s
 
 _DEFAULT = "model"
-
-
-class _ModelByDefault(TyperGroup):
-    """`noria deploy models:/m/3` is short for `noria deploy model models:/m/3`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            args = [_DEFAULT, *args]
-        return super().parse_args(ctx, args)
-
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    cls=_ModelByDefault,
+    cls=by_default(_DEFAULT),
     help="What is served under which name: `noria deploy models:/NAME/3`.",
 )
 keys = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Keys that requests to a deployment must come with."
 )
 app.add_typer(keys, name="keys")
+app.command(name="k8s")(k8s)
 NameArgument = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Name of the deployment.")]
 
 

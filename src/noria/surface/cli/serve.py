@@ -7,7 +7,8 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,14 +55,24 @@ def serve(
         descriptors = [int(one) for one in inherit.split(",")]
         _work(folder, settings.gateway, Workspace(folder, settings, migrate=False), descriptors)
         return
-    follower = RouteFollower(Workspace(folder, settings, migrate=False))
-    follower.start()
-    try:
+    with _following(Workspace(folder, settings, migrate=False)):
         if settings.gateway.workers == 1:
             listener = _bind(folder, settings.gateway)
             _serve(folder, settings.gateway, Workspace(folder, settings, migrate=False), [listener], announce)
         else:
             _pool(folder, settings.gateway, announce)
+
+
+@contextmanager
+def _following(workspace: Workspace) -> Iterator[None]:
+    """Within the block, the route files follow the database, if there is one."""
+    if not workspace.has_database:
+        yield
+        return
+    follower = RouteFollower(workspace)
+    follower.start()
+    try:
+        yield
     finally:
         follower.stop()
 
