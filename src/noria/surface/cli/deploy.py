@@ -9,7 +9,7 @@ import typer
 from noria.clock import SystemClock
 from noria.registry import Policies
 from noria.rollout import current_routes
-from noria.rollout.deployments import add_key, all_deployments, list_keys, revoke_key, withdraw, write_routes
+from noria.rollout.deployments import add_key, all_deployments, drop_keys, list_keys, revoke_key, withdraw, write_routes
 from noria.surface.cli.context import (
     JsonOption,
     ProjectOption,
@@ -166,10 +166,27 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="Id of the key, as `noria deploy keys list` shows.")],
     project: ProjectOption = None,
 ) -> None:
-    """Take a key's right away. Without any key left, requests need none again."""
+    """Take a key's right away. Without any key left nobody is let in, until `noria deploy keys drop`."""
     workspace = open_records(project)
     with workspace.database.write() as tx:
         deployment = next((key.deployment for key in list_keys(tx) if key.key_id == key_id), "")
         revoke_key(tx, key_id, at=SystemClock().now(), actor=actor())
     write_routes(workspace, deployment)
     out.print(f"{key_id} is revoked", highlight=False)
+
+
+@keys.command(name="drop")
+@clear_errors
+def drop(
+    deployment: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    project: ProjectOption = None,
+) -> None:
+    """Forget all keys of a deployment: requests need none again."""
+    workspace = open_records(project)
+    if not yes:
+        typer.confirm(f"Let everyone use {deployment} without a key?", abort=True, err=True)
+    with workspace.database.write() as tx:
+        dropped = drop_keys(tx, deployment, at=SystemClock().now(), actor=actor())
+    write_routes(workspace, deployment)
+    out.print(f"{deployment} needs no key; {dropped} forgotten", highlight=False)
