@@ -205,6 +205,8 @@ class Gateway:
         headers: Headers = [(b"content-type", _PROBLEM if shape == "problem" else _JSON)]
         if isinstance(error, _MethodNotAllowed):
             headers.append((b"allow", error.allowed.encode()))
+        if isinstance(error, TooLarge | TooSlow):  # the rest of the body is not waited for
+            headers.append(_CLOSE)
         if isinstance(error, Overloaded):
             headers.append((b"retry-after", b"%d" % error.retry_after))
         elif isinstance(error, Unavailable):

@@ -23,8 +23,8 @@ _encode = msgspec.json.Encoder().encode
 
 async def predict(plane: DataPlane, request: Request) -> bytes:
     """POST /predict: one row, or several as ``instances``."""
-    body = await _decoded(decode_predict, request.body)
-    return await answer(plane, admitted(plane, request), body, request.timeout)
+    live = admitted(plane, request)
+    return await answer(plane, live, await _decoded(decode_predict, request.body), request.timeout)
 
 
 async def answer(plane: DataPlane, live: Live, body: PredictBody, timeout: float | None = None) -> bytes:
@@ -36,8 +36,8 @@ async def answer(plane: DataPlane, live: Live, body: PredictBody, timeout: float
 
 async def predict_batch(plane: DataPlane, request: Request) -> bytes:
     """POST /predict/batch: ``instances``, each routed by itself, or rows of ``features`` that one version answers."""
-    body = await _decoded(decode_batch, request.body)
     live = admitted(plane, request)
+    body = await _decoded(decode_batch, request.body)
     if body.features is None:
         assert body.instances is not None
         return await _encoded({"predictions": await plane.predict_many(live, body.instances, request.timeout)})
