@@ -16,7 +16,9 @@ REQUEST = {"entities": {"shop": "north"}, "features": {"hour": 12, "weekday": 5}
 class Pool:
     """A gateway of several workers in processes of their own."""
 
-    def __init__(self, project: Path, *options: str, **environment: str) -> None:
+    def __init__(self, project: Path, *options: str, grpc_port: int = 0, **environment: str) -> None:
+        self.grpc_port = grpc_port
+        options = (*options, "--grpc-port", str(grpc_port)) if grpc_port else options
         command = [sys.executable, "-m", "noria", "serve", "--project", str(project), "--announce", *options]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}

@@ -21,6 +21,7 @@ import zstandard
 
 from noria.monitoring.log import find_prediction
 from noria.surface.grpc import open_inference_pb2 as messages
+from servers import free_port
 from serving.pool import REQUEST, Pool
 from support import noria, resident_megabytes
 
@@ -173,13 +174,12 @@ def test_clients_that_never_finish_keep_nobody_else_waiting(client, limited):
 
 
 def test_a_key_is_wanted_by_every_front_once_there_is_one(project):
-    port = _free_port()
-    pool = Pool(project, "--port", "0", "--grpc-port", str(port))
+    pool = Pool(project, "--port", "0", grpc_port=free_port())
     made = json.loads(noria("deploy", "keys", "add", "demand", "--name", "ann", "--json", cwd=project).stdout)
     key, key_id = made[0]["key"], made[0]["key_id"]
     with (
         httpx.Client(base_url=f"http://127.0.0.1:{pool.port}") as client,
-        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        grpc.insecure_channel(f"127.0.0.1:{pool.grpc_port}") as channel,
     ):
         asked = {"json": REQUEST}
         _eventually(lambda: client.post("/predict", **asked).status_code == 401)
@@ -249,8 +249,3 @@ def _eventually(check: Callable[[], bool]) -> None:
     while not check():
         assert time.monotonic() < deadline, "it did not happen in 15 seconds"
         time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
