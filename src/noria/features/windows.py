@@ -153,11 +153,10 @@ class _Log:
     def of(cls, events: pl.DataFrame, view: FeatureView, *, known: bool) -> _Log:
         import polars as pl
 
-        frame = events.drop_nulls([*view.join_keys, EVENT])
+        frame = events.drop_nulls([*view.join_keys, EVENT]).with_columns(pl.col(CREATED).fill_null(pl.col(EVENT)))
         keys = frame.select(view.join_keys).unique().with_row_index(_CODE)
-        frame = _numbered(frame, keys, view).sort(_CODE, EVENT, CREATED, maintain_order=True, nulls_last=False)
-        happened = epoch_nanoseconds(frame[EVENT])
-        created = epoch_nanoseconds(frame.select(pl.col(CREATED).fill_null(pl.col(EVENT))).to_series())
+        frame = _numbered(frame, keys, view).sort(_CODE, EVENT, CREATED, maintain_order=True)
+        happened, created = epoch_nanoseconds(frame[EVENT]), epoch_nanoseconds(frame[CREATED])
         codes = frame[_CODE].cast(pl.Int64).to_numpy()
         return cls(frame, keys, codes, happened, np.maximum(happened, created) if known else happened)
 
