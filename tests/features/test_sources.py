@@ -12,7 +12,7 @@ import pytest
 from noria.errors import InvalidConfig, InvalidData
 from noria.features import Field, FileSource, PushSource, SqlSource
 from noria.features.sources import Source, inferred_fields
-from noria.features.types import Float64, Int64, String
+from noria.features.types import Array, Float64, Int64, String, UnixTimestamp
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 ROWS = pl.DataFrame(
@@ -155,6 +155,19 @@ def test_any_unit_and_zone_is_the_same_instant(zone, unit, tmp_path):
     found = source.rows(tmp_path, keys=["user_id"], fields=FIELDS[:1]).collect()
     assert found["event_timestamp"].dt.convert_time_zone("UTC").to_list() == hours
     assert found["created_timestamp"].equals(found["event_timestamp"])
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_a_feature_that_is_an_instant_comes_in_microseconds(unit, tmp_path):
+    when = datetime(2024, 5, 6, 7, 8, 9, 123000, tzinfo=UTC)
+    frame = pl.DataFrame({"user_id": [1], "seen": [START], "last": [when]})
+    frame = frame.with_columns(pl.col("last").dt.cast_time_unit(unit), lasts=pl.concat_list(pl.col("last")))
+    frame.write_parquet(tmp_path / "stats.parquet")
+    fields = [Field(name="last", dtype=UnixTimestamp), Field(name="lasts", dtype=Array(UnixTimestamp))]
+    source = FileSource(path="stats.parquet", timestamp_field="seen")
+    found = source.rows(tmp_path, keys=["user_id"], fields=fields).collect()
+    assert found.schema["last"] == UnixTimestamp.polars() and found["last"].item() == when
+    assert found["lasts"].to_list() == [[when]]
 
 
 def cut(path: Path) -> None:

@@ -275,7 +275,7 @@ class FeatureView(Selectable):
             "schema": [[one.name, str(one.dtype)] for one in self.schema],
             "aggregations": [one.document() for one in self.aggregations],
             "source": self.source.document(),
-            "ttl_seconds": None if self.ttl is None else self.ttl.total_seconds(),
+            "ttl_microseconds": None if self.ttl is None else self.ttl // timedelta(microseconds=1),
             "online": self.online,
             "on_missing": self.on_missing,
         }

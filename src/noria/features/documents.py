@@ -42,14 +42,13 @@ def read_view(document: Document) -> FeatureView:
     """The feature view of that document."""
     source = read_source(document["source"])
     assert isinstance(source, Source)
-    seconds = document["ttl_seconds"]
     return FeatureView(
         name=document["name"],
         entities=[read_entity(entity) for entity in document["entities"]],
         schema=_fields(document["schema"]),
         aggregations=[_aggregation(*one) for one in document.get("aggregations", ())],
         source=source,
-        ttl=None if seconds is None else timedelta(seconds=seconds),
+        ttl=_ttl(document),
         online=document["online"],
         on_missing=document["on_missing"],
     )
@@ -102,6 +101,13 @@ def _projection(document: list[Any], user: str, views: Mapping[str, FeatureView]
             remedy="Apply the view again, or apply what takes its features without it.",
         )
     return Projection(views[view], tuple(features), name, join_key_map[0] if join_key_map else {})
+
+
+def _ttl(document: Document) -> timedelta | None:
+    if document.get("ttl_seconds") is not None:  # as it was kept at first
+        return timedelta(seconds=document["ttl_seconds"])
+    micros = document.get("ttl_microseconds")
+    return None if micros is None else timedelta(microseconds=micros)
 
 
 def _aggregation(column: str, function: str, window_nanoseconds: int, name: str) -> Aggregation:

@@ -27,6 +27,7 @@ from noria.features.repo import Repo, read_repo
 from noria.features.retrieval import OnlineResponse, RetrievalJob, event_time_of
 from noria.features.selection import Plan, Wanted, find_view, plan
 from noria.features.sources import FrameSource, PushSource, RequestSource, Source, inferred_fields
+from noria.features.times import earlier
 from noria.store.database import from_json, to_json
 from noria.store.keyvalue import KeyValueStore
 from noria.store.workspace import Workspace
@@ -241,8 +242,8 @@ class FeatureStore:
             latest = intervals.latest(tx, self.project)
         done = []
         for view in self._online_views(feature_views):
-            begin = None if view.ttl is None else as_utc(end_date) - view.ttl
-            done.append(self._materialize(view, latest.get(view.name, begin), end_date, progress))
+            begin = latest.get(view.name) or earlier(as_utc(end_date), view.ttl)
+            done.append(self._materialize(view, begin, end_date, progress))
         return done
 
     def push(self, push_source_name: str, df: Any, to: PushMode = PushMode.ONLINE) -> None:

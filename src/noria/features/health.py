@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from noria.config import FeatureLimits
 from noria.features.definitions import FeatureView
 from noria.features.sources import EVENT
-
-if TYPE_CHECKING:
-    pass
+from noria.features.times import earlier
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ def view_health(
     """
     import polars as pl
 
-    since = None if view.ttl is None else at - view.ttl
+    since = earlier(at, view.ttl)
     rows = view.source.rows(folder, keys=view.join_keys, fields=view.columns, since=since, until=at)
     names = [one.name for one in view.columns]
     found = rows.select(

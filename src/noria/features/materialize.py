@@ -12,6 +12,7 @@ from noria.errors import InvalidData
 from noria.features.definitions import FeatureView
 from noria.features.online import put_events, put_rows
 from noria.features.sources import CREATED, EVENT
+from noria.features.times import earlier
 from noria.store.keyvalue import KeyValueStore
 
 if TYPE_CHECKING:
@@ -73,8 +74,9 @@ def _materialize_events(
     """Rebuild what is kept of each entity from the events that its windows still reach."""
     import polars as pl
 
-    longest = max(one.time_window for one in view.aggregations)
-    rows = _known(view, folder, None, until).filter(pl.col(EVENT) > until - longest)
+    begin = earlier(until, max(one.time_window for one in view.aggregations))
+    rows = _known(view, folder, None, until)
+    rows = rows if begin is None else rows.filter(pl.col(EVENT) > begin)
     events = pl.concat(list(_batches(rows, view))) if not rows.limit(1).collect().is_empty() else rows.collect()
     keys, done = list(view.join_keys), 0
     groups = events.partition_by(keys, maintain_order=True) if keys else [events]

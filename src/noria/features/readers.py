@@ -42,7 +42,7 @@ class ViewSpec(msgspec.Struct, frozen=True, cache_hash=True):
     name: str
     join_keys: tuple[str, ...]
     fields: tuple[str, ...]
-    ttl_millis: int | None
+    ttl_millis: float | None
     on_missing: OnMissing
     key_types: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class ViewSpec(msgspec.Struct, frozen=True, cache_hash=True):
             view.name,
             view.join_keys,
             fields,
-            None if view.ttl is None else round(view.ttl.total_seconds() * 1000),
+            None if view.ttl is None else view.ttl / timedelta(milliseconds=1),
             view.on_missing,
             tuple(str(keys.get(name, "")) for name in view.join_keys),
             tuple(types[name] for name in fields),
@@ -86,7 +86,7 @@ class Reader:
         self._converters = tuple(map(converter, self._key_types))
         plain = [PLAIN.get(kind, frozenset()) for kind in self._key_types]
         self._part_readers = tuple(zip(spec.join_keys, plain, self._converters, strict=True))
-        self._ttl = None if spec.ttl_millis is None else spec.ttl_millis * 1000
+        self._ttl = None if spec.ttl_millis is None else round(spec.ttl_millis * 1000)
         self._plans: dict[bytes, Plan] = {}
         self._decode = msgspec.msgpack.Decoder(list).decode
         self._nothing = [None] * len(spec.fields)

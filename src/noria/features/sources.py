@@ -126,7 +126,7 @@ class Source(ABC):
                 remedy=f"Declare Field(name={one.name!r}, dtype={type_of(dtype)}), or change the source.",
             )
         if isinstance(wanted, pl.Datetime):
-            return instant(one.name, dtype, self.name)
+            return instant(one.name, dtype, self.name).cast(wanted)
         if isinstance(dtype, pl.Struct):
             return pl.when(pl.col(one.name).is_not_null()).then(pl.col(one.name).struct.json_encode()).alias(one.name)
         return pl.col(one.name).cast(wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from noria.errors import InvalidData
@@ -29,3 +30,10 @@ def instant(column: str, dtype: pl.DataType, source: str) -> pl.Expr:
         )
     # A plain cast: filters and the statistics of Parquet files see through it, not through a conversion of zones.
     return value.cast(pl.Datetime("us" if dtype.time_unit == "ms" else dtype.time_unit, "UTC"))
+
+
+def earlier(moment: datetime, span: timedelta | None) -> datetime | None:
+    """``span`` before ``moment``; None for no span, or one that reaches further back than a datetime."""
+    if span is None or moment - datetime.min.replace(tzinfo=UTC) < span:
+        return None
+    return moment - span
