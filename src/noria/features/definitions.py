@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from noria.errors import InvalidConfig
 from noria.features.aggregations import Aggregation
+from noria.features.parquet_files import pinned
 from noria.features.sources import CREATED, EVENT, Field, FrameSource, Source
 from noria.features.types import FeatureType, ValueType
 
@@ -251,7 +252,8 @@ class FeatureView(Selectable):
     def load(self, folder: Path = Path()) -> pl.DataFrame:
         """All rows of the source: join keys, both times in UTC, and its ``columns``. Raises InvalidData."""
         columns = [one for one in self.columns if one.name not in self.join_keys]
-        return self.source.rows(folder, keys=self.join_keys, fields=columns).collect()
+        with pinned(), self.source.telling(folder, self.name):
+            return self.source.rows(folder, keys=self.join_keys, fields=columns).collect()
 
     def selection(self) -> Projection:
         return Projection(self, self.fields)

@@ -246,21 +246,34 @@ class FeatureStore:
             done.append(self._materialize(view, begin, end_date, progress))
         return done
 
-    def push(self, push_source_name: str, df: Any, to: PushMode = PushMode.ONLINE) -> None:
-        """Take in rows as they happen, for every view of that push source: online, into its history, or both."""
-        views = pushed_views(self.list_feature_views(), push_source_name)
+    def push(
+        self,
+        push_source_name: str,
+        df: Any,
+        allow_registry_cache: bool = True,
+        to: PushMode | str = PushMode.ONLINE,
+    ) -> None:
+        """Take in rows as they happen, for every view of that push source: online, into its history, or both.
+
+        A push that is refused leaves nothing in the history, and is simply repeated: rows are added to the history
+        only when they are online. Raises InvalidInput, InvalidData, NotFound, Unavailable.
+        """
+        del allow_registry_cache  # as in Feast; what is applied is looked up anew every few seconds anyway
+        mode, views = PushMode.of(to), pushed_views(self.list_feature_views(), push_source_name)
         online = self._online()
         rows = [(view, online.shaped(view, df)) for view in views]  # nothing is written of what cannot be read
-        if to is not PushMode.ONLINE:  # first, so that nothing is online that a rerun could not find again
-            online.append(views[0], df)
-        if to is not PushMode.OFFLINE:
-            for view, shaped in rows:
-                online.write(view, shaped)
+        if mode is PushMode.ONLINE:
+            online.write(rows)
+            return
+        with online.appending(views[0], df) as publish:
+            if mode is PushMode.ONLINE_AND_OFFLINE:
+                online.write(rows)
+            publish()
 
     def write_to_online_store(self, feature_view_name: str, df: Any) -> int:
         """Bring rows of one view online; returns how many were newer than what was there."""
         view = self.get_feature_view(feature_view_name)
-        return self._online().write(view, self._online().shaped(view, df))
+        return self._online().write([(view, self._online().shaped(view, df))])
 
     def close(self) -> None:
         """Give the database and the online store back."""

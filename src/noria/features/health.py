@@ -10,6 +10,7 @@ from pathlib import Path
 
 from noria.config import FeatureLimits
 from noria.features.definitions import FeatureView
+from noria.features.parquet_files import pinned
 from noria.features.sources import EVENT
 from noria.features.times import earlier
 
@@ -40,12 +41,12 @@ def view_health(
     import polars as pl
 
     since = earlier(at, view.ttl)
-    rows = view.source.rows(folder, keys=view.join_keys, fields=view.columns, since=since, until=at)
     names = [one.name for one in view.columns]
-    found = rows.select(
-        pl.len().alias("__rows"), pl.col(EVENT).max(), *(pl.col(name).null_count().alias(name) for name in names)
-    )
-    (row,) = found.collect().iter_rows(named=True)
+    nulls = [pl.col(name).null_count().alias(name) for name in names]
+    with pinned(), view.source.telling(folder, view.name):
+        rows = view.source.rows(folder, keys=view.join_keys, fields=view.columns, since=since, until=at)
+        found = rows.select(pl.len().alias("__rows"), pl.col(EVENT).max(), *nulls).collect()
+    (row,) = found.iter_rows(named=True)
     count, newest = row["__rows"], row[EVENT]
     rates = {name: row[name] / count if count else 0.0 for name in names}
     wanted = next((one for pattern, one in limits.items() if fnmatchcase(view.name, pattern)), FeatureLimits())

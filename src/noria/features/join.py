@@ -12,6 +12,7 @@ from noria.features.definitions import FeatureView, Projection
 from noria.features.history import AsOf, History
 from noria.features.instants import Instants, instants_of
 from noria.features.keys import Entities, matched
+from noria.features.parquet_files import pinned
 from noria.features.sources import Field
 from noria.features.windows import aggregate_as_of
 
@@ -50,7 +51,8 @@ def join_as_of(
     _check_columns(events, event_time, lookups)
     _check_names(events, lookups)
     at = instants_of(events, event_time)
-    found = [lookup.find(events, at, as_of, folder, memory_limit_bytes) for lookup in lookups]
+    with pinned():
+        found = [lookup.find(events, at, as_of, folder, memory_limit_bytes) for lookup in lookups]
     return events.with_columns(column for frame in found for column in frame.iter_columns())
 
 
@@ -88,15 +90,16 @@ class _Lookup:
         rows = self.view.source.rows(folder, keys=tuple(self.keys), fields=self.fields, since=since, until=until)
         keys, rows = matched(events, rows, self.keys, self.view.name)
         features = [field.name for field in self.fields]
-        found = History(self.view, rows, features, as_of, limit).newest(Entities.of(keys, events.height), at)
+        found = History(self.view, rows, features, as_of, folder, limit).newest(Entities.of(keys, events.height), at)
         return found.rename(dict(zip(features, self.names, strict=True)))
 
     def _aggregated(self, events: pl.DataFrame, at: Instants, as_of: AsOf, folder: Path) -> pl.DataFrame:
         """The aggregations over what happened in the windows before each event; all of that is in memory at once."""
         since, until = at.span(max(one.time_window for one in self.view.aggregations))
-        rows = self.view.source.rows(
-            folder, keys=tuple(self.keys), fields=self.view.columns, since=since, until=until
-        ).collect()
+        source = self.view.source
+        plan = source.rows(folder, keys=tuple(self.keys), fields=self.view.columns, since=since, until=until)
+        with source.telling(folder, self.view.name):
+            rows = plan.collect()
         asked = events.select(**{key: events[column] for key, column in self.keys.items()})
         asked = asked.with_columns(at.values.alias(_AT))
         found = aggregate_as_of(asked, self.view, rows, event_time=_AT, as_of=as_of)

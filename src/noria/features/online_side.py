@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -12,7 +13,7 @@ from noria.clock import to_millis
 from noria.errors import InvalidConfig, InvalidInput, NotFound
 from noria.features.definitions import FeatureView, Projection
 from noria.features.materialize import Materialized, materialize
-from noria.features.online import Lookup, OnlineFeatures, put_rows
+from noria.features.online import Lookup, OnlineFeatures, put_all
 from noria.features.readers import FeatureColumn, Status, ViewSpec
 from noria.features.retrieval import OnlineResponse, as_polars
 from noria.features.selection import Plan
@@ -33,6 +34,16 @@ class PushMode(Enum):
     ONLINE = 1
     OFFLINE = 2
     ONLINE_AND_OFFLINE = 3
+
+    @classmethod
+    def of(cls, given: object) -> PushMode:
+        """The mode itself, or of that name, in capitals or not. Raises InvalidInput."""
+        if isinstance(given, cls):
+            return given
+        if isinstance(given, str) and given.upper() in cls.__members__:
+            return cls[given.upper()]
+        names = ", ".join(f"PushMode.{name}" for name in cls.__members__)
+        raise InvalidInput(f"{given!r} is no place to push to", remedy=f"Use one of {names}, or its name.")
 
 
 class OnlineSide:
@@ -82,19 +93,19 @@ class OnlineSide:
         )
         return rows.rows(self._folder, keys=view.join_keys, fields=view.columns).collect()
 
-    def write(self, view: FeatureView, rows: pl.DataFrame) -> int:
-        """Bring rows online, all of them or, after a failure, none; returns how many were newer."""
-        return put_rows(self._store, view, rows)
+    def write(self, rows: Sequence[tuple[FeatureView, pl.DataFrame]]) -> int:
+        """Bring rows of views online; after a failure they are simply written again. Returns how many were newer."""
+        return put_all(self._store, rows)
 
-    def append(self, view: FeatureView, frame: Any) -> None:
-        """Add the rows of a frame to what the view's history is read from. Raises InvalidConfig when there is none."""
+    def appending(self, view: FeatureView, frame: Any) -> AbstractContextManager[Callable[[], None]]:
+        """Rows for what the view's history is read from, see ``Source.appending``."""
         source = view.source
         if not isinstance(source, PushSource) or source.batch_source is None:
             raise InvalidConfig(
                 f"feature view {view.name!r} has no batch_source to add rows to",
                 remedy="Give its PushSource a batch_source, or push online only.",
             )
-        source.batch_source.append(self._folder, as_polars(frame))
+        return source.batch_source.appending(self._folder, as_polars(frame))
 
     def drop(self, view: str) -> None:
         """Delete all that is online of a view."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from noria.errors import InvalidConfig, InvalidData, MissingExtra
-from noria.features.append import append_parquet
+from noria.errors import InvalidConfig, InvalidData, MissingExtra, NoriaError
+from noria.features.append import appending_parquet, shaped
+from noria.features.parquet_files import HIDDEN, damaged, scan_local, unpinned
 from noria.features.source_text import source_text
 from noria.features.times import instant
 from noria.features.types import FeatureType, type_of
@@ -105,13 +107,38 @@ class Source(ABC):
         del event, since, until  # a lazy frame leaves them out by itself
         return self._renamed(self.scan(folder)).select(names)
 
-    def append(self, folder: Path, frame: pl.DataFrame) -> None:
-        """Add rows, in the columns the source itself has. Raises InvalidConfig for a source that takes none."""
+    def appending(self, folder: Path, frame: pl.DataFrame) -> AbstractContextManager[Callable[[], None]]:
+        """Rows to be added, in the columns the source itself has: what the context gives makes them visible.
+
+        Raises InvalidConfig for a source that takes none, InvalidData for rows that do not fit it.
+        """
         del folder, frame
         raise InvalidConfig(
             f"rows cannot be added to source {self.name!r}",
             remedy="Push online only, or use a FileSource.",
         )
+
+    @contextmanager
+    def telling(self, folder: Path, view: str = "") -> Iterator[None]:
+        """Whatever fails while its rows are read is InvalidData that names the source and, if one is, its bad file."""
+        import polars as pl
+
+        try:
+            yield
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            used = f" of feature view {view!r}" if view else ""
+            file = self.damaged(folder)
+            where = f" ({file} is damaged)" if file else ""
+            why = unpinned(str(error)).strip().partition("\n")[0]
+            raise InvalidData(
+                f"source {self.name!r}{used} cannot be read{where}: {why}",
+                remedy="Check that its columns have the types of the schema, and that its files are whole.",
+            ) from error
+
+    def damaged(self, folder: Path) -> Path | None:
+        """A file of it that cannot be read to its end, where that can be found out."""
+        del folder
+        return None
 
     def _renamed(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         return frame.rename(dict(self.field_mapping), strict=False) if self.field_mapping else frame
@@ -173,30 +200,63 @@ class FileSource(Source):
             )
 
     def scan(self, folder: Path) -> pl.LazyFrame:
-        import polars as pl
-
-        read = getattr(pl, _READERS[self.file_format])
         try:
-            frame: pl.LazyFrame = read(self._place(folder), storage_options=self._options())
-            frame.collect_schema()
+            with self.telling(folder):
+                frame = self._scan(folder)
+                frame.collect_schema()
         except ImportError:
             raise MissingExtra(
                 f"a table in {self.file_format} needs a package that is not installed",
                 remedy="pip install 'noria[lake]'",
             ) from None
-        except Exception as error:  # each reader has errors of its own
+        except NoriaError:
+            raise
+        except Exception as error:  # the readers of lakes have errors of their own
             raise InvalidData(
-                f"source {self.name!r} cannot be read: {error}", remedy="Check the path and that the file is whole."
+                f"source {self.name!r} cannot be read: {error}", remedy="Check the path and that the table is whole."
             ) from error
         return frame
 
-    def append(self, folder: Path, frame: pl.DataFrame) -> None:
+    def _scan(self, folder: Path) -> pl.LazyFrame:
+        import polars as pl
+
+        if self._local is not None:
+            return scan_local(folder / self._local)
+        read = getattr(pl, _READERS[self.file_format])
+        hidden = {"hidden_file_prefix": list(HIDDEN)} if self.file_format == "parquet" else {}
+        frame: pl.LazyFrame = read(self._place(folder), storage_options=self._options(), **hidden)
+        return frame
+
+    def appending(self, folder: Path, frame: pl.DataFrame) -> AbstractContextManager[Callable[[], None]]:
         if self.file_format == "delta":
-            frame.write_delta(self._place(folder), mode="append", storage_options=self._options())
-        elif self.file_format == "parquet" and "://" not in self.path and "*" not in self.path:
-            append_parquet(folder / self.path, frame)
-        else:
-            super().append(folder, frame)
+            return self._appending_delta(folder, frame)
+        if self._local is None or "*" in self.path:
+            return super().appending(folder, frame)
+        return self._appending_parquet(folder / self._local, folder, frame)
+
+    @contextmanager
+    def _appending_parquet(self, path: Path, folder: Path, frame: pl.DataFrame) -> Iterator[Callable[[], None]]:
+        with ExitStack() as stack:
+            with self.telling(folder):
+                publish = stack.enter_context(appending_parquet(path, frame))
+            yield publish
+
+    @contextmanager
+    def _appending_delta(self, folder: Path, frame: pl.DataFrame) -> Iterator[Callable[[], None]]:
+        rows = shaped(frame, self.scan(folder).collect_schema(), self.name)
+
+        def publish() -> None:
+            rows.write_delta(self._place(folder), mode="append", storage_options=self._options())
+
+        yield publish
+
+    def damaged(self, folder: Path) -> Path | None:
+        return None if self._local is None else damaged(folder / self._local)
+
+    @property
+    def _local(self) -> str | None:
+        """The path of Parquet files on this machine."""
+        return self.path if self.file_format == "parquet" and "://" not in self.path else None
 
     def _place(self, folder: Path) -> str:
         return self.path if "://" in self.path else str(folder / self.path)
@@ -245,6 +305,11 @@ class PushSource(Source):
 
     def times(self, schema: Mapping[str, pl.DataType]) -> tuple[str, str]:
         return self._history().times(schema)
+
+    @contextmanager
+    def telling(self, folder: Path, view: str = "") -> Iterator[None]:
+        with self._history().telling(folder, view):
+            yield
 
     def _history(self) -> Source:
         if self.batch_source is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import compress
@@ -73,15 +74,22 @@ def _aggregation(one: Aggregation) -> TailAggregation:
 
 
 class _Tail(msgspec.Struct, array_like=True):
-    """Events in order, by columns. ``lags`` are created - happened; ``dropped`` is the newest event left out."""
+    """Events in order, by columns. ``lags`` are created - happened; ``dropped`` is the newest event left out.
+
+    ``arrived`` says when each was pushed, in seconds since 1970; 0 for those that were read from the source.
+    """
 
     names: tuple[str, ...]
     dropped: int
     happened: list[int]
     lags: list[int]
     columns: list[list[Any]]
+    arrived: list[int] = []
 
-    def add(self, event: Event) -> None:
+    def __post_init__(self) -> None:
+        self.arrived = self.arrived or [0] * len(self.happened)  # a tail written before arrivals were kept
+
+    def add(self, event: Event, arrived: int) -> None:
         """Put an event in its place: by when it happened, was created, and came."""
         lag = event.created - event.happened
         place = bisect_right(self.happened, event.happened)
@@ -89,6 +97,7 @@ class _Tail(msgspec.Struct, array_like=True):
             place -= 1
         self.happened.insert(place, event.happened)
         self.lags.insert(place, lag)
+        self.arrived.insert(place, arrived)
         for column, value in zip(self.columns, event.values, strict=True):
             column.insert(place, value)
 
@@ -96,8 +105,16 @@ class _Tail(msgspec.Struct, array_like=True):
         """Forget the events until ``horizon``."""
         if gone := bisect_right(self.happened, horizon):
             self.dropped = max(self.dropped, self.happened[gone - 1])
-            for column in (self.happened, self.lags, *self.columns):
+            for column in (self.happened, self.lags, self.arrived, *self.columns):
                 del column[:gone]
+
+    def arrivals(self, since: float, until: int) -> Iterator[tuple[Event, int]]:
+        """The events until that time that were pushed since then, and when."""
+        for place in range(bisect_right(self.happened, until)):
+            if self.arrived[place] >= since:
+                happened = self.happened[place]
+                values = [column[place] for column in self.columns]
+                yield Event(happened, happened + self.lags[place], values), self.arrived[place]
 
     def values(self, column: str, since: int, until: int) -> list[Any]:
         """What ``column`` held in (since, until] as known at ``until``, without nulls; events without a column."""
@@ -127,26 +144,54 @@ def by_entity(view: FeatureView, rows: pl.DataFrame) -> Iterator[tuple[tuple[obj
     yield from entities.items()
 
 
-def update(state: bytes | None, events: Sequence[Event], spec: TailSpec, *, now: datetime) -> bytes:
+def update(state: bytes | None, events: Sequence[Event], spec: TailSpec, *, now: datetime, arrived: int = 0) -> bytes:
     """The tail of one entity with ``events`` added and those gone that no window reaches at ``now`` or later.
 
     Events may come late and in any order. One that comes twice counts twice. Between reading ``state`` and storing
     the result nobody else may store one: that is the store's part.
     """
+    return _with_events(_read(state, spec), events, spec, now, arrived)
+
+
+def rebuilt(
+    state: bytes | None, events: Sequence[Event], spec: TailSpec, *, until: datetime, now: datetime, read_at: float
+) -> bytes:
+    """The tail of one entity with ``events`` in place of all it held up to ``until``; what happened later stays.
+
+    So does what was pushed since ``events`` began to be read, at ``read_at``, unless it is among them: to be read it
+    had to be in the source by then. Clocks may differ by ``KEPT_LONGER``.
+    """
     tail = _read(state, spec)
+    dropped, until_nanoseconds = tail.dropped, _nanoseconds(until)
+    missed = _without(tail.arrivals(read_at - KEPT_LONGER.total_seconds(), until_nanoseconds), events)
+    tail.drop(until_nanoseconds)
+    tail.dropped = dropped  # what is replaced is not missing
+    for event, arrived in missed:
+        tail.add(event, arrived)
+    return _with_events(tail, events, spec, now, 0)
+
+
+def _with_events(tail: _Tail, events: Sequence[Event], spec: TailSpec, now: datetime, arrived: int) -> bytes:
     for event in sorted(events, key=_happened):
-        tail.add(event)
+        tail.add(event, arrived)
     tail.drop(_nanoseconds(now) - nanoseconds(KEPT_LONGER) - spec.longest_nanoseconds)
     return _encode(tail)
 
 
-def rebuilt(state: bytes | None, events: Sequence[Event], spec: TailSpec, *, until: datetime, now: datetime) -> bytes:
-    """The tail of one entity with ``events`` in place of all it held up to ``until``; what happened later stays."""
-    tail = _read(state, spec)
-    dropped = tail.dropped
-    tail.drop(_nanoseconds(until))
-    tail.dropped = dropped  # what is replaced is not missing
-    return update(_encode(tail), events, spec, now=now)
+def _without(pushed: Iterator[tuple[Event, int]], read: Sequence[Event]) -> list[tuple[Event, int]]:
+    """The pushed events that are not among those read; of equal ones as many as there are more of."""
+    pushed_ones = list(pushed)
+    if not pushed_ones:
+        return []
+    there = Counter(map(_encode, read))
+    missed = []
+    for event, arrived in pushed_ones:
+        content = _encode(event)
+        if there[content]:
+            there[content] -= 1
+        else:
+            missed.append((event, arrived))
+    return missed
 
 
 def read(state: bytes | None, spec: TailSpec, at: datetime) -> dict[str, object]:

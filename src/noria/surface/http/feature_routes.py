@@ -104,10 +104,7 @@ def _look_up(store: FeatureStore, asked: Lookup) -> object:
 
 
 def _push(store: FeatureStore, asked: Push) -> object:
-    modes = {mode.name.lower(): mode for mode in features.PushMode}
-    if asked.to not in modes:
-        raise InvalidInput(f"{asked.to!r} is no place to push to", remedy=f"Use {', '.join(modes)}.")
-    store.push(asked.push_source_name, _frame(asked.df), to=modes[asked.to])
+    store.push(asked.push_source_name, _frame(asked.df), to=asked.to)
     return None
 
 
