@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from noria.errors import InvalidData, Unavailable
+from noria.features.exact import Inexact, exact
 from noria.features.parquet_files import scan_local
 from noria.features.times import instant
 from noria.ids import new_id
@@ -47,24 +48,30 @@ def shaped(frame: pl.DataFrame, schema: pl.Schema, table: str) -> pl.DataFrame:
         raise InvalidData(
             f"{table} has no column {', '.join(unknown)}", remedy=f"Push rows of: {', '.join(schema.names())}."
         )
-    empty = [pl.lit(None).alias(name) for name in schema if name not in frame.columns]
+    filled = frame.with_columns(pl.lit(None).alias(name) for name in schema if name not in frame.columns)
     try:
-        return frame.with_columns(empty).select(_cast(frame, name, dtype) for name, dtype in schema.items())
+        return pl.DataFrame([_fitting(filled[name], dtype, table) for name, dtype in schema.items()])
+    except Inexact as error:
+        column, row, value, kind = error.parts
+        raise InvalidData(
+            f"column {column!r} of the rows holds {value} in row {row} (counted from 0), which is no {kind}",
+            remedy=f"Push values of the types of {table}.",
+        ) from None
     except pl.exceptions.PolarsError as error:
         raise InvalidData(
             f"the rows do not fit {table}: {str(error).splitlines()[0]}", remedy="Push values of its types."
         ) from error
 
 
-def _cast(frame: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Expr:
-    """The column as the file has it; an instant without a zone is UTC."""
+def _fitting(values: pl.Series, dtype: pl.DataType, table: str) -> pl.Series:
+    """The column as the table has it; an instant without a zone is UTC."""
     import polars as pl
 
-    if not isinstance(dtype, pl.Datetime) or name not in frame.columns:
-        return pl.col(name).cast(dtype)
-    value = instant(name, frame.schema[name], "the rows")
-    value = value.dt.convert_time_zone(dtype.time_zone) if dtype.time_zone else value.dt.replace_time_zone(None)
-    return value.cast(dtype)
+    if not isinstance(dtype, pl.Datetime) or values.dtype == pl.Null:
+        return exact(values, dtype)
+    at = values.to_frame().select(instant(values.name, values.dtype, table)).to_series()
+    at = at.dt.convert_time_zone(dtype.time_zone) if dtype.time_zone else at.dt.replace_time_zone(None)
+    return at.cast(dtype)
 
 
 @contextmanager

@@ -15,7 +15,9 @@ from noria.clock import Clock, SystemClock, as_utc
 from noria.errors import InvalidInput, NotFound
 from noria.features import catalog, intervals
 from noria.features.catalog import Applied, Change, Definition, Definitions, Kind
+from noria.features.completion import completed
 from noria.features.definitions import Entity, FeatureService, FeatureView
+from noria.features.documents import is_elsewhere
 from noria.features.health import ViewHealth, view_health
 from noria.features.history import AsOf
 from noria.features.join import join_as_of
@@ -26,7 +28,7 @@ from noria.features.project_code import read_definitions
 from noria.features.repo import Repo, read_repo
 from noria.features.retrieval import OnlineResponse, RetrievalJob, event_time_of
 from noria.features.selection import Plan, Wanted, find_view, plan
-from noria.features.sources import FrameSource, PushSource, RequestSource, Source, inferred_fields
+from noria.features.sources import RequestSource, Source
 from noria.features.times import earlier
 from noria.store.database import from_json, to_json
 from noria.store.keyvalue import KeyValueStore
@@ -89,7 +91,7 @@ class FeatureStore:
         ``objects_to_delete`` are taken out of use; with ``partial=False`` so is all that ``objects`` does not hold.
         One transaction, audited. Raises InvalidConfig, and InvalidData when a schema cannot be read off a source.
         """
-        wanted = self._completed([objects] if isinstance(objects, Definition) else list(objects))
+        wanted = completed([objects] if isinstance(objects, Definition) else objects, self._repo.folder)
         gone = [(catalog.kind_of(one), one.name) for one in objects_to_delete]
         at = self._clock.now()
         with self._workspace.database.write() as tx:
@@ -108,7 +110,7 @@ class FeatureStore:
 
     def compare(self, objects: Sequence[Definition]) -> list[dict[str, object]]:
         """What applying these, and nothing else, would change, a row a definition: before and after."""
-        wanted = {(catalog.kind_of(one), one.name): one.document() for one in self._completed(list(objects))}
+        wanted = {(catalog.kind_of(one), one.name): one.document() for one in completed(objects, self._repo.folder)}
         active = {(one.kind, one.name): one.document for one in self.versions() if one.active}
         rows: list[dict[str, object]] = []
         for kind, name in sorted(wanted.keys() | active.keys()):
@@ -333,36 +335,19 @@ class FeatureStore:
             )
         return done
 
-    def _completed(self, objects: list[Definition]) -> list[Definition]:
-        """The objects with what they stand on, once each; schemas that were left out are read off the sources."""
-        found: dict[tuple[Kind, str], Definition] = {}
-        for one in objects:
-            needed: list[Definition] = [one]
-            if isinstance(one, FeatureView):
-                one = self._inferred(one)
-                needed = [*one.entities, *_sources(one.source), one]
-            elif isinstance(one, OnDemandFeatureView):
-                needed = [*(source for source in one.sources if isinstance(source, RequestSource)), one]
-            found |= {(catalog.kind_of(each), each.name): each for each in needed}
-        return list(found.values())
-
-    def _inferred(self, view: FeatureView) -> FeatureView:
-        if view.features:
-            return view
-        return replace(view, schema=inferred_fields(view.source, self._repo.folder, view.join_keys))
-
     def _with_functions(self, known: Definitions) -> Definitions:
-        """The definitions, their functions taken from the project's code where that still says the same."""
-        if not any(isinstance(view.source, FrameSource) for view in known.views.values()):
+        """The definitions; functions that were not kept are the project's own, where that still says the same."""
+        lacking = [name for name, view in known.views.items() if is_elsewhere(view.source)]
+        if not lacking:
             return known
         here = {one.name: one for one in read_definitions(self._repo.folder) if isinstance(one, FeatureView)}
-        views = {
-            name: replace(view, source=here[name].source)
-            if name in here and here[name].source.document() == view.source.document()
-            else view
-            for name, view in known.views.items()
-        }
-        return replace(known, views=views)
+        same = [
+            name
+            for name in lacking
+            if name in here and here[name].source.document() == known.views[name].source.document()
+        ]
+        views = {name: replace(known.views[name], source=here[name].source) for name in same}
+        return replace(known, views={**known.views, **views})
 
 
 def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> str:
@@ -372,12 +357,6 @@ def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> st
     return "; ".join(
         f"{key}: {to_json([before.get(key)])[1:-1]} -> {to_json([now.get(key)])[1:-1]}" for key in sorted(changed)
     )
-
-
-def _sources(source: Source) -> list[Source]:
-    if isinstance(source, PushSource) and source.batch_source is not None:
-        return [source, source.batch_source]
-    return [source]
 
 
 def _find(known: Mapping[str, T], name: str, kind: str) -> T:

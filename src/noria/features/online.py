@@ -15,7 +15,7 @@ from noria.clock import to_millis
 from noria.errors import InvalidInput, NoriaError
 from noria.features.definitions import FeatureView
 from noria.features.entity_keys import KeyPart, other_keys, pack_key, view_prefix
-from noria.features.packing import Layout, pack_rows
+from noria.features.packing import Layout, exact_key, pack_rows
 from noria.features.readers import FeatureColumn, Reader, ViewSpec
 from noria.features.sources import CREATED, EVENT
 from noria.features.tails import Event, TailSpec, by_entity, rebuilt, update
@@ -206,7 +206,7 @@ def replace_events(
 
 def _by_key(view: FeatureView, rows: pl.DataFrame) -> Iterator[tuple[bytes, list[Event]]]:
     prefix = view_prefix(view.name)
-    for parts, events in by_entity(view, _with_stored_keys(view, rows)):
+    for parts, events in by_entity(view, with_typed_keys(view, rows)):
         yield pack_key(prefix, parts), events
 
 
@@ -234,11 +234,9 @@ def _newest(rows: pl.DataFrame) -> datetime:
     return newest
 
 
-def _with_stored_keys(view: FeatureView, rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows with join keys in the types they are looked up by."""
-    import polars as pl
-
-    return rows.with_columns(pl.col(name).cast(kind.polars()) for name, kind in view.key_types().items())
+def with_typed_keys(view: FeatureView, rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with join keys in the types they are looked up by. Raises InvalidData that names a row."""
+    return rows.with_columns(exact_key(rows[name], kind) for name, kind in view.key_types().items())
 
 
 def visible_between(rows: pl.DataFrame, since: datetime | None, until: datetime) -> pl.DataFrame:

@@ -9,11 +9,13 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from noria.clock import to_millis
-from noria.errors import InvalidConfig, InvalidInput, NotFound
+from noria.errors import InvalidConfig, InvalidData, InvalidInput, NotFound
 from noria.features.definitions import FeatureView, Projection
 from noria.features.materialize import Materialized, materialize
-from noria.features.online import Lookup, OnlineFeatures, put_all
+from noria.features.online import Lookup, OnlineFeatures, put_all, with_typed_keys
 from noria.features.readers import FeatureColumn, Status, ViewSpec
 from noria.features.retrieval import OnlineResponse, as_polars
 from noria.features.selection import Plan
@@ -69,7 +71,7 @@ class OnlineSide:
         keys = {one.join_key_map.get(key, key): None for one in plan.lookups for key in one.view.join_keys}
         answer = {key: _given(entities[key]) for key in keys}
         answer |= {one.name: columns[one.full_name] for one in plan.answered}
-        documents = {one.name for one in plan.answered if one.dtype.is_document or one.dtype == Json}
+        documents = {one.name for one in plan.answered if one.dtype.is_document}
         return OnlineResponse(answer, documents)
 
     def materialize(
@@ -91,7 +93,17 @@ class OnlineSide:
             created_timestamp_column=created if created in given.columns else "",
             field_mapping=times.field_mapping,
         )
-        return rows.rows(self._folder, keys=view.join_keys, fields=view.columns).collect()
+        plan = rows.rows(self._folder, keys=view.join_keys, fields=view.columns)
+        named = given.rename(dict(times.field_mapping), strict=False)
+        event, _ = rows.times(named.schema)
+        for name in (event, *view.join_keys):
+            _check_given(named[name], view.name)
+        with rows.telling(self._folder, view.name):
+            shaped = with_typed_keys(view, plan.collect())
+        for one in view.columns:
+            if one.dtype == Json or one.dtype.is_document:
+                _check_json(shaped[one.name], view.name)
+        return shaped
 
     def write(self, rows: Sequence[tuple[FeatureView, pl.DataFrame]]) -> int:
         """Bring rows of views online; after a failure they are simply written again. Returns how many were newer."""
@@ -141,6 +153,27 @@ def entity_columns(rows: EntityRows) -> dict[str, Sequence[Any]]:
                 remedy="Give every entity the same keys.",
             )
     return {name: [row[name] for row in rows] for name in names}
+
+
+def _check_given(values: pl.Series, view: str) -> None:
+    if values.null_count():
+        raise InvalidData(
+            f"row {values.is_null().arg_max()} (counted from 0) for feature view {view!r} has no {values.name!r}",
+            remedy="Every row that is pushed says whose it is and when it was true.",
+        )
+
+
+def _check_json(values: pl.Series, view: str) -> None:
+    """One text that is no JSON would spoil every answer it is part of."""
+    for row, text in enumerate(values):
+        try:
+            _ = None if text is None else msgspec.json.decode(text)
+        except msgspec.DecodeError as error:
+            raise InvalidData(
+                f"feature {values.name!r} of view {view!r} holds {text[:80]!r} in row {row} (counted from 0), "
+                f"which is no JSON: {error}",
+                remedy="Write it as json.dumps(...) does.",
+            ) from None
 
 
 def _asked(one: Projection, spec: ViewSpec, entities: Mapping[str, Sequence[Any]]) -> Lookup:

@@ -91,7 +91,11 @@ class OnlineResponse:
 
 
 def _decoded(text: Any) -> Any:
-    return json.loads(text) if isinstance(text, str) else None
+    """The dictionary of a JSON text; None for one that is none, so that it spoils no other row's answer."""
+    try:
+        return json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 def _pandas() -> Any:

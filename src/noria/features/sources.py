@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from noria.errors import InvalidConfig, InvalidData, MissingExtra, NoriaError
-from noria.features.append import appending_parquet, shaped
-from noria.features.parquet_files import HIDDEN, damaged, scan_local, unpinned
-from noria.features.source_text import source_text
-from noria.features.times import instant
-from noria.features.types import FeatureType, type_of
+from noria.errors import InvalidConfig, InvalidData, NoriaError
+from noria.features.exact import Inexact, exact, exactly
+from noria.features.parquet_files import unpinned
+from noria.features.referred_code import referred_code
+from noria.features.times import instant, instants_of_texts
+from noria.features.types import FeatureType, parse_type, type_of
+from noria.features.user_code import failed_at, source_text
 
 if TYPE_CHECKING:
     import polars as pl
 
-FileFormat = Literal["parquet", "delta", "iceberg"]
-_READERS: Mapping[FileFormat, str] = {"parquet": "scan_parquet", "delta": "scan_delta", "iceberg": "scan_iceberg"}
 EVENT, CREATED = "event_timestamp", "created_timestamp"
 """The names of the two times of a row wherever rows have been read."""
 
@@ -125,6 +124,8 @@ class Source(ABC):
 
         try:
             yield
+        except Inexact as error:
+            raise self._told(error, folder) from None
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             used = f" of feature view {view!r}" if view else ""
             file = self.damaged(folder)
@@ -139,6 +140,22 @@ class Source(ABC):
         """A file of it that cannot be read to its end, where that can be found out."""
         del folder
         return None
+
+    def _told(self, error: Inexact, folder: Path) -> InvalidData:
+        """The error for a value that its field's type lacks. Its row is looked for: batches come in disorder."""
+        column, row, value, kind = error.parts
+        before = 0
+        for batch in self._renamed(self.scan(folder)).select(column).collect_batches(maintain_order=True):
+            try:
+                instants_of_texts(batch[column]) if kind == "time" else exact(batch[column], parse_type(kind).polars())
+            except Inexact as found:
+                row = before + found.parts[1]
+                break
+            before += batch.height
+        return InvalidData(
+            f"column {column!r} of source {self.name!r} holds {value}, which is no {kind}, in row {row} (from 0)",
+            remedy="Mend the rows, or declare the field in a type that all of them have.",
+        )
 
     def _renamed(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         return frame.rename(dict(self.field_mapping), strict=False) if self.field_mapping else frame
@@ -156,7 +173,7 @@ class Source(ABC):
             return instant(one.name, dtype, self.name).cast(wanted)
         if isinstance(dtype, pl.Struct):
             return pl.when(pl.col(one.name).is_not_null()).then(pl.col(one.name).struct.json_encode()).alias(one.name)
-        return pl.col(one.name).cast(wanted)
+        return exactly(one.name, dtype, one.dtype)
 
     def times(self, schema: Mapping[str, pl.DataType]) -> tuple[str, str]:
         """The columns of event and created time; the latter empty when there is none. Raises InvalidData."""
@@ -178,113 +195,6 @@ class Source(ABC):
         """What says all of it, as JSON: the definition's hash is made of this, and it can be read back."""
         shared = ("name", "timestamp_field", "created_timestamp_column", "field_mapping")
         return {"kind": type(self).__name__, **{name: getattr(self, name) for name in shared}}
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileSource(Source):
-    """Parquet files (one, a folder, a pattern, hive-partitioned or not), a Delta Lake or an Iceberg table.
-
-    On this machine or at s3://, gs://, az://, with credentials from the environment as the providers' own tools take
-    them; ``s3_endpoint_override`` names another S3 server. An Iceberg table is named by its metadata file.
-    """
-
-    path: str
-    file_format: FileFormat = "parquet"
-    s3_endpoint_override: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", self.name or self.path)
-        if self.file_format not in _READERS:
-            raise InvalidConfig(
-                f"source {self.name!r} is of format {self.file_format!r}", remedy=f"Use {', '.join(_READERS)}."
-            )
-
-    def scan(self, folder: Path) -> pl.LazyFrame:
-        try:
-            with self.telling(folder):
-                frame = self._scan(folder)
-                frame.collect_schema()
-        except ImportError:
-            raise MissingExtra(
-                f"a table in {self.file_format} needs a package that is not installed",
-                remedy="pip install 'noria[lake]'",
-            ) from None
-        except NoriaError:
-            raise
-        except Exception as error:  # the readers of lakes have errors of their own
-            raise InvalidData(
-                f"source {self.name!r} cannot be read: {error}", remedy="Check the path and that the table is whole."
-            ) from error
-        return frame
-
-    def _scan(self, folder: Path) -> pl.LazyFrame:
-        import polars as pl
-
-        if self._local is not None:
-            return scan_local(folder / self._local)
-        read = getattr(pl, _READERS[self.file_format])
-        hidden = {"hidden_file_prefix": list(HIDDEN)} if self.file_format == "parquet" else {}
-        frame: pl.LazyFrame = read(self._place(folder), storage_options=self._options(), **hidden)
-        return frame
-
-    def appending(self, folder: Path, frame: pl.DataFrame) -> AbstractContextManager[Callable[[], None]]:
-        if self.file_format == "delta":
-            return self._appending_delta(folder, frame)
-        if self._local is None or "*" in self.path:
-            return super().appending(folder, frame)
-        return self._appending_parquet(folder / self._local, folder, frame)
-
-    @contextmanager
-    def _appending_parquet(self, path: Path, folder: Path, frame: pl.DataFrame) -> Iterator[Callable[[], None]]:
-        with ExitStack() as stack:
-            with self.telling(folder):
-                publish = stack.enter_context(appending_parquet(path, frame))
-            yield publish
-
-    @contextmanager
-    def _appending_delta(self, folder: Path, frame: pl.DataFrame) -> Iterator[Callable[[], None]]:
-        rows = shaped(frame, self.scan(folder).collect_schema(), self.name)
-
-        def publish() -> None:
-            rows.write_delta(self._place(folder), mode="append", storage_options=self._options())
-
-        yield publish
-
-    def damaged(self, folder: Path) -> Path | None:
-        return None if self._local is None else damaged(folder / self._local)
-
-    @property
-    def _local(self) -> str | None:
-        """The path of Parquet files on this machine."""
-        return self.path if self.file_format == "parquet" and "://" not in self.path else None
-
-    def _place(self, folder: Path) -> str:
-        return self.path if "://" in self.path else str(folder / self.path)
-
-    def _options(self) -> dict[str, str] | None:
-        if not self.s3_endpoint_override:
-            return None
-        insecure = str(self.s3_endpoint_override.startswith("http://")).lower()
-        return {"aws_endpoint_url": self.s3_endpoint_override, "aws_allow_http": insecure}
-
-    def document(self) -> Mapping[str, object]:
-        mine = ("path", "file_format", "s3_endpoint_override")
-        return {**super().document(), **{name: getattr(self, name) for name in mine}}
-
-
-def ParquetFormat() -> FileFormat:
-    """The ``file_format`` of Parquet files, as Feast spells it."""
-    return "parquet"
-
-
-def DeltaFormat() -> FileFormat:
-    """The ``file_format`` of a Delta Lake table, as Feast spells it."""
-    return "delta"
-
-
-def IcebergFormat() -> FileFormat:
-    """The ``file_format`` of an Iceberg table."""
-    return "iceberg"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,10 +252,14 @@ class RequestSource:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameSource(Source):
-    """A function of the project that gives a Polars frame; two are the same when their ``text`` is."""
+    """A function of the project that gives a Polars frame.
+
+    Two are the same when their ``text`` is, and that of all the project's own code they refer to (``referred``).
+    """
 
     function: Callable[[], pl.DataFrame | pl.LazyFrame]
     text: str = ""
+    referred: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", self.text or source_text(self.function))
@@ -354,7 +268,15 @@ class FrameSource(Source):
     def scan(self, folder: Path) -> pl.LazyFrame:  # noqa: ARG002  functions find their files themselves
         import polars as pl
 
-        found = self.function()
+        try:
+            found = self.function()
+        except NoriaError:
+            raise
+        except Exception as error:
+            raise InvalidData(
+                f"source {self.name!r} failed at {failed_at(error, self.function)}: {type(error).__name__}: {error}",
+                remedy="It is a function of the project: mend the line that is named.",
+            ) from error
         if not isinstance(found, pl.DataFrame | pl.LazyFrame):
             raise InvalidData(
                 f"source {self.name!r} gave a {type(found).__name__}, not a Polars frame",
@@ -363,7 +285,8 @@ class FrameSource(Source):
         return found.lazy()
 
     def document(self) -> Mapping[str, object]:
-        return {**super().document(), "text": self.text}
+        referred = referred_code(self.function) if self.referred is None else self.referred
+        return {**super().document(), "text": self.text, **({"referred": dict(referred)} if referred else {})}
 
 
 def _guessed(schema: Mapping[str, pl.DataType], created: str) -> str:

@@ -17,6 +17,7 @@ from noria.config import CONFIG_FILE, Settings, load_settings
 from noria.data.observations import Observations
 from noria.errors import InvalidConfig, NoriaError
 from noria.features import FeatureView, FrameSource
+from noria.features.project_code import importing_from
 from noria.registry import Policies
 from noria.tracking.source import git_commit
 
@@ -68,8 +69,9 @@ def load_project(folder: Path) -> Project:
     """Read the three files of ``folder``. Raises InvalidConfig naming file and line of what is wrong."""
     folder = folder.resolve()
     settings = load_settings(folder)
-    features = _import(folder / FEATURES_FILE, "noria_project_features")
-    train = _import(folder / TRAIN_FILE, "noria_project_train")
+    with importing_from(folder):
+        features = _import(folder / FEATURES_FILE, "noria_project_features")
+        train = _import(folder / TRAIN_FILE, "noria_project_train")
     observations = _get(features, FEATURES_FILE, "observations", Observations)
     views = _get(features, FEATURES_FILE, "views", (list, tuple))
     if bad := [view for view in views if not isinstance(view, FeatureView)]:
