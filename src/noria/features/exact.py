@@ -37,6 +37,15 @@ def exact(values: pl.Series, dtype: pl.DataType, kind: str = "") -> pl.Series:
 
     if values.dtype == dtype:
         return values
+    if isinstance(dtype, pl.Struct):  # a dictionary takes the members that its column has
+        members = {one.name for one in getattr(values.dtype, "fields", ())}
+        of = pl.col(values.name).struct
+        held = [
+            (of.field(one.name) if one.name in members else pl.lit(None)).cast(one.dtype).alias(one.name)
+            for one in dtype.fields
+        ]
+        filled = pl.when(pl.col(values.name).is_not_null()).then(pl.struct(held))
+        return values.to_frame().select(filled.alias(values.name)).to_series()
     if isinstance(dtype, pl.List) and isinstance(values.dtype, pl.List | pl.Array):
         _check_lists(values, pl.Series(dtype=dtype.inner).dtype, kind or str(dtype))
         return values.cast(dtype)

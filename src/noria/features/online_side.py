@@ -71,7 +71,7 @@ class OnlineSide:
         keys = {one.join_key_map.get(key, key): None for one in plan.lookups for key in one.view.join_keys}
         answer = {key: _given(entities[key]) for key in keys}
         answer |= {one.name: columns[one.full_name] for one in plan.answered}
-        documents = {one.name for one in plan.answered if one.dtype.is_document}
+        documents = {one.name: one.dtype for one in plan.answered if one.dtype.is_document or one.dtype == Json}
         return OnlineResponse(answer, documents)
 
     def materialize(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from noria.errors import InvalidData, InvalidInput, MissingExtra
 from noria.features.readers import FeatureColumn
+from noria.features.types import FeatureType, Json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,21 +60,26 @@ class RetrievalJob:
 class OnlineResponse:
     """The features of some entities now: join keys first, then features, a value an entity.
 
-    ``columns`` also tells each value's status and event time; ``documents`` names those whose values are dictionaries.
+    ``columns`` also tells each value's status and event time; ``documents`` are those whose values are kept as JSON.
     """
 
     columns: Mapping[str, FeatureColumn]
-    documents: Collection[str] = ()
+    documents: Mapping[str, FeatureType] = field(default_factory=dict)
 
     def to_dict(self, include_event_timestamps: bool = False) -> dict[str, list[Any]]:
         """Name → values; with event times also ``name__ts`` → seconds since 1970, 0 where there is none."""
         found: dict[str, list[Any]] = {}
         for name, column in self.columns.items():
-            is_document = name in self.documents
-            found[name] = [_decoded(value) for value in column.values] if is_document else list(column.values)
+            found[name] = self._values(name, column.values)
             if include_event_timestamps:
                 found[f"{name}__ts"] = [(micros or 0) // 1_000_000 for micros in column.event_timestamps]
         return found
+
+    def _values(self, name: str, values: Sequence[Any]) -> list[Any]:
+        if name not in self.documents:
+            return list(values)
+        broken_as_text = self.documents[name] == Json  # which may be anything; a Map can only be a dictionary
+        return [_decoded(value, value if broken_as_text else None) for value in values]
 
     def to_df(self, include_event_timestamps: bool = False) -> pd.DataFrame:
         """As a pandas frame, a row an entity."""
@@ -90,12 +96,12 @@ class OnlineResponse:
         return self.to_polars(include_event_timestamps).to_arrow()
 
 
-def _decoded(text: Any) -> Any:
-    """The dictionary of a JSON text; None for one that is none, so that it spoils no other row's answer."""
+def _decoded(text: Any, broken: Any = None) -> Any:
+    """What a JSON text says; ``broken`` for one that is none, so that it spoils no other row's answer."""
     try:
         return json.loads(text) if isinstance(text, str) else None
     except ValueError:
-        return None
+        return broken
 
 
 def _pandas() -> Any:
