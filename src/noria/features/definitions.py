@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -240,6 +241,11 @@ class FeatureView(Selectable):
     def feature_names(self) -> tuple[str, ...]:
         """The columns the view adds to a training frame: ``view__field``."""
         return tuple(f"{self.name}__{field}" for field in self.fields)
+
+    @cached_property
+    def definition(self) -> str:
+        """The hash of all it says. Looked at late, when all the code it refers to is defined."""
+        return content_hash(self)
 
     def key_types(self) -> Mapping[str, FeatureType]:
         """Join key → its type, where the schema or the entity says one."""

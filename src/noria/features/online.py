@@ -13,6 +13,7 @@ import msgspec
 
 from noria.clock import to_millis
 from noria.errors import InvalidInput, NoriaError
+from noria.features.definition_watch import DefinitionWatch
 from noria.features.definitions import FeatureView
 from noria.features.entity_keys import KeyPart, other_keys, pack_key, view_prefix
 from noria.features.packing import Layout, exact_key, pack_rows
@@ -34,10 +35,13 @@ class Lookup(msgspec.Struct, frozen=True):
 
 
 class OnlineFeatures:
-    """Writes and looks up the newest known row of each entity. Threads may share a handle when they may its store."""
+    """Writes and looks up the newest known row of each entity. Threads may share a handle when they may its store.
 
-    def __init__(self, store: KeyValueStore) -> None:
-        self._store = store
+    ``watch`` is told of rows that are of another definition of their view than a spec was made of.
+    """
+
+    def __init__(self, store: KeyValueStore, watch: DefinitionWatch | None = None) -> None:
+        self._store, self._watch = store, watch
         self._readers: dict[ViewSpec, Reader] = {}
 
     def materialize(self, view: FeatureView, rows: pl.DataFrame) -> int:
@@ -51,7 +55,8 @@ class OnlineFeatures:
         """The fields of all ``views`` for one entity at ``at`` (UTC milliseconds); null when older than the TTL.
 
         Raises InvalidInput when a join key is not given or of the wrong kind, and, where a view says that missing is
-        an error, NotFound for an entity without a row and InvalidData for a row that lacks a field.
+        an error, NotFound for an entity without a row and InvalidData for a row that lacks a field. Raises Unavailable
+        for a row that the watch refuses.
         """
         (found,) = self.vectors(views, [(entities, at)])
         if isinstance(found, NoriaError):
@@ -101,7 +106,7 @@ class OnlineFeatures:
         return self._store.delete(view_prefix(view))
 
     def _reader(self, view: ViewSpec) -> Reader:
-        reader = self._readers[view] = Reader(view, self._store)
+        reader = self._readers[view] = Reader(view, self._store, self._watch)
         return reader
 
     def _rows(self, readers: Sequence[Reader], entities: Sequence[Sequence[Sequence[object]]]) -> list[bytes | None]:

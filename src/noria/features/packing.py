@@ -28,20 +28,27 @@ HEAD = struct.Struct(">QQ8s")
 
 _LAYOUTS = b"\xc0"  # no view's keys begin so
 _ID_BYTES = 8
+DEFINITION_DIGITS = 16
+"""How much of a definition's hash is kept with rows."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class Layout(msgspec.Struct, array_like=True, frozen=True):
-    """The fields of a packed row in order, with their types. Kept beside the rows, so that old ones stay readable."""
+    """The fields of a packed row in order, with their types. Kept beside the rows, so that old ones stay readable.
+
+    ``definition`` is that of the view they were written for, shortened; those of rows written before have none.
+    """
 
     names: tuple[str, ...]
     types: tuple[str, ...]
+    definition: str = ""
 
     @classmethod
     def of(cls, view: FeatureView) -> Layout:
         """The layout rows of ``view`` are written in."""
-        return cls(view.fields, tuple(str(one.dtype) for one in view.features))
+        return cls(view.fields, tuple(str(one.dtype) for one in view.features), view.definition[:DEFINITION_DIGITS])
 
     @property
     def id(self) -> bytes:

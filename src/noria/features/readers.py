@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from noria.errors import InvalidData, InvalidInput, NotFound
-from noria.features.definitions import FeatureView, OnMissing, content_hash
+from noria.features.definition_watch import DefinitionWatch, differs
+from noria.features.definitions import FeatureView, OnMissing
 from noria.features.entity_keys import PLAIN, KeyPart, converter, pack_key, view_prefix
 from noria.features.packing import HEAD, Layout, layout_key, parse_layout, unpacker
-from noria.features.tails import TailSpec, read
+from noria.features.tails import TailSpec, features_of, open_tail
 from noria.store.keyvalue import KeyValueStore
 from noria.store.stamps import SIGN, STAMP_BYTES, unpack_stamp
 
@@ -62,7 +63,7 @@ class ViewSpec(msgspec.Struct, frozen=True, cache_hash=True):
             view.on_missing,
             tuple(str(keys.get(name, "")) for name in view.join_keys),
             tuple(types[name] for name in fields),
-            content_hash(view),
+            view.definition,
             TailSpec.of(view) if view.aggregations else None,
         )
 
@@ -78,7 +79,8 @@ class FeatureColumn(msgspec.Struct):
 class Reader:
     """How rows of one view are read: what a spec says, worked out once."""
 
-    def __init__(self, spec: ViewSpec, store: KeyValueStore) -> None:
+    def __init__(self, spec: ViewSpec, store: KeyValueStore, watch: DefinitionWatch | None = None) -> None:
+        self._watch = watch
         self.spec, self.prefix = spec, view_prefix(spec.name)
         self._store = store
         self._key_types = spec.key_types or ("",) * len(spec.join_keys)
@@ -148,6 +150,8 @@ class Reader:
             return self._nothing
         values: list[Any] = self._decode(row[_HEAD_BYTES:])
         plan = self._plans.get(layout) or self._plan(layout)
+        if plan.changed and self._watch is not None:
+            self._watch.meet(spec, plan.changed)
         if not plan.moves:
             return values
         if spec.on_missing == "error" and plan.missing:
@@ -196,7 +200,10 @@ class Reader:
     def _aggregated(self, row: bytes | None, now: int, tail: TailSpec) -> list[Any]:
         """What the events kept of an entity come to; of one without events, counts of nothing and nulls."""
         at = _EPOCH + timedelta(microseconds=now - SIGN)
-        found = read(None if row is None else row[STAMP_BYTES:], tail, at)
+        held = open_tail(None if row is None else row[STAMP_BYTES:], tail)
+        if self._watch is not None and differs(self.spec.definition, held.definition):
+            self._watch.meet(self.spec, held.definition)
+        found = features_of(held, tail, at)
         return [found[name] for name in self.spec.fields]
 
     def _aggregated_columns(self, rows: Sequence[bytes | None], now: int, tail: TailSpec) -> dict[str, FeatureColumn]:
@@ -236,13 +243,15 @@ class Reader:
 class Plan:
     """Where each wanted field stands in a stored row, -1 for nowhere, and what its value goes through.
 
-    ``moves`` says whether stored values are anything else than the wanted ones, in order.
+    ``moves`` says whether stored values are anything else than the wanted ones, in order; ``changed`` is the definition
+    the row was written under, where that is not the wanted one.
     """
 
     places: Sequence[int]
     unpackers: Sequence[Callable[[object], object] | None]
     moves: bool
     missing: Sequence[str]
+    changed: str = ""
 
     def values(self, stored: Sequence[Any]) -> list[Any]:
         """The wanted values of a stored row."""
@@ -276,4 +285,6 @@ def _plan(spec: ViewSpec, layout: Layout) -> Plan:
         unpackers.append(unpack)
     moves = places != list(range(len(layout.names))) or any(unpackers)
     missing = [name for name, place in zip(spec.fields, places, strict=True) if place < 0]
-    return Plan(places, unpackers, moves, missing)
+    return Plan(
+        places, unpackers, moves, missing, layout.definition if differs(spec.definition, layout.definition) else ""
+    )

@@ -20,6 +20,7 @@ import msgspec
 from noria.errors import InvalidInput
 from noria.features.aggregations import Aggregation, float_sum, nanoseconds, too_large
 from noria.features.definitions import FeatureView
+from noria.features.packing import DEFINITION_DIGITS
 from noria.features.sources import CREATED, EVENT
 from noria.features.windows import epoch_nanoseconds
 
@@ -52,16 +53,18 @@ class TailAggregation(msgspec.Struct, frozen=True):
 
 
 class TailSpec(msgspec.Struct, frozen=True):
-    """What keeping and reading a view's tails takes: no source, no frames."""
+    """What keeping and reading a view's tails takes: no source, no frames. ``definition`` is the view's, shortened."""
 
     view: str
     columns: tuple[str, ...]
     aggregations: tuple[TailAggregation, ...]
+    definition: str = ""
 
     @classmethod
     def of(cls, view: FeatureView) -> TailSpec:
         """The spec of a view with aggregations."""
-        return cls(view.name, tuple(one.name for one in view.columns), tuple(map(_aggregation, view.aggregations)))
+        columns, windows = tuple(one.name for one in view.columns), tuple(map(_aggregation, view.aggregations))
+        return cls(view.name, columns, windows, view.definition[:DEFINITION_DIGITS])
 
     @property
     def longest_nanoseconds(self) -> int:
@@ -73,10 +76,11 @@ def _aggregation(one: Aggregation) -> TailAggregation:
     return TailAggregation(one.name, one.column, one.function, one.last, nanoseconds(one.time_window))
 
 
-class _Tail(msgspec.Struct, array_like=True):
+class Tail(msgspec.Struct, array_like=True):
     """Events in order, by columns. ``lags`` are created - happened; ``dropped`` is the newest event left out.
 
     ``arrived`` says when each was pushed, in seconds since 1970; 0 for those that were read from the source.
+    ``definition`` is that of the view it was last written for, shortened.
     """
 
     names: tuple[str, ...]
@@ -85,6 +89,7 @@ class _Tail(msgspec.Struct, array_like=True):
     lags: list[int]
     columns: list[list[Any]]
     arrived: list[int] = []
+    definition: str = ""
 
     def __post_init__(self) -> None:
         self.arrived = self.arrived or [0] * len(self.happened)  # a tail written before arrivals were kept
@@ -126,7 +131,7 @@ class _Tail(msgspec.Struct, array_like=True):
         return [value for value in found if value is not None]
 
 
-_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_Tail).decode
+_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Tail).decode
 
 
 def by_entity(view: FeatureView, rows: pl.DataFrame) -> Iterator[tuple[tuple[object, ...], list[Event]]]:
@@ -150,7 +155,7 @@ def update(state: bytes | None, events: Sequence[Event], spec: TailSpec, *, now:
     Events may come late and in any order. One that comes twice counts twice. Between reading ``state`` and storing
     the result nobody else may store one: that is the store's part.
     """
-    return _with_events(_read(state, spec), events, spec, now, arrived)
+    return _with_events(open_tail(state, spec), events, spec, now, arrived)
 
 
 def rebuilt(
@@ -161,7 +166,7 @@ def rebuilt(
     So does what was pushed since ``events`` began to be read, at ``read_at``, unless it is among them: to be read it
     had to be in the source by then. Clocks may differ by ``KEPT_LONGER``.
     """
-    tail = _read(state, spec)
+    tail = open_tail(state, spec)
     dropped, until_nanoseconds = tail.dropped, _nanoseconds(until)
     missed = _without(tail.arrivals(read_at - KEPT_LONGER.total_seconds(), until_nanoseconds), events)
     tail.drop(until_nanoseconds)
@@ -171,10 +176,11 @@ def rebuilt(
     return _with_events(tail, events, spec, now, 0)
 
 
-def _with_events(tail: _Tail, events: Sequence[Event], spec: TailSpec, now: datetime, arrived: int) -> bytes:
+def _with_events(tail: Tail, events: Sequence[Event], spec: TailSpec, now: datetime, arrived: int) -> bytes:
     for event in sorted(events, key=_happened):
         tail.add(event, arrived)
     tail.drop(_nanoseconds(now) - nanoseconds(KEPT_LONGER) - spec.longest_nanoseconds)
+    tail.definition = spec.definition
     return _encode(tail)
 
 
@@ -195,12 +201,17 @@ def _without(pushed: Iterator[tuple[Event, int]], read: Sequence[Event]) -> list
 
 
 def read(state: bytes | None, spec: TailSpec, at: datetime) -> dict[str, object]:
+    """The features at ``at`` of a stored tail, see ``features_of``."""
+    return features_of(open_tail(state, spec), spec, at)
+
+
+def features_of(tail: Tail, spec: TailSpec, at: datetime) -> dict[str, object]:
     """The features at ``at``, as known then: what ``aggregate_as_of`` gives for the same events.
 
     Raises InvalidInput for a time so long ago that events of its windows are gone (before the last update's ``now``
     by more than ``KEPT_LONGER``), InvalidData for an integer sum beyond 64 bits.
     """
-    tail, moment = _read(state, spec), _nanoseconds(at)
+    moment = _nanoseconds(at)
     if tail.dropped > moment - spec.longest_nanoseconds:
         raise InvalidInput(
             f"feature view {spec.view!r} cannot be read as of {at.isoformat()}: events of its windows are gone",
@@ -214,9 +225,10 @@ def read(state: bytes | None, spec: TailSpec, at: datetime) -> dict[str, object]
     return {one.name: _value(spec, one, found[one.column, one.window_nanoseconds]) for one in spec.aggregations}
 
 
-def _read(state: bytes | None, spec: TailSpec) -> _Tail:
+def open_tail(state: bytes | None, spec: TailSpec) -> Tail:
+    """A stored tail, in the columns of ``spec``; an empty one where there is none."""
     if state is None:
-        return _Tail(spec.columns, _NEVER, [], [], [[] for _ in spec.columns])
+        return Tail(spec.columns, _NEVER, [], [], [[] for _ in spec.columns])
     tail = _decode(state)
     if tail.names != spec.columns:  # the view changed: what old events did not hold is null
         held = dict(zip(tail.names, tail.columns, strict=True))

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from noria.errors import InvalidData, InvalidInput, NoriaError, NotFound, Unavailable
+from noria.features.definition_watch import DefinitionWatch, OnChanged
 from noria.monitoring.log import PredictionLog
 from noria.rollout.routes import RouteTable, Variant
 from noria.serving.batcher import Batcher, Limits
@@ -49,7 +50,8 @@ class DataPlane:
     """Answers predictions. Lives in one event loop; what arrives in one tick is scored in one call a variant.
 
     ``faults`` says of each deployment whose newest route table does not serve why not. Several workers of one gateway
-    leave their counts in the folder ``shared``.
+    leave their counts in the folder ``shared``. ``on_changed_definition``: whether features of another definition than
+    a model was trained on are refused.
     """
 
     def __init__(
@@ -59,14 +61,16 @@ class DataPlane:
         prediction_log: Path,
         limits: Callable[[str], Limits] = lambda _model: Limits(),
         shared: Path | None = None,
+        on_changed_definition: OnChanged = "warn",
     ) -> None:
         self._artifacts = artifacts
-        self._online = OnlineInputs(online_store)
+        self.metrics = ServingMetrics(shared)
+        self._definitions = DefinitionWatch(on_changed_definition, self.metrics.count_changed)
+        self._online = OnlineInputs(online_store, self._definitions)
         self._limits = limits
         self._live: dict[str, Live] = {}
         self._pending: list[Item] = []
         self._new_id = _ids().__next__
-        self.metrics = ServingMetrics(shared)
         self.recorder = Recorder(PredictionLog(prediction_log), self.metrics)
         self.faults: dict[str, NoriaError] = {}
 
@@ -93,7 +97,8 @@ class DataPlane:
     @property
     def fault(self) -> NoriaError | None:
         """Why something is not as it should be, or None."""
-        return next(iter(self.faults.values()), None) or self.recorder.fault
+        specs = (spec for live in self._live.values() for arm in live.all_arms for spec in arm.served.bundle.views)
+        return next(iter(self.faults.values()), None) or self.recorder.fault or self._definitions.fault(specs)
 
     async def swap(self, table: RouteTable) -> None:
         """Serve ``table`` once its new versions are loaded, beside the loop; when one fails, the old one goes on."""

@@ -12,6 +12,7 @@ import msgspec
 
 from noria.errors import InvalidInput, NoriaError
 from noria.features import OnlineFeatures, ViewSpec
+from noria.features.definition_watch import DefinitionWatch
 from noria.optimize.bundle import TEXTS, Bundle
 from noria.store.keyvalue import KeyValueStore, open_keyvalue
 
@@ -112,11 +113,12 @@ class InputColumns:
 class OnlineInputs:
     """Looks up what the online store at a URL holds. Threads may share it.
 
-    ``remote`` says that a look-up waits for a network, so that a loop must not wait for it.
+    ``remote`` says that a look-up waits for a network, so that a loop must not wait for it. ``watch`` is told of rows
+    that are of another definition than a model was trained on.
     """
 
-    def __init__(self, online_store: str) -> None:
-        self._url = online_store
+    def __init__(self, online_store: str, watch: DefinitionWatch | None = None) -> None:
+        self._url, self._watch = online_store, watch
         self.remote = not online_store.startswith(("sqlite:", "lmdb:"))
         self._store: KeyValueStore | None = None
         self._features: OnlineFeatures | None = None
@@ -140,7 +142,7 @@ class OnlineInputs:
             return
         self.close()
         self._store = open_keyvalue(self._url, Path())
-        self._features = OnlineFeatures(self._store)
+        self._features = OnlineFeatures(self._store, self._watch)
         self._path = None if self._store.path is None else str(self._store.path)
         self._inode = 0 if self._path is None else _inode(self._path)
 

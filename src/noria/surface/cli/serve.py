@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from noria.config import GatewayLimits, GatewaySettings, load_server_settings
+from noria.config import GatewayLimits, GatewaySettings, ServerSettings, load_server_settings
 from noria.errors import InvalidConfig
 from noria.store.workspace import Workspace
 from noria.surface.cli.context import ProjectOption, clear_errors, find_project, talk
@@ -47,10 +47,10 @@ def serve(
     chosen = {name: value for name, value in named.items() if value is not None}
     settings = load_server_settings(folder, {"store": given, "gateway": chosen})
     if inherit:
-        _work(folder, settings.gateway, Workspace(folder, settings), [int(one) for one in inherit.split(",")])
+        _work(folder, settings, Workspace(folder, settings), [int(one) for one in inherit.split(",")])
     elif settings.gateway.workers == 1:
         listener = _bind(folder, settings.gateway)
-        _serve(folder, settings.gateway, Workspace(folder, settings), [listener], announce)
+        _serve(folder, settings, Workspace(folder, settings), [listener], announce)
     else:
         _pool(folder, settings.gateway, announce)
 
@@ -70,7 +70,7 @@ def _pool(folder: Path, settings: GatewaySettings, announce: bool) -> None:
     pool.run(lambda: _announce(_port(first), announce))
 
 
-def _work(folder: Path, settings: GatewaySettings, workspace: Workspace, descriptors: list[int]) -> None:
+def _work(folder: Path, settings: ServerSettings, workspace: Workspace, descriptors: list[int]) -> None:
     """Be one of several workers: the last descriptor is where further sockets come from."""
     *sockets, control = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     _serve(folder, settings, workspace, sockets, announce=True, more=control)
@@ -78,7 +78,7 @@ def _work(folder: Path, settings: GatewaySettings, workspace: Workspace, descrip
 
 def _serve(
     folder: Path,
-    settings: GatewaySettings,
+    settings: ServerSettings,
     workspace: Workspace,
     listeners: list[socket.socket],
     announce: bool,
@@ -94,13 +94,15 @@ def _serve(
             artifacts=workspace.artifacts,
             online_store=workspace.online_url,
             prediction_log=workspace.prediction_log,
-            largest_body_bytes=int(settings.largest_body_mib * 2**20),
-            limits=lambda model: _limits(settings, model),
-            cors_origins=settings.cors_origins,
+            largest_body_bytes=int(settings.gateway.largest_body_mib * 2**20),
+            limits=lambda model: _limits(settings.gateway, model),
+            cors_origins=settings.gateway.cors_origins,
             shared=Path(shared) if shared else None,
+            on_changed_definition=settings.features.on_changed_definition,
         )
     )
-    serve_on(gateway, listeners, ready=lambda port: _announce(port, announce), tls=_tls(folder, settings), more=more)
+    tls = _tls(folder, settings.gateway)
+    serve_on(gateway, listeners, ready=lambda port: _announce(port, announce), tls=tls, more=more)
 
 
 def _bind(folder: Path, settings: GatewaySettings, port: int | None = None) -> socket.socket:
