@@ -134,6 +134,11 @@ class Projection(Selection):
         """What the view is called here."""
         return self.name or self.view.name
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The columns it adds to a training frame: ``view__field``."""
+        return tuple(f"{self.used_name}__{field}" for field in self.features)
+
     def with_name(self, name: str) -> Projection:
         """The same under another name, so that one view can be joined twice."""
         return replace(self, name=name)

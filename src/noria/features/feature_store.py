@@ -20,7 +20,6 @@ from noria.features.definitions import Entity, FeatureService, FeatureView
 from noria.features.documents import is_elsewhere
 from noria.features.health import ViewHealth, view_health
 from noria.features.history import AsOf
-from noria.features.join import join_as_of
 from noria.features.materialize import Materialized
 from noria.features.on_demand import OnDemandFeatureView
 from noria.features.online_side import EntityRows, OnlineSide, Progress, PushMode, pushed_views
@@ -30,6 +29,7 @@ from noria.features.retrieval import OnlineResponse, RetrievalJob, event_time_of
 from noria.features.selection import Plan, Wanted, find_view, plan
 from noria.features.sources import RequestSource, Source
 from noria.features.times import earlier
+from noria.features.training_frame import joined
 from noria.store.database import from_json, to_json
 from noria.store.keyvalue import KeyValueStore
 from noria.store.workspace import Workspace
@@ -239,9 +239,15 @@ class FeatureStore:
     def materialize_incremental(
         self, end_date: datetime, feature_views: Sequence[str] | None = None, progress: Progress | None = None
     ) -> list[Materialized]:
-        """Bring online what is new since each view was last materialized; the first time all within its TTL."""
+        """Bring online what is new since each view was last materialized.
+
+        The first time, and once its definition changed, that is all within its TTL.
+        """
         with self._workspace.database.read() as tx:
-            latest = intervals.latest(tx, self.project)
+            applied = {
+                one.name: one.applied_at for one in catalog.versions(tx, self.project, kind="view") if one.active
+            }
+            latest = intervals.latest(tx, self.project, applied)
         done = []
         for view in self._online_views(feature_views):
             begin = latest.get(view.name) or earlier(as_utc(end_date), view.ttl)
@@ -302,13 +308,10 @@ class FeatureStore:
         return self._plans[key]
 
     def _joined(self, frame: pl.DataFrame, wanted: Plan, as_of: AsOf) -> pl.DataFrame:
-        """The entity frame with what is joined to it, then with what is computed from that."""
+        """The entity frame with the features that were asked for, under their names in the answer."""
         wanted.check_names(frame.columns)
         event_time = event_time_of(frame)
-        found = join_as_of(frame, wanted.lookups, event_time=event_time, as_of=as_of, folder=self._repo.folder)
-        for one in wanted.computed:
-            outputs = one.view.transform_frame(found)
-            found = found.with_columns(outputs[name].alias(f"{one.used_name}__{name}") for name in one.features)
+        found = joined(frame, wanted, event_time=event_time, as_of=as_of, folder=self._repo.folder)
         return frame.with_columns(found[one.full_name].alias(one.name) for one in wanted.answered)
 
     def _online(self) -> OnlineSide:

@@ -12,7 +12,7 @@ import msgspec
 
 from noria.errors import InvalidData, InvalidInput, NotFound
 from noria.features.definition_watch import DefinitionWatch, differs
-from noria.features.definitions import FeatureView, OnMissing
+from noria.features.definitions import FeatureView, OnMissing, Projection
 from noria.features.entity_keys import PLAIN, KeyPart, converter, pack_key, view_prefix
 from noria.features.packing import HEAD, Layout, layout_key, parse_layout, unpacker
 from noria.features.tails import TailSpec, features_of, open_tail
@@ -37,7 +37,7 @@ class ViewSpec(msgspec.Struct, frozen=True, cache_hash=True):
 
     ``key_types`` and ``types`` are the names of the types of join keys and fields, "" where nobody said one;
     ``definition`` is the view's content hash; ``tail`` says how its aggregations are read. Specs written before they
-    were kept have none of them.
+    were kept have none of them. ``alias`` is another name for it, ``join_keys`` are what requests call its keys.
     """
 
     name: str
@@ -49,15 +49,18 @@ class ViewSpec(msgspec.Struct, frozen=True, cache_hash=True):
     types: tuple[str, ...] = ()
     definition: str = ""
     tail: TailSpec | None = None
+    alias: str = ""
 
     @classmethod
-    def of(cls, view: FeatureView, features: Sequence[str] = ()) -> ViewSpec:
+    def of(cls, view: FeatureView | Projection, features: Sequence[str] = ()) -> ViewSpec:
         """The spec that travels with a model: of some features, in that order, or of all."""
+        used = view if isinstance(view, Projection) else Projection(view, view.fields)
+        view, columns, fields = used.view, used.join_key_map, tuple(features or used.features)
         types = {one.name: str(one.dtype) for one in view.features}
-        fields, keys = tuple(features or view.fields), view.key_types()
+        keys = view.key_types()
         return cls(
             view.name,
-            view.join_keys,
+            tuple(columns.get(key, key) for key in view.join_keys),
             fields,
             None if view.ttl is None else view.ttl / timedelta(milliseconds=1),
             view.on_missing,
@@ -65,7 +68,13 @@ class ViewSpec(msgspec.Struct, frozen=True, cache_hash=True):
             tuple(types[name] for name in fields),
             view.definition,
             TailSpec.of(view) if view.aggregations else None,
+            used.name,
         )
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What its features are called beside those of other views."""
+        return tuple(f"{self.alias or self.name}__{field}" for field in self.fields)
 
 
 class FeatureColumn(msgspec.Struct):

@@ -136,16 +136,22 @@ def frame_of_pandas(function: UserFunction, given: pl.DataFrame) -> pl.DataFrame
     return pl.concat(done).sort(place).drop(place)
 
 
+def pandas_of(view: str) -> Any:
+    """The package, for a view that is computed by it. Raises MissingExtra."""
+    try:
+        import pandas
+    except ImportError:
+        raise MissingExtra(
+            f"on-demand feature view {view!r} needs pandas, which is not installed",
+            remedy="Install noria[pandas], or write the function with mode='polars' or 'python'.",
+        ) from None
+    return pandas
+
+
 def _pandas(function: UserFunction, given: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
-    try:
-        import pandas as pd
-    except ImportError:
-        raise MissingExtra(
-            f"on-demand feature view {function.view!r} needs pandas, which is not installed",
-            remedy="Install noria[pandas], or write the function with mode='polars' or 'python'.",
-        ) from None
+    pd = pandas_of(function.view)
     handed = given.to_pandas().copy()  # Arrow's memory is read-only, and functions like to write
     for name in function.documents:
         handed[name] = decoded(given[name].to_list())

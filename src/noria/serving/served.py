@@ -11,6 +11,7 @@ import numpy as np
 from noria.errors import CorruptArtifact, NotFound
 from noria.optimize.bundle import Bundle, read_bundle
 from noria.rollout.routes import Variant
+from noria.serving.computing import Computing
 from noria.serving.runtimes import Floats, Rows, Runtime, Tensors, load
 from noria.store.blobs import BlobStore, folder_digest
 
@@ -18,11 +19,15 @@ _SMOOTHING = 0.1
 
 
 class Served:
-    """One loaded version. ``row_seconds`` is what a row has cost lately, a call's own cost included."""
+    """One loaded version. ``row_seconds`` is what a row has cost lately, a call's own cost included.
 
-    def __init__(self, variant: Variant, bundle: Bundle, runtime: Runtime) -> None:
+    ``is_complete`` says that it takes nothing besides the columns sent; ``computing`` gives its on-demand features.
+    """
+
+    def __init__(self, variant: Variant, bundle: Bundle, runtime: Runtime, computing: Computing | None = None) -> None:
         self.model, self.version, self.digest = variant.model, variant.version, variant.digest
-        self.bundle, self.runtime = bundle, runtime
+        self.bundle, self.runtime, self.computing = bundle, runtime, computing
+        self.is_complete = not bundle.looked_up and computing is None
         self.label = f"{variant.model}@{variant.version}"
         self.texts = bundle.string_places
         self.row_seconds = 0.0
@@ -64,9 +69,10 @@ def load_served(artifacts: BlobStore, variant: Variant) -> Served:
         )
     bundle = read_bundle(folder)
     try:
-        served = Served(variant, bundle, load(folder, bundle))
+        computing = Computing.of(folder, bundle) if bundle.computed else None
+        served = Served(variant, bundle, load(folder, bundle), computing)
         served.warm_up()
-    except ImportError:
+    except (ImportError, CorruptArtifact):
         raise
     except Exception as error:
         raise CorruptArtifact(
