@@ -131,6 +131,19 @@ def versions(tx: Transaction, project: str, name: str = "", kind: Kind | None = 
     return [_applied(row) for row in tx.execute(query.order_by(_TABLE.c.kind, _TABLE.c.name, _TABLE.c.version))]
 
 
+def view_as_of(tx: Transaction, project: str, name: str, content_hash: str) -> FeatureView | None:
+    """A view as one version of its definition says, if that was ever applied."""
+    query = select(_TABLE.c.document, _TABLE.c.code).where(_is(project, "view", name))
+    row = tx.execute(query.where(_TABLE.c.content_hash == content_hash).limit(1)).first()
+    return None if row is None else read_view(from_json(row.document), row.code)
+
+
+def by_hash(tx: Transaction, hashes: Sequence[str]) -> dict[str, Applied]:
+    """The versions with these hashes, of whatever project; of several with one hash the last applied."""
+    query = select(_TABLE).where(_TABLE.c.content_hash.in_(hashes)).order_by(_TABLE.c.applied_at)
+    return {row.content_hash: _applied(row) for row in tx.execute(query)}
+
+
 def revision(tx: Transaction, project: str) -> tuple[int, int]:
     """What changes whenever a definition of the project does."""
     query = select(func.count(), func.coalesce(func.sum(_TABLE.c.active), 0)).where(_TABLE.c.project == project)

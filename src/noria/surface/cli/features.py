@@ -219,8 +219,14 @@ def parity(
 
     folder, _, workspace = open_workspace(project)
     loaded = load_project(folder)
-    bounds = {"since": _instant(since) if since else None, "until": _instant(until) if until else None}
-    found = measure_parity(loaded, workspace, model, version, **bounds)
+    begin, end = (_instant(since) if since else None), (_instant(until) if until else None)
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=talk) as bars:
+        task = bars.add_task("reading the log", total=None)
+
+        def progress(view: str) -> None:
+            bars.update(task, description=f"replaying {view}")
+
+        found = measure_parity(loaded, workspace, model, version, since=begin, until=end, progress=progress)
     record(workspace, found, at=SystemClock().now(), actor=actor())
     show_sections(found.document(), as_json=as_json)
     if found.share < at_least:
