@@ -52,7 +52,7 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     ``kinds`` says which of the columns sent are no doubles. Its numbers become one matrix, float32 or float64
     (``input_dtype``), its texts another. A graph takes them as ``onnx_input`` and ``onnx_strings``, and answers with
     ``onnx_score``: the value, or the probability of every one of ``classes`` (of the last alone, when there are two).
-    A classifier of two says the last when its probability is at least ``decision_threshold``.
+    A classifier of two says the last when its probability is above ``decision_threshold``.
 
     A model of tensors has ``tensors`` and ``outputs`` instead. ``runtime`` names what loads and runs the folder, with
     ``options`` of its own.

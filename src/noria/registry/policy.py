@@ -108,6 +108,7 @@ class Policy:
     max_versions: int = 0
     failed_runs: bool = False
     own_approval: bool = True
+    previews: bool = True
     retention_days: int = 0
     archive_stages: Sequence[Stage] = ()
 
@@ -132,6 +133,7 @@ class Policy:
             max_versions=settings.max_versions,
             failed_runs=settings.failed_runs,
             own_approval=settings.own_approval,
+            previews=settings.previews,
             retention_days=settings.retention_days,
             archive_stages=tuple(Stage(stage) for stage in settings.archive_stages),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -102,6 +102,16 @@ class Item:
         """The id of every row."""
         return ids_of(self.prediction_id, self.count)
 
+    def copy_for(self, arm: Arm, received: float) -> Item:
+        """The same rows as if another arm had been asked for them, at ``received``."""
+        return replace(self, arm=arm, received=received)
+
+    def move_to(self, arm: Arm) -> None:
+        """Have another arm answer; that one takes it on."""
+        self.arm.batcher.release(self.count)
+        arm.batcher.rows += self.count
+        self.arm = arm
+
     def refuse(self, error: NoriaError) -> None:
         """Answer with an error, unless the client is gone."""
         if not self.answer.done():
@@ -146,7 +156,7 @@ def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors) -> Outco
     if bundle.task == "regression":
         return Outcome(found.tolist(), found)
     if found.ndim == 1:
-        positive = found >= bundle.decision_threshold
+        positive = found > bundle.decision_threshold
         return Outcome(_labels(bundle, positive.astype(np.int64)), found, np.where(positive, found, 1 - found))
     best = found.argmax(axis=1)
     probabilities = found[np.arange(len(found)), best]

@@ -14,6 +14,7 @@ import typer
 
 from noria.config import GatewayLimits, GatewaySettings, ServerSettings, load_server_settings
 from noria.errors import InvalidConfig
+from noria.rollout.following import RouteFollower
 from noria.store.workspace import Workspace
 from noria.surface.cli.context import ProjectOption, clear_errors, find_project, talk
 from noria.surface.cli.pool import SHARED_VARIABLE, WorkerPool
@@ -37,7 +38,7 @@ def serve(
     ] = False,
     inherit: Annotated[str, typer.Option(hidden=True, help="Of a worker: the descriptors it is given.")] = "",
 ) -> None:
-    """Run the gateway: predictions over REST, gRPC-free protocols and CloudEvents, from what is deployed.
+    """Run the gateway: predictions over REST, the Open Inference Protocol, MLflow's and CloudEvents.
 
     SIGHUP replaces all workers one by one, SIGTTIN adds a worker, SIGTTOU takes one away; no request is lost.
     """
@@ -47,12 +48,19 @@ def serve(
     chosen = {name: value for name, value in named.items() if value is not None}
     settings = load_server_settings(folder, {"store": given, "gateway": chosen})
     if inherit:
-        _work(folder, settings, Workspace(folder, settings), [int(one) for one in inherit.split(",")])
-    elif settings.gateway.workers == 1:
-        listener = _bind(folder, settings.gateway)
-        _serve(folder, settings, Workspace(folder, settings), [listener], announce)
-    else:
-        _pool(folder, settings.gateway, announce)
+        descriptors = [int(one) for one in inherit.split(",")]
+        _work(folder, settings, Workspace(folder, settings, migrate=False), descriptors)
+        return
+    follower = RouteFollower(Workspace(folder, settings, migrate=False))
+    follower.start()
+    try:
+        if settings.gateway.workers == 1:
+            listener = _bind(folder, settings.gateway)
+            _serve(folder, settings, Workspace(folder, settings, migrate=False), [listener], announce)
+        else:
+            _pool(folder, settings.gateway, announce)
+    finally:
+        follower.stop()
 
 
 def _pool(folder: Path, settings: GatewaySettings, announce: bool) -> None:

@@ -15,7 +15,7 @@ from noria.optimize.bundle import TEXTS
 from noria.serving import Block, DataPlane
 from noria.serving.frames import Columns, arrays_of, columns_of_records, columns_of_rows, requests_of
 from noria.serving.live import Arm
-from noria.surface.http.gateway_requests import LARGE_BYTES, Request
+from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted
 
 _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _encode = msgspec.json.Encoder().encode
@@ -23,7 +23,7 @@ _encode = msgspec.json.Encoder().encode
 
 async def invoke(plane: DataPlane, request: Request) -> bytes:
     """POST /invocations: rows in any of MLflow's formats, answered with their predictions."""
-    live = plane.find(request.model)
+    live = admitted(plane, request)
     arm = live.champion
     if len(request.body) < LARGE_BYTES:
         columns, params = _read(arm, request)
