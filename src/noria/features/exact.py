@@ -49,6 +49,9 @@ def exact(values: pl.Series, dtype: pl.DataType, kind: str = "") -> pl.Series:
     if isinstance(dtype, pl.List) and isinstance(values.dtype, pl.List | pl.Array):
         _check_lists(values, pl.Series(dtype=dtype.inner).dtype, kind or str(dtype))
         return values.cast(dtype)
+    if values.dtype.is_nested() or dtype.is_nested():
+        row = int(values.is_not_null().arg_max() or 0)
+        raise Inexact.of(values.name, row, repr(values[row]), kind or str(dtype))
     given = values
     if dtype == pl.String and values.dtype.is_float():
         given = exact(values, pl.Int64(), kind)  # a whole number is written without a point

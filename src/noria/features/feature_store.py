@@ -43,6 +43,7 @@ _OUTDATED: Mapping[str, str] = {
     "get_service": "get_feature_service(name), of a service applied before: FeatureService(name=..., features=[...])",
     "get_historical_feature": "get_historical_features(entity_df=..., features=[...])",
 }
+_MATERIALIZED: Mapping[str, str] = {"version": "feature_views=[...]: what is applied now is what goes online"}
 
 
 class FeatureStore:
@@ -225,24 +226,48 @@ class FeatureStore:
 
     def materialize(
         self,
-        start_date: datetime | None,
-        end_date: datetime,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
         feature_views: Sequence[str] | None = None,
+        disable_event_timestamp: bool = False,
+        full_feature_names: bool = False,
+        force: bool = False,
         progress: Progress | None = None,
+        **unknown: object,
     ) -> list[Materialized]:
         """Bring online what happened or became known in [start_date, end_date], of all views or of those named.
 
-        A row replaces only older ones, so a run that was killed is run again, and several may run at once.
+        ``disable_event_timestamp``: all that is known by now. A row replaces only older ones, so a run that was killed
+        is run again, and several may run at once. ``full_feature_names`` and ``force`` are Feast's, and change nothing.
         """
-        return [self._materialize(view, start_date, end_date, progress) for view in self._online_views(feature_views)]
+        _refuse("materialize", unknown, _MATERIALIZED)
+        del full_feature_names, force
+        if disable_event_timestamp:
+            start_date, end_date = None, self._clock.now()
+        since, until = _optional_time("start_date", start_date), _time("end_date", end_date)
+        if since is not None and since > until:
+            raise InvalidInput(
+                f"start_date {since.isoformat()} is after end_date {until.isoformat()}",
+                remedy="Give the earlier time as start_date.",
+            )
+        return [self._materialize(view, since, until, progress) for view in self._online_views(feature_views)]
 
     def materialize_incremental(
-        self, end_date: datetime, feature_views: Sequence[str] | None = None, progress: Progress | None = None
+        self,
+        end_date: datetime,
+        feature_views: Sequence[str] | None = None,
+        full_feature_names: bool = False,
+        force: bool = False,
+        progress: Progress | None = None,
+        **unknown: object,
     ) -> list[Materialized]:
         """Bring online what is new since each view was last materialized.
 
         The first time, and once its definition changed, that is all within its TTL.
         """
+        _refuse("materialize_incremental", unknown, _MATERIALIZED)
+        del full_feature_names, force
+        until = _time("end_date", end_date)
         with self._workspace.database.read() as tx:
             applied = {
                 one.name: one.applied_at for one in catalog.versions(tx, self.project, kind="view") if one.active
@@ -250,8 +275,8 @@ class FeatureStore:
             latest = intervals.latest(tx, self.project, applied)
         done = []
         for view in self._online_views(feature_views):
-            begin = latest.get(view.name) or earlier(as_utc(end_date), view.ttl)
-            done.append(self._materialize(view, begin, end_date, progress))
+            begin = latest.get(view.name) or earlier(until, view.ttl)
+            done.append(self._materialize(view, begin, until, progress))
         return done
 
     def push(
@@ -325,12 +350,15 @@ class FeatureStore:
     def _online_views(self, names: Sequence[str] | None) -> list[FeatureView]:
         if names is None:
             return [view for view in self.list_feature_views() if view.online]
+        if isinstance(names, str):
+            raise InvalidInput(
+                f"feature_views is the text {names!r}", remedy=f"Give a list: feature_views=[{names!r}]."
+            )
         return [self.get_feature_view(name) for name in names]
 
     def _materialize(
         self, view: FeatureView, since: datetime | None, until: datetime, progress: Progress | None
     ) -> Materialized:
-        until, since = as_utc(until), None if since is None else as_utc(since)
         done = self._online().materialize(view, since, until, progress)
         with self._workspace.database.write() as tx:
             intervals.record(
@@ -368,7 +396,19 @@ def _find(known: Mapping[str, T], name: str, kind: str) -> T:
     return known[name]
 
 
+def _time(name: str, given: object) -> datetime:
+    if isinstance(given, datetime):
+        return as_utc(given)
+    raise InvalidInput(f"{name} is {given!r}, no time", remedy="Give a datetime; without a zone it is UTC.")
+
+
+def _optional_time(name: str, given: object) -> datetime | None:
+    return None if given is None else _time(name, given)
+
+
 def _refuse(what: str, given: Mapping[str, object], outdated: Mapping[str, str]) -> None:
-    for name in given:
+    for name, value in given.items():
+        if value is None:  # as good as not given
+            continue
         now = f"; write {outdated[name]}" if name in outdated else ""
         raise InvalidInput(f"{what} takes no {name!r}{now}", remedy="docs/how-to/features.md shows every call.")

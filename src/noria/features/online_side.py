@@ -19,7 +19,7 @@ from noria.features.online import Lookup, OnlineFeatures, put_all, with_typed_ke
 from noria.features.readers import FeatureColumn, Status, ViewSpec
 from noria.features.retrieval import OnlineResponse, as_polars
 from noria.features.selection import Plan
-from noria.features.sources import FrameSource, PushSource, Source
+from noria.features.sources import EVENT, FrameSource, PushSource, Source
 from noria.features.types import Json
 from noria.store.keyvalue import KeyValueStore
 
@@ -71,8 +71,7 @@ class OnlineSide:
         keys = {one.join_key_map.get(key, key): None for one in plan.lookups for key in one.view.join_keys}
         answer = {key: _given(entities[key]) for key in keys}
         answer |= {one.name: columns[one.full_name] for one in plan.answered}
-        documents = {one.name: one.dtype for one in plan.answered if one.dtype.is_document or one.dtype == Json}
-        return OnlineResponse(answer, documents)
+        return OnlineResponse(answer, {one.name: one.dtype for one in plan.answered})
 
     def materialize(
         self, view: FeatureView, since: datetime | None, until: datetime, progress: Progress | None
@@ -85,12 +84,12 @@ class OnlineSide:
         source = view.source
         times: Source = source.batch_source or source if isinstance(source, PushSource) else source
         given = as_polars(frame)
-        created = times.created_timestamp_column
+        event, created = _times_in(times, given.columns)
         rows = FrameSource(
             name=f"rows for {view.name}",
             function=lambda: given,
-            timestamp_field=times.timestamp_field,
-            created_timestamp_column=created if created in given.columns else "",
+            timestamp_field=event,
+            created_timestamp_column=created,
             field_mapping=times.field_mapping,
         )
         plan = rows.rows(self._folder, keys=view.join_keys, fields=view.columns)
@@ -153,6 +152,16 @@ def entity_columns(rows: EntityRows) -> dict[str, Sequence[Any]]:
                 remedy="Give every entity the same keys.",
             )
     return {name: [row[name] for row in rows] for name in names}
+
+
+def _times_in(source: Source, columns: Sequence[str]) -> tuple[str, str]:
+    """What a frame calls the two times: what the source does, or what Feast's clients do."""
+    event, created = source.timestamp_field, source.created_timestamp_column
+    if event and not {event, source.field_mapping.get(event, event)} & set(columns) and EVENT in columns:
+        event = EVENT
+    if created and not {created, source.field_mapping.get(created, created)} & set(columns):
+        created = "created" if "created" in columns else ""
+    return event, created
 
 
 def _check_given(values: pl.Series, view: str) -> None:

@@ -60,11 +60,11 @@ class RetrievalJob:
 class OnlineResponse:
     """The features of some entities now: join keys first, then features, a value an entity.
 
-    ``columns`` also tells each value's status and event time; ``documents`` are those whose values are kept as JSON.
+    ``columns`` also tells each value's status and event time, ``types`` those of the features.
     """
 
     columns: Mapping[str, FeatureColumn]
-    documents: Mapping[str, FeatureType] = field(default_factory=dict)
+    types: Mapping[str, FeatureType] = field(default_factory=dict)
 
     def to_dict(self, include_event_timestamps: bool = False) -> dict[str, list[Any]]:
         """Name → values; with event times also ``name__ts`` → seconds since 1970, 0 where there is none."""
@@ -76,10 +76,10 @@ class OnlineResponse:
         return found
 
     def _values(self, name: str, values: Sequence[Any]) -> list[Any]:
-        if name not in self.documents:
-            return list(values)
-        broken_as_text = self.documents[name] == Json  # which may be anything; a Map can only be a dictionary
-        return [_decoded(value, value if broken_as_text else None) for value in values]
+        dtype = self.types.get(name)
+        if dtype == Json:
+            return [_decoded(value, value) for value in values]  # JSON may be anything, also a broken text
+        return [_decoded(value) for value in values] if dtype is not None and dtype.is_document else list(values)
 
     def to_df(self, include_event_timestamps: bool = False) -> pd.DataFrame:
         """As a pandas frame, a row an entity."""

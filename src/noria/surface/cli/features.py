@@ -174,9 +174,9 @@ def materialize(
             bars.update(tasks[one.view], completed=one.written)
 
         if incremental:
-            done = store.materialize_incremental(end, views or None, progress)
+            done = store.materialize_incremental(end, views or None, progress=progress)
         else:
-            done = store.materialize(_instant(since) if since else None, end, views or None, progress)
+            done = store.materialize(_instant(since) if since else None, end, views or None, progress=progress)
     rows = [{"view": one.view, "rows_read": one.read, "brought_online": one.written, "until": end} for one in done]
     show(rows, as_json=as_json, title="Materialized")
 
