@@ -23,7 +23,7 @@ AsOf = Literal["known", "event"]
 
 _EVENT, _CREATED = "__event", "__created"
 _LEAST_ROWS, _MOST_ROWS = 1_000, 500_000
-_BATCHES_HELD = 8
+_BATCHES_HELD = 24
 """How many batches fit into the memory planned: read ahead, looked up, and the winners of those before."""
 
 
@@ -47,7 +47,7 @@ class History:
             for start, batch in self._batches(entities, unit):
                 won = newest.offer(self._offered(batch, start, entities))
                 winners.add(won, batch.select(self.features)[won - start])
-                if winners.height > 2 * len(asked) + batch.height:
+                if winners.height > len(asked) + batch.height:
                     winners.keep(newest.held())
             numbers[asked] = newest.numbers()
         return winners.at(numbers)

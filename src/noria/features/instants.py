@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from noria.errors import InvalidData
 from noria.features.asof import Ints
@@ -28,6 +29,10 @@ class Instants:
     """When each row of a frame happened: Datetime in UTC, no nulls."""
 
     values: pl.Series
+
+    def take(self, places: NDArray[np.intp]) -> Instants:
+        """Those of some rows."""
+        return Instants(self.values[places])
 
     def ticks(self, unit: Unit) -> Ints:
         """Since 1970, in ``unit``."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import polars as pl
 
+T = TypeVar("T")
 _SUFFIX = ".parquet"
 HIDDEN = (".", "_")
 """What names of files begin with that are no data: of writes under way, of markers such as _SUCCESS, of checksums."""
@@ -19,6 +20,7 @@ HIDDEN = (".", "_")
 _OPEN_FILES = Path("/proc/self/fd")
 
 _pins: ContextVar[dict[int, Path] | None] = ContextVar("pins", default=None)
+_once: ContextVar[dict[object, Any] | None] = ContextVar("once", default=None)
 
 
 def scan_local(path: Path) -> pl.LazyFrame:
@@ -58,19 +60,30 @@ def damaged(path: Path) -> Path | None:
 def pinned() -> Iterator[None]:
     """While it is open, a single file that was scanned stays the one it was, though a push may put another there.
 
-    A scan looks at a file twice: for its schema, and when its rows are asked for.
+    A scan looks at a file twice: for its schema, and when its rows are asked for. What is found by ``once`` stays, too.
     """
     if _pins.get() is not None:
         yield
         return
     held: dict[int, Path] = {}
-    token = _pins.set(held)
+    token, found = _pins.set(held), _once.set({})
     try:
         yield
     finally:
+        _once.reset(found)
         _pins.reset(token)
         for descriptor in held:
             os.close(descriptor)
+
+
+def once(what: object, find: Callable[[], T]) -> T:
+    """What ``find`` gives, found a single time while a source is pinned."""
+    known = _once.get()
+    if known is None:
+        return find()
+    if what not in known:
+        known[what] = find()
+    return known[what]  # type: ignore[no-any-return]
 
 
 def unpinned(text: str) -> str:

@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from noria.errors import InvalidConfig, InvalidData, NoriaError
 from noria.features.exact import Inexact, exact, exactly
-from noria.features.parquet_files import unpinned
+from noria.features.parquet_files import once, unpinned
 from noria.features.referred_code import referred_code
 from noria.features.times import instant, instants_of_texts
 from noria.features.types import FeatureType, parse_type, type_of
@@ -40,6 +41,18 @@ class Field:
                 f"the dtype of field {self.name!r} is {self.dtype!r}, not a feature type",
                 remedy="Write dtype=Int64, Float32, String, ... from noria.features.types.",
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be read: columns, the types of the fields among them, and of which times and keys rows can matter."""
+
+    names: Sequence[str]
+    types: Mapping[str, FeatureType]
+    event: str
+    since: datetime | None
+    until: datetime | None
+    keys: Mapping[str, pl.Series]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,19 +83,24 @@ class Source(ABC):
         fields: Sequence[Field],
         since: datetime | None = None,
         until: datetime | None = None,
+        wanted: Mapping[str, pl.Series] = MappingProxyType({}),
     ) -> pl.LazyFrame:
         """The rows with event times in [since, until]: keys, both times in UTC, and the fields in their types.
 
-        Rows without an event time are left out. Raises InvalidData when a column is missing or of another kind.
+        Rows without an event time are left out, and others may be whose keys are not among the ``wanted`` values.
+        Raises InvalidData when a column is missing or of another kind.
         """
         import polars as pl
 
         schema = self.columns(folder)
         event, created = self.times(schema)
         self._require(schema, [*keys, *(one.name for one in fields)])
+        schema = self.read_as(schema, {one.name: one.dtype for one in fields})
         needed = dict.fromkeys([*keys, event, created or event, *(one.name for one in fields)])
         frame = (
-            self.fetch(folder, list(needed), event, since, until)
+            self.fetch(
+                folder, Wanted(list(needed), {one.name: one.dtype for one in fields}, event, since, until, wanted)
+            )
             .select(
                 *keys,
                 instant(event, schema[event], self.name).alias(EVENT),
@@ -97,14 +115,18 @@ class Source(ABC):
 
     def columns(self, folder: Path) -> Mapping[str, pl.DataType]:
         """What there is to read, under the names it is read by, and its types."""
-        return dict(self._renamed(self.scan(folder)).collect_schema())
+        return once(("columns", id(self), folder), lambda: dict(self._renamed(self.scan(folder)).collect_schema()))
 
-    def fetch(
-        self, folder: Path, names: Sequence[str], event: str, since: datetime | None, until: datetime | None
-    ) -> pl.LazyFrame:
-        """These columns; rows whose ``event`` is outside [since, until] may already be left out."""
-        del event, since, until  # a lazy frame leaves them out by itself
-        return self._renamed(self.scan(folder)).select(names)
+    def fetch(self, folder: Path, wanted: Wanted) -> pl.LazyFrame:
+        """The columns that are wanted; rows that are not may already be left out."""
+        return self._renamed(self.scan(folder)).select(wanted.names)  # a lazy frame leaves them out by itself
+
+    def read_as(
+        self, columns: Mapping[str, pl.DataType], types: Mapping[str, FeatureType]
+    ) -> Mapping[str, pl.DataType]:
+        """The types that ``fetch`` gives these columns in, for fields of these types."""
+        del types
+        return columns
 
     def appending(self, folder: Path, frame: pl.DataFrame) -> AbstractContextManager[Callable[[], None]]:
         """Rows to be added, in the columns the source itself has: what the context gives makes them visible.
@@ -269,7 +291,7 @@ class FrameSource(Source):
         import polars as pl
 
         try:
-            found = self.function()
+            found = once(("rows", id(self.function)), self.function)
         except NoriaError:
             raise
         except Exception as error:
