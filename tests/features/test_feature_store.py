@@ -120,6 +120,32 @@ def test_the_same_frame_comes_as_pandas_polars_and_arrow(store):
         assert job.to_arrow().num_rows == len(job.to_df()) == 4
 
 
+def test_integers_beside_missing_ones_stay_integers_in_pandas(store, repo):
+    ROWS.with_columns(total_orders=pl.Series([1, 0, 2**53 + 1, 4])).write_parquet(repo / "data" / "user_stats.parquet")
+    store.materialize(NOW - timedelta(days=30), NOW)
+    offline = store.get_historical_features(entities(), ORDERS).to_df(timeout=5)
+    online = store.get_online_features(ORDERS, [{"user_id": one} for one in (1001, 1002, 5)]).to_df()
+    for found in (offline, online):
+        assert str(found["total_orders"].dtype) == "Int64"
+        assert found["total_orders"].isna().any()
+    assert online["total_orders"][:2].tolist() == [0, 2**53 + 1]
+    with pytest.raises(InvalidInput, match="validation_reference"):
+        store.get_historical_features(entities(), ORDERS).to_df(validation_reference="reference")
+
+
+def test_columns_of_a_frame_may_have_any_names_but_no_two_the_same(store):
+    named = entities().assign(**{"7": 1}).rename(columns={"7": 7})
+    found = store.get_historical_features(named, ORDERS).to_df()
+    assert (
+        found["total_orders"].tolist()
+        == store.get_historical_features(entities(), ORDERS).to_df()["total_orders"].tolist()
+    )
+    with pytest.raises(InvalidInput, match="two columns of the frame are called '7'"):
+        store.get_historical_features(named.assign(**{"7": 2}), ORDERS).to_df()
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        store.get_historical_features(entities(mixed=[1, "a", b"b", 2.5]), ORDERS).to_df()
+
+
 def test_lists_and_dictionaries_come_back_as_such(store):
     features = ["user_stats:tags", "user_stats:profile"]
     found = store.get_historical_features(entities(), features).to_df()
