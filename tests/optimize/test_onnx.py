@@ -62,6 +62,18 @@ def test_a_classifier_keeps_its_labels_and_probabilities(model, missing, tmp_pat
     assert np.abs(served - source_scores(model, "classification", matrix)).max() < 1e-5
 
 
+@pytest.mark.parametrize("trained_with_missing", [False, True])
+@pytest.mark.parametrize(
+    "model", [RandomForestClassifier(10, random_state=0), HistGradientBoostingClassifier(max_iter=10)]
+)
+def test_missing_numbers_go_where_the_trees_send_them(model, trained_with_missing, tmp_path):
+    matrix, signal = rows(missing=trained_with_missing)
+    model.fit(matrix, (signal > 60).astype(int) ^ np.isnan(matrix[:, 2]))
+    matrix[::3, 0] = np.nan
+    found = convert(model, "classification", INPUTS, matrix, tmp_path)
+    assert (found.labels_flipped, found.largest_difference < 1e-6) == (0, True)
+
+
 @pytest.mark.parametrize(
     "model",
     [

@@ -53,6 +53,16 @@ def test_a_look_after_every_event_of_a_moving_base_rate_alarms_as_rarely_as_prom
     assert (share_log_e_value(k, m, 0.1) >= math.log(20)).any(1).mean() <= 0.05
 
 
+def test_of_users_who_keep_failing_only_the_first_error_may_count():
+    on_challenger = np.random.default_rng(4).random((2000, 40)) < 0.1
+    every_error = np.repeat(on_challenger, 30, axis=1)
+    first, every = (
+        (share_log_e_value(arms.cumsum(1), np.arange(1.0, arms.shape[1] + 1), 0.1) >= math.log(20)).any(1).mean()
+        for arms in (on_challenger, every_error)
+    )
+    assert first <= 0.05 < 0.5 < every
+
+
 @given(COUNTS)
 def test_many_tests_at_once_say_what_each_says_alone(counts):
     total = counts.challenger + counts.champion

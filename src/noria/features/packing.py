@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HEAD = struct.Struct(">QQ8s")
 """Of a row: event time and created time (``noria.store.stamps``), and the id of its layout."""
 
-_LAYOUTS = b"\xc0"  # no view's keys begin so
+LAYOUTS = b"\xc0"  # no view's keys begin so
 _ID_BYTES = 8
 DEFINITION_DIGITS = 16
 """How much of a definition's hash is kept with rows."""
@@ -62,7 +62,7 @@ class Layout(msgspec.Struct, array_like=True, frozen=True):
 
 def layout_key(layout_id: bytes) -> bytes:
     """Where the layout with this id is stored."""
-    return _LAYOUTS + layout_id
+    return LAYOUTS + layout_id
 
 
 def parse_layout(stored: bytes | None, view: str) -> Layout:

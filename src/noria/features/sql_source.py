@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,7 +17,6 @@ from sqlalchemy import (
     Text,
     create_engine,
     literal_column,
-    make_url,
     select,
     text,
 )
@@ -34,6 +31,7 @@ from noria.features.exact import exact
 from noria.features.parquet_files import once
 from noria.features.sources import Source, Wanted
 from noria.features.types import FeatureType
+from noria.store.foreign import driver_url, filled_in
 
 if TYPE_CHECKING:
     import polars as pl
@@ -164,11 +162,11 @@ class SqlSource(Source):
         import polars as pl
 
         try:
-            url = self._url()
+            url = filled_in(self.url, f"source {self.name!r}")
             if url.startswith(_DUCKDB):
                 yield from _duckdb_batches(folder / url.removeprefix(_DUCKDB), query, rows)
             else:
-                yield from _sql_batches(_absolute(make_url(url), folder), query, rows)
+                yield from _sql_batches(driver_url(url, folder), query, rows)
         except (ImportError, NoSuchModuleError) as error:
             raise MissingExtra(
                 f"source {self.name!r} needs a driver that is not installed: {error}",
@@ -185,27 +183,9 @@ class SqlSource(Source):
                 f"source {self.name!r} cannot be read: {cause}", remedy="Check its url, table and query."
             ) from error
 
-    def _url(self) -> str:
-        def value(match: re.Match[str]) -> str:
-            if match[1] not in os.environ:
-                raise InvalidConfig(
-                    f"source {self.name!r} needs the environment variable {match[1]}", remedy=f"export {match[1]}=..."
-                )
-            return os.environ[match[1]]
-
-        return re.sub(r"\$\{(\w+)\}", value, self.url)
-
 
 def _named(names: Sequence[str]) -> Sequence[str]:
     return () if names == ("*",) else names
-
-
-def _absolute(url: URL, folder: Path) -> URL:
-    if url.drivername in ("postgresql", "postgres"):
-        return url.set(drivername="postgresql+psycopg")
-    if url.drivername == "sqlite" and url.database:
-        return url.set(database=str(folder / url.database))
-    return url
 
 
 def _sql_batches(url: URL, query: Select[Any], rows: int) -> Iterator[pl.DataFrame]:

@@ -61,6 +61,17 @@ def parse_address(text: str) -> Address:
     return Address(model, follows=(Stage.PRODUCTION if place is None else parse_stage(place)).value)
 
 
+def challengers_of(addresses: Sequence[str]) -> tuple[str, Sequence[int]]:
+    """The model and the numbers of versions that are to be sent out. Raises InvalidInput unless they are of one."""
+    named = [parse_address(address) for address in addresses]
+    numbers = [one.version for one in named if one.version is not None]
+    if len({one.model for one in named}) != 1 or len(numbers) < len(named):
+        raise InvalidInput(
+            "a rollout is between versions of one model", remedy="Name them by number, as in models:/NAME/4."
+        )
+    return named[0].model, numbers
+
+
 def deploy(
     workspace: Workspace,
     policies: Policies,
@@ -83,7 +94,7 @@ def deploy(
         get_model(tx, address.model)
         primary = own_name(tx, address.model)
         name = deployment or primary
-        version = _version(tx, address)
+        version = version_of(tx, address)
         if open_rollout(tx, name) is not None:
             raise Conflict(
                 f"deployment {name!r} has a rollout under way", remedy="`noria rollout promote` or `abort` it first."
@@ -100,17 +111,22 @@ def deploy(
             actor=actor,
             reason=reason or f"deployed as {name}",
         )
-    elif version.stage is not Stage.PRODUCTION and not policies.of(version.model).previews:
-        raise PolicyRefused(
-            f"policy refuses to serve {version.label} from stage {version.stage}",
-            details=["previews = false: only versions in Production are deployed"],
-            remedy="Move it to Production first.",
-        )
+    check_preview(policies, version)
     with workspace.database.write() as tx:
         save_deployment(tx, name, version.model, follows=address.follows, unit=unit, at=clock.now(), actor=actor)
         routes = _set(tx, name, version, unit, clock, actor, reason or f"{version.label} deployed")
     write_routes(workspace, name)
     return Deployed(version, routes, notes)
+
+
+def check_preview(policies: Policies, version: ModelVersion) -> None:
+    """Raises PolicyRefused for a version outside Production, where its policy wants none to be served."""
+    if version.stage is not Stage.PRODUCTION and not policies.of(version.model).previews:
+        raise PolicyRefused(
+            f"policy refuses to serve {version.label} from stage {version.stage}",
+            details=["previews = false: only versions in Production are deployed"],
+            remedy="Move it to Production first.",
+        )
 
 
 def follow(workspace: Workspace, policies: Policies, clock: Clock, *, actor: str) -> None:
@@ -131,13 +147,12 @@ def follow(workspace: Workspace, policies: Policies, clock: Clock, *, actor: str
 def _follow(workspace: Workspace, policies: Policies, clock: Clock, record: Deployment, actor: str) -> None:
     address = Address(record.model, follows=record.follows)
     with workspace.database.read() as tx:
-        version, routes = _version(tx, address), current_routes(tx, record.deployment)
+        version, routes = version_of(tx, address), current_routes(tx, record.deployment)
         if routes is not None and routes.variants[0].version == version.version:
             return
         if open_rollout(tx, record.deployment) is not None:
             return
-    if version.stage is not Stage.PRODUCTION and not policies.of(version.model).previews:
-        raise PolicyRefused(f"{version.label} is not in Production, and its policy wants no previews")
+    check_preview(policies, version)
     make_servable(workspace, version, at=clock.now(), actor=actor)
     with workspace.database.write() as tx:
         reason = f"{record.follows} of {record.model} is version {version.version} now"
@@ -152,7 +167,7 @@ def _set(
     return set_routes(tx, name, variants, at=clock.now(), actor=actor, reason=reason, unit=unit)
 
 
-def _version(tx: Transaction, address: Address) -> ModelVersion:
+def version_of(tx: Transaction, address: Address) -> ModelVersion:
     """The version an address names now. Raises NotFound."""
     model, follows = address.model, address.follows
     if address.version is not None:

@@ -44,34 +44,49 @@ _SAMPLE = 20_000
 _SEED = 7
 _MINUTE = 60_000
 _ROWS = {
-    "id": "String", "unit": "String", "step": "Int32", "variant": "String", "version": "Int32", "at": "Int64",
-    "score": "Float64", "prediction": "String", "latency": "Float32", "row": "Int64",
+    "id": np.int64, "unit": np.int64, "step": np.int16, "variant": np.int64, "at": np.int64, "score": np.float64,
+    "prediction": np.int64, "latency": np.float32, "row": np.int64,
 }  # fmt: skip
-_FAILED = {"unit": "String", "step": "Int32", "variant": "String", "requests": "Int64"}
-_LABELS = {"id": "String", "label": "Float64"}
-_REWARDS = {"id": "String", "unit": "String", "value": "Float64", "at": "Int64"}
+_FAILED = {"unit": np.int64, "step": np.int16, "variant": np.int64, "requests": np.int64}
+_LABELS = {"id": np.int64, "label": np.float64}
+_REWARDS = {"id": np.int64, "unit": np.int64, "value": np.float64, "at": np.int64}
+_MOST_CHUNKS = 64
+
+
+def _key(name: str) -> int:
+    """A name as a number to compare and join by, 0 for none: texts of millions of requests would fill the memory."""
+    return hash(name) if name else 0
+
+
+def _keys(names: Iterable[str]) -> NDArray[np.int64]:
+    return np.fromiter(map(_key, names), np.int64)
 
 
 class _Growing:
-    """A frame that grows: what was added is put together when it is asked for. ``types`` names those of its columns."""
+    """A frame that grows: what was added is put together when it is asked for."""
 
-    def __init__(self, types: Mapping[str, str]) -> None:
-        self._types = types
-        self._added: dict[str, list[Any]] = {name: [] for name in types}
-        self._frame: pl.DataFrame | None = None
-
-    def add(self, columns: Mapping[str, Iterable[Any]]) -> None:
-        for name, values in columns.items():
-            self._added[name] += values
-
-    def frame(self) -> pl.DataFrame:
+    def __init__(self, types: Mapping[str, type]) -> None:
         import polars as pl
 
-        if self._frame is None or self._added[next(iter(self._types))]:
-            schema = {name: getattr(pl, kind) for name, kind in self._types.items()}
-            added = pl.DataFrame(self._added, schema=schema)
-            self._frame = added if self._frame is None else pl.concat([self._frame, added])
-            self._added = {name: [] for name in self._types}
+        self._types = types
+        self._added: list[Mapping[str, NDArray[Any]]] = []
+        self._frame = pl.DataFrame({name: np.empty(0, kind) for name, kind in types.items()})
+
+    def add(self, columns: Mapping[str, Any]) -> None:
+        """Take rows in; a single value stands for all of them."""
+        rows = len(next(array for array in columns.values() if isinstance(array, np.ndarray)))
+        self._added.append(
+            {name: np.broadcast_to(np.asarray(columns[name], kind), rows) for name, kind in self._types.items()}
+        )
+
+    def frame(self) -> pl.DataFrame:
+        """All that was added, in order."""
+        import polars as pl
+
+        if self._added:
+            added = {name: np.concatenate([one[name] for one in self._added]) for name in self._types}
+            self._frame = pl.concat([self._frame, pl.DataFrame(added)], rechunk=self._frame.n_chunks() > _MOST_CHUNKS)
+            self._added.clear()
         return self._frame
 
 
@@ -108,14 +123,14 @@ class Evidence:
         """Seconds of the champion's newest answers."""
         import polars as pl
 
-        frame = self.rows().filter(pl.col("variant") == "champion").tail(limit)
+        frame = self.rows().filter(pl.col("variant") == _key("champion")).tail(limit)
         return frame["latency"].cast(pl.Float64).to_numpy()
 
     def arm(self, step: int, variant: str, share: float, bar: LatencyBar | None, bar_since: int) -> ArmEvidence:
         """What one arm did in one step; slow answers are those above ``bar`` since ``bar_since`` (UTC milliseconds)."""
         import polars as pl
 
-        mine = (pl.col("step") == step) & (pl.col("variant") == variant)
+        mine = (pl.col("step") == step) & (pl.col("variant") == _key(variant))
         answered = self._first(self.rows()).filter(mine)
         failed = self._first(self._failed.frame()).filter(mine)
         errors = int(failed["requests"].sum())
@@ -142,7 +157,7 @@ class Evidence:
         labels = self._labels.frame()
         if labels.is_empty():
             return None
-        mine = pl.col("variant") == variant
+        mine = pl.col("variant") == _key(variant)
         mine = mine if step is None else mine & (pl.col("step") == step)
         known = self.rows().filter(mine).join(labels.unique("id", keep="last"), on="id", how="inner")
         return (known["score"].to_numpy(), known["label"].to_numpy()) if known.height else None
@@ -156,15 +171,11 @@ class Evidence:
         units = self._units()
         came = self._rewards.frame()
         if came.is_empty():
-            summed = pl.DataFrame(schema={"unit": pl.String, "value": pl.Float64})
+            summed = pl.DataFrame(schema={"unit": pl.Int64, "value": pl.Float64})
         else:
             ids = self.rows().select("id", known="unit")
             named = came.join(ids, on="id", how="left").with_columns(
-                unit=pl.when(pl.col("unit") != "")
-                .then("unit")
-                .when(pl.col("known") != "")
-                .then("known")
-                .otherwise("id")
+                unit=pl.when(pl.col("unit") != 0).then("unit").when(pl.col("known") != 0).then("known").otherwise("id")
             )
             inside = named.join(units.select("unit", first="at"), on="unit", how="inner")
             if plan.window_minutes:
@@ -184,14 +195,14 @@ class Evidence:
             return None
         everything = RewardPlan(window_minutes=0)
         summed = self.final_rewards(everything, datetime.now().astimezone())
-        mine = summed.filter((pl.col("variant") == variant) & (pl.col("step") == step) & pl.col("final"))
+        mine = summed.filter((pl.col("variant") == _key(variant)) & (pl.col("step") == step) & pl.col("final"))
         return Moments.of(mine["value"].to_numpy()) if mine.height else None
 
     def outcome(self, plan: RewardPlan, at: datetime, variant: str, share: float) -> ArmOutcome:
         """An experiment's arm, all steps together."""
         import polars as pl
 
-        units = self.final_rewards(plan, at).filter(pl.col("variant") == variant)
+        units = self.final_rewards(plan, at).filter(pl.col("variant") == _key(variant))
         final = units.filter("final")
         return ArmOutcome(variant, share, units.height, Moments.of(final["value"].to_numpy()))
 
@@ -199,7 +210,7 @@ class Evidence:
         """A bandit's arm: what is final, and how many answers still wait."""
         import polars as pl
 
-        units = self.final_rewards(plan, at).filter(pl.col("variant") == variant)
+        units = self.final_rewards(plan, at).filter(pl.col("variant") == _key(variant))
         final = units.filter("final")
         return ArmRewards(variant, Moments.of(final["value"].to_numpy()), units.height - final.height)
 
@@ -209,9 +220,10 @@ class Evidence:
         """For a contextual bandit: features of each unit's first answer, its arm by index, its reward or NaN."""
         import polars as pl
 
-        units = self.final_rewards(plan, at).filter(pl.col("variant").is_in(list(variants)))
+        keys = [_key(name) for name in variants]
+        units = self.final_rewards(plan, at).filter(pl.col("variant").is_in(keys))
         numbers = np.concatenate(self._numbers) if self._numbers else np.empty((0, 0))
-        chosen = np.array([list(variants).index(name) for name in units["variant"]], dtype=np.int64)
+        chosen = np.array([keys.index(key) for key in units["variant"]], dtype=np.int64)
         rewards = units.select(pl.when("final").then("value").otherwise(None)).to_series().to_numpy()
         return numbers[units["row"].to_numpy()], chosen, np.asarray(rewards, dtype=np.float64)
 
@@ -244,16 +256,15 @@ class Evidence:
         rows = len(columns.prediction_ids)
         target.add(
             {
-                "id": columns.prediction_ids,
-                "unit": batch.units or _units_of(batch, rows),
-                "step": [step] * rows,
-                "variant": [batch.variant] * rows,
-                "version": [batch.version] * rows,
-                "at": [batch.received_at] * rows,
-                "score": columns.scores.tolist(),
-                "prediction": map(str, columns.predictions),
-                "latency": columns.latencies.tolist(),
-                "row": range(self._count, self._count + rows),
+                "id": _keys(columns.prediction_ids),
+                "unit": _keys(batch.units) if batch.units else _unit_of(batch, rows),
+                "step": step,
+                "variant": _key(batch.variant),
+                "at": batch.received_at,
+                "score": columns.scores,
+                "prediction": _keys(map(str, columns.predictions)),
+                "latency": columns.latencies,
+                "row": np.arange(self._count, self._count + rows),
             }
         )
         if target is self._answered:
@@ -268,10 +279,10 @@ class Evidence:
         if found:
             self._failed.add(
                 {
-                    "unit": [one.unit for one in found],
-                    "step": [steps[one.revision] for one in found],
-                    "variant": [one.variant for one in found],
-                    "requests": [one.requests for one in found],
+                    "unit": _keys(one.unit for one in found),
+                    "step": np.array([steps[one.revision] for one in found]),
+                    "variant": _keys(one.variant for one in found),
+                    "requests": np.array([one.requests for one in found]),
                 }
             )
 
@@ -280,16 +291,17 @@ class Evidence:
         rewards = msgspec.msgpack.Decoder(list[RewardRecord]).decode
         known = [one for payload in self._tails[LABELS].read() for one in labels(payload)]
         if known:
-            self._labels.add({"id": [one.prediction_id for one in known], "label": [one.label for one in known]})
+            labelled = np.array([one.label for one in known])
+            self._labels.add({"id": _keys(one.prediction_id for one in known), "label": labelled})
         earned = [one for payload in self._tails[REWARDS].read() for one in rewards(payload)]
         earned = [one for one in earned if one.metric == self._metric]
         if earned:
             self._rewards.add(
                 {
-                    "id": [one.prediction_id for one in earned],
-                    "unit": [one.unit for one in earned],
-                    "value": [one.value for one in earned],
-                    "at": [one.observed_at for one in earned],
+                    "id": _keys(one.prediction_id for one in earned),
+                    "unit": _keys(one.unit for one in earned),
+                    "value": np.array([one.value for one in earned]),
+                    "at": np.array([one.observed_at for one in earned]),
                 }
             )
 
@@ -299,7 +311,7 @@ class Evidence:
 
         return (
             self.rows()
-            .with_columns(unit=pl.when(pl.col("unit") != "").then("unit").otherwise("id"))
+            .with_columns(unit=pl.when(pl.col("unit") != 0).then("unit").otherwise("id"))
             .unique("unit", keep="first", maintain_order=True)
         )
 
@@ -308,13 +320,13 @@ class Evidence:
         """The frame without a unit's later rows; rows without a unit all stay."""
         import polars as pl
 
-        named = frame.filter(pl.col("unit") != "")
+        named = frame.filter(pl.col("unit") != 0)
         if named.is_empty():
             return frame
-        return pl.concat([frame.filter(pl.col("unit") == ""), named.unique("unit", keep="first", maintain_order=True)])
+        return pl.concat([frame.filter(pl.col("unit") == 0), named.unique("unit", keep="first", maintain_order=True)])
 
 
-def _units_of(batch: PredictionBatch, rows: int) -> list[str]:
+def _unit_of(batch: PredictionBatch, rows: int) -> int:
     """The rows of one request are one draw of the arm: they count as one unit, which its id names."""
     alone = len(batch.prediction_ids) == 1 and rows > 1
-    return [batch.prediction_ids[0] if alone else ""] * rows
+    return _key(batch.prediction_ids[0]) if alone else 0

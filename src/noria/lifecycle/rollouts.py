@@ -7,6 +7,7 @@ taken again and ends in the same state.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -47,6 +48,8 @@ from noria.store.workspace import Workspace
 ACTOR = "noria/lifecycle"
 _NAMES = {Strategy.CANARY: CANARY, Strategy.BLUE_GREEN: "green", Strategy.SHADOW: "shadow"}
 _LATELY = timedelta(days=2)
+_REST = 10
+"""Times as long as a look took, the next look at the same rollout is put off: looking may not eat the machine."""
 _log = structlog.get_logger()
 
 
@@ -59,6 +62,7 @@ class Rollouts:
         self._workspace, self._policies, self._clock, self._progress = workspace, policies, clock, progress
         self._evidence: dict[str, Evidence] = {}
         self._checks: dict[str, Mapping[str, object]] = {}
+        self._rests: dict[str, float] = {}
 
     # what people ask for
 
@@ -140,10 +144,14 @@ class Rollouts:
         with self._workspace.database.read() as tx:
             running = [rollout for rollout in list_rollouts(tx) if rollout.status == RUNNING]
         for rollout in running:
+            if time.monotonic() < self._rests.get(rollout.rollout_id, 0.0):
+                continue
+            started = time.process_time()
             try:
                 self.look(rollout.rollout_id)
             except NoriaError as error:
                 _log.error("rollout_look_failed", rollout=rollout.rollout_id, reason=error.message)
+            self._rests[rollout.rollout_id] = time.monotonic() + _REST * (time.process_time() - started)
 
     def look(self, rollout_id: str) -> Rollout:
         """Judge a running rollout on its evidence so far, and do what that asks for; in the end its routes stand."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 from noria.errors import CorruptArtifact
 from noria.features import ViewSpec
@@ -17,6 +18,13 @@ ONNX_FILE = "model.onnx"
 Task = Literal["classification", "regression", "generic"]
 Kind = Literal["double", "float", "long", "integer", "boolean", "string", "datetime"]
 """Kinds of columns, as MLflow's signatures name them."""
+
+DTYPES: Mapping[str, type] = {
+    "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
+    "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
+    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BYTES": np.object_,
+}  # fmt: skip
+"""The Open Inference Protocol's datatypes."""
 
 TEXTS = ("string", "datetime")
 """The kinds that travel as texts beside the numbers."""
@@ -54,6 +62,8 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     ``onnx_score``: the value, or the probability of every one of ``classes`` (of the last alone, when there are two).
     A classifier of two says the last when its probability is above ``decision_threshold``.
 
+    ``example`` is a row it can score, in the order of its inputs; without one a row of zeros must do.
+
     A model of tensors has ``tensors`` and ``outputs`` instead. ``runtime`` names what loads and runs the folder, with
     ``options`` of its own.
     """
@@ -75,6 +85,7 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     sent_beside: tuple[str, ...] = ()
     views_beside: tuple[ViewSpec, ...] = ()
     computed: tuple[ComputedSpec, ...] = ()
+    example: tuple[float | str | None, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -109,6 +120,12 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
 def write_bundle(folder: Path, bundle: Bundle) -> None:
     """Put ``bundle.json`` into the folder."""
     (folder / BUNDLE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(bundle)))
+
+
+def bundles_below(folder: Path) -> list[tuple[Path, Bundle]]:
+    """Every bundle in a model's folder, its own first: those of chains and ensembles hold their members'."""
+    found = [path.parent for path in folder.rglob(BUNDLE_FILE) if path.parent != folder]
+    return [(one, read_bundle(one)) for one in [folder, *sorted(found)]]
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -74,7 +74,7 @@ def prepare(folder: Path, out: Path, progress: Progress = lambda _: None) -> Pre
         return _graph(folder, out, flavors["onnx"])
     if convertible := [name for name in _CONVERTIBLE if name in flavors]:
         progress("convert")
-        spec = {"folder": str(folder), "out": str(out), "flavors": flavors, "columns": columns or tensors}
+        spec = {"folder": str(folder), "out": str(out), "flavors": flavors, "columns": columns, "tensors": tensors}
         packages = [package for name in convertible for package in _CONVERTIBLE[name]]
         result = _converted(folder, out, spec, packages)
         notes = list(result.get("failures", []))
@@ -202,6 +202,7 @@ def _column_bundle(result: Mapping[str, Any], **more: Any) -> Bundle:
         tuple(name for name, _ in result["columns"]),
         kinds=kinds,
         classes=tuple(result["classes"]) or (0, 1),
+        example=tuple(result["example"]),
         **more,
     )
 
@@ -244,8 +245,14 @@ def interpreter_of(folder: Path) -> Path:
     requirements = requirements_of(folder)
     if fits_here(requirements, ["mlflow"]) and all(map(_is_here, requirements)):
         return Path(sys.executable)
+    return environment_for(environment_requirements(folder), python_of(folder))
+
+
+def environment_requirements(folder: Path) -> list[str]:
+    """What an MLflow model's own environment holds: the packages it says it needs, and MLflow."""
+    requirements = requirements_of(folder)
     has_mlflow = any(line.lower().startswith("mlflow") for line in requirements)
-    return environment_for([*requirements, *([] if has_mlflow else ["mlflow"])], python_of(folder))
+    return [*requirements, *([] if has_mlflow else ["mlflow"])]
 
 
 def _is_here(requirement: str) -> bool:

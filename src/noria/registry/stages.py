@@ -207,12 +207,6 @@ def _named(version: ModelVersion) -> dict[str, object]:
     return {"name": version.model, "version": str(version.version)}
 
 
-def request_rollback(database: Database, model: str, *, at: datetime, actor: str, reason: str) -> ModelVersion:
-    """``roll_back`` in a transaction of its own."""
-    with database.write() as tx:
-        return roll_back(tx, model, at=at, actor=actor, reason=reason)
-
-
 def request_transition(
     database: Database,
     model: str,

@@ -58,7 +58,7 @@ class _Measure:
     sign: int = 1
 
     def write(self, harm: float) -> str:
-        return f"{self.sign * self.scale * harm:+.3g}{self.unit}"
+        return f"{self.sign * self.scale * harm + 0.0:+.3g}{self.unit}"
 
     def write_limit(self) -> str:
         return f"{self.scale * self.limit:.3g}{self.unit}"

@@ -165,14 +165,28 @@ def routes_with(tx: Transaction, model: str, version: int) -> list[RouteTable]:
     return [table for table in tables if any((v.model, v.version) == (model, version) for v in table.variants)]
 
 
+def earlier_champion(tx: Transaction, deployment: str) -> Variant | None:
+    """The champion to go back to: the one before the present one; those that were gone back from are passed over."""
+    query = select(route_tables).where(route_tables.c.deployment == deployment).order_by(route_tables.c.revision)
+    line: list[Variant] = []
+    for row in tx.execute(query):
+        champion = _table(row).variants[0]
+        places = [(one.model, one.version) for one in line]
+        if (key := (champion.model, champion.version)) in places:
+            del line[places.index(key) :]
+        line.append(champion)
+    return line[-2] if len(line) > 1 else None
+
+
 def publish(table: RouteTable, path: Path) -> None:
     """Put the table where gateways read it: a file, swapped whole; one that says the same is left alone."""
-    content = json.dumps(_published(table), indent=1).encode()
+    content = json.dumps(route_document(table), indent=1).encode()
     if not path.is_file() or path.read_bytes() != content:
         write_atomically(path, content)
 
 
-def _published(table: RouteTable) -> dict[str, object]:
+def route_document(table: RouteTable) -> dict[str, object]:
+    """What a route file says, as ``read_routes`` reads it."""
     document = {field.name: getattr(table, field.name) for field in fields(table)}
     variants = [_document(variant) for variant in table.variants]
     return document | {"variants": variants, "created_at": iso(table.created_at)}

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import structlog
@@ -218,11 +217,8 @@ def _too_late(served: Served) -> DeadlineExceeded:
 
 
 def _no_number(served: Served, item: Item, rows: Rows, bad: int) -> InvalidInput:
-    names: Sequence[Any] = [name for place, name in enumerate(served.bundle.inputs) if place not in served.texts]
-    missing = [name for name, value in zip(names, rows.numbers[bad], strict=True) if np.isnan(value)]
-    cause = f"without {', '.join(missing)}" if missing else "for these values"
     where = f" in row {bad}" if item.count > 1 else ""
     return InvalidInput(
-        f"{served.label} gives no number {cause}{where}",
+        f"{served.no_number(rows, bad)}{where}",
         remedy="Send every feature in its usual range; this model was not trained to do without.",
     )

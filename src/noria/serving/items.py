@@ -152,9 +152,11 @@ def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors) -> Outco
         rows = len(next(iter(found.values())))
         return Outcome([None] * rows, np.zeros(rows), tensors=found)
     if bundle.task == "generic" or not isinstance(found, np.ndarray):
-        return Outcome(list(found), np.full(len(found), 0.0))
+        answers = found.tolist() if isinstance(found, np.ndarray) else list(found)
+        return Outcome(answers, np.full(len(answers), 0.0))
     if bundle.task == "regression":
         return Outcome(found.tolist(), found)
+    found = np.minimum(found, 1.0)  # sums of float32 come out a hair above
     if found.ndim == 1:
         positive = found > bundle.decision_threshold
         return Outcome(_labels(bundle, positive.astype(np.int64)), found, np.where(positive, found, 1 - found))

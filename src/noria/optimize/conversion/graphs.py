@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -120,17 +121,56 @@ def _convert(model: Any, types: Sequence[tuple[str, Any]], dtype: str) -> Any:
     import skl2onnx
 
     _register_boosters()
+    model = _without_infinite_thresholds(model)
     last = model.steps[-1][1] if hasattr(model, "steps") else model
     options = {id(last): {"zipmap": False}} if hasattr(last, "predict_proba") else None
-    return skl2onnx.convert_sklearn(
+    converted = skl2onnx.convert_sklearn(
         model, initial_types=list(types), options=options, target_opset={"": _OPSET, "ai.onnx.ml": _ML_OPSET}
     )
+    _send_missing_as(last, converted)
+    return converted
+
+
+def _without_infinite_thresholds(model: Any) -> Any:
+    """The model, or a copy whose trees split what is missing from all numbers by the largest float32.
+
+    They split there by infinity, in which the converter's search for a float32 threshold never ends.
+    """
+    if not any(np.isinf(thresholds).any() for thresholds in _thresholds(model)):
+        return model
+    copied = deepcopy(model)
+    for thresholds in _thresholds(copied):
+        thresholds[np.isinf(thresholds)] = np.finfo(np.float32).max
+    return copied
+
+
+def _thresholds(model: Any) -> Iterator[NDArray[np.float64]]:
+    """The thresholds of every tree, as they lie in the model."""
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    for tree in np.ravel(getattr(last, "estimators_", [last])):
+        if hasattr(tree, "tree_"):
+            yield tree.tree_.threshold
+    for predictors in getattr(last, "_predictors", ()):
+        yield from (predictor.nodes["num_threshold"] for predictor in predictors)
+
+
+def _send_missing_as(model: Any, converted: Any) -> None:
+    """Let missing numbers take the side of each split that ``model``'s trees learned: converters send all to one."""
+    trees = [getattr(one, "tree_", None) for one in np.ravel(getattr(model, "estimators_", [model]))]
+    if any(tree is None for tree in trees):
+        return
+    nodes = [tree.__getstate__()["nodes"] for tree in trees if tree is not None]
+    if "missing_go_to_left" not in nodes[0].dtype.names:
+        return
+    sides = np.concatenate([tree["missing_go_to_left"] for tree in nodes]).astype(int).tolist()
+    for node in converted.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "nodes_missing_value_tracks_true" and len(attribute.ints) == len(sides):
+                attribute.ints[:] = sides
 
 
 def _unnamed(model: Any) -> Any:
     """A copy without feature names, which the converter wants numbered."""
-    from copy import deepcopy
-
     copied = deepcopy(model)
     booster = copied.get_booster() if hasattr(copied, "get_booster") else copied
     booster.feature_names = None

@@ -1,7 +1,7 @@
 """Converts the model of an MLflow folder, in a process of its own and with the packages that the model needs.
 
-Called with a JSON file: {"folder", "out", "columns"}. Writes what it made into "out", and beside it result.json, which
-says what it is or why there is none.
+Called with a JSON file: {"folder", "out", "flavors", "columns", "tensors"}. Writes what it made into "out", and beside
+it result.json, which says what it is or why there is none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from noria.optimize.conversion.closeness import NotConverted, closest
 from noria.optimize.conversion.graphs import session_of, unwrapped
 from noria.optimize.conversion.samples import categories_of, sample
-from noria.optimize.conversion.tensors import convert_torch
+from noria.optimize.conversion.tensors import convert_torch, convert_torch_of_columns
 
 _BATCHES = (1, 32, 256, 2048)
 _SECONDS_A_BATCH = 0.15
@@ -30,7 +30,7 @@ def main(spec_file: str) -> None:
     spec = json.loads(Path(spec_file).read_text())
     out = Path(spec["out"])
     try:
-        result = _convert(Path(spec["folder"]), out, spec["flavors"], spec["columns"])
+        result = _convert(Path(spec["folder"]), out, spec["flavors"], spec["columns"], spec["tensors"])
     except NotConverted as failures:
         result = {"failures": list(failures.args)}
     except Exception as error:  # the model's own code runs here
@@ -38,9 +38,12 @@ def main(spec_file: str) -> None:
     (out / "result.json").write_text(json.dumps(result))
 
 
-def _convert(folder: Path, out: Path, flavors: dict[str, Any], columns: list[Any]) -> dict[str, Any]:
+def _convert(
+    folder: Path, out: Path, flavors: dict[str, Any], columns: list[Any], tensors: list[Any]
+) -> dict[str, Any]:
     if "pytorch" in flavors:
-        return convert_torch(folder / flavors["pytorch"]["model_data"], out, columns)
+        data = folder / flavors["pytorch"]["model_data"]
+        return convert_torch(data, out, tensors) if tensors else convert_torch_of_columns(data, out, columns)
     model = unwrapped(_load(folder, flavors))
     columns = [(name, kind) for name, kind in columns] or _columns_of(model)
     frame = _example(folder)
@@ -68,8 +71,16 @@ def _convert(folder: Path, out: Path, flavors: dict[str, Any], columns: list[Any
         "largest_difference": found.largest_difference,
         "scale": float(np.max(np.abs(expected), initial=1.0)),
         "algorithm": type(model).__name__,
+        "example": _row(columns, numbers, strings),
     }
     return result | _native(model, out, found.graph, numbers)
+
+
+def _row(columns: list[tuple[str, str]], numbers: Any, strings: Any) -> list[Any]:
+    """One of the rows checked, in the order of the columns; null where a number is missing."""
+    left, words = iter(numbers[0].tolist()), iter([] if strings is None else strings[0].tolist())
+    row = [next(words) if kind == "string" else next(left) for _, kind in columns]
+    return [None if value != value else value for value in row]
 
 
 class _Asked:

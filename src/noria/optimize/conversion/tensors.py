@@ -59,6 +59,31 @@ def convert_torch(data: Path, out: Path, columns: list[Any]) -> dict[str, Any]:
     }
 
 
+def convert_torch_of_columns(data: Path, out: Path, columns: list[Any]) -> dict[str, Any]:
+    """The same for a module that takes a frame's columns, in order, as one matrix of float32.
+
+    It predicts a value when it has one output a row, else whatever it answers. Raises ValueError for columns of texts.
+    """
+    if any(kind in ("string", "datetime") for _, kind in columns) or not columns:
+        raise ValueError("a module takes numbers: log it with a signature of tensors or of columns of numbers")
+    found = convert_torch(data, out, [["numbers", "float32", [-1, len(columns)]]])
+    (_, _, shape), *others = found["outputs"]
+    if others:
+        raise ValueError("a module of columns has one output: log it with a signature of tensors")
+    one_value = shape in ([-1], [-1, 1])
+    del found["tensors"], found["outputs"]
+    return found | {
+        "task": "regression" if one_value else "generic",
+        "columns": columns,
+        "classes": [],
+        "numbers": "numbers",
+        "strings": "",
+        "score": "output",
+        "dtype": "float32",
+        "example": [0.0] * len(columns),
+    }
+
+
 def _tensor(random: np.random.Generator, kind: str, shape: list[int]) -> Any:
     sizes = [_ROWS, *(size if size > 0 else 4 for size in shape[1:])]
     values = random.integers(0, 10, sizes) if "int" in kind else random.normal(size=sizes)

@@ -20,6 +20,9 @@ _BUILT_IN: Mapping[str, str] = {
     "lightgbm": "noria.serving.runtimes.boosters:BoosterRuntime",
     "xgboost": "noria.serving.runtimes.boosters:BoosterRuntime",
     "pyfunc": "noria.serving.runtimes.pyfunc:PyfuncRuntime",
+    "chain": "noria.serving.runtimes.chain:ChainRuntime",
+    "ensemble": "noria.serving.runtimes.ensemble:EnsembleRuntime",
+    "remote": "noria.serving.runtimes.remote:RemoteRuntime",
 }
 
 

@@ -48,8 +48,11 @@ class OnnxRuntime:
         feeds: dict[str, NDArray[Any]] = {bundle.onnx_input: numbers} if bundle.onnx_input else {}
         if rows.strings is not None and bundle.onnx_strings:
             feeds[bundle.onnx_strings] = rows.strings
-        (found,) = self._of_size(len(rows)).run(self._wanted, feeds)
-        if found.ndim > 1 and (found.shape[1] < 3 or bundle.task == "regression"):
+        try:
+            (found,) = self._of_size(len(rows)).run(self._wanted, feeds)
+        except Exception as error:  # the runtime's own errors have no public class
+            raise _refusal(error, "rows") or error from None
+        if found.ndim > 1 and bundle.task != "generic" and (found.shape[1] < 3 or bundle.task == "regression"):
             found = found[:, -1]
         return found if found.dtype == np.float64 else found.astype(np.float64)  # type: ignore[no-any-return]
 
@@ -58,11 +61,8 @@ class OnnxRuntime:
         rows = len(next(iter(tensors.values()))) if tensors else 0
         try:
             found = self._of_size(rows).run(None, dict(tensors))
-        except Exception as error:  # the runtime's own errors have no public class
-            if "INVALID_ARGUMENT" not in str(error):
-                raise
-            text = str(error).split(" : ")[-1].strip()
-            raise InvalidInput(f"the model refuses the tensors: {text}", remedy="Its metadata has shapes.") from None
+        except Exception as error:
+            raise _refusal(error, "tensors") or error from None
         return dict(zip(self._outputs, found, strict=True))
 
     def unload(self) -> None:
@@ -75,6 +75,15 @@ class OnnxRuntime:
         if self._wide is None:
             self._wide = _session(self._path, threads=self.concurrency)
         return self._wide
+
+
+def _refusal(error: Exception, what: str) -> InvalidInput | None:
+    """What to say when a graph that could score its example fails; None when that is not the rows' fault."""
+    text = str(error)
+    if "ONNXRuntimeError" not in text or "alloc" in text:
+        return None
+    reason = text.split("Status Message: ")[-1].split(" : ")[-1].strip().splitlines()[-1]
+    return InvalidInput(f"the model refuses the {what}: {reason}", remedy="Send values of the kind it was trained on.")
 
 
 def _booster(folder: Path, bundle: Bundle, options: dict[str, Any]) -> BoosterRuntime | None:
@@ -101,6 +110,6 @@ def _session(path: Path, *, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised, and said in our words
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

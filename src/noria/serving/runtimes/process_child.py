@@ -62,10 +62,8 @@ class _Transformer:
     def answer(self, header: dict[str, Any], arrays: dict[str, Any]) -> Any:
         columns = {name: array.tolist() for name, array in arrays.items()}
         if header["verb"] == "describe":
-            return {
-                "columns": getattr(self._module, "columns", None),
-                "verbs": [verb for verb in ("preprocess", "postprocess") if hasattr(self._module, verb)],
-            }
+            told = {name: getattr(self._module, name, None) for name in ("columns", "example")}
+            return {**told, "verbs": [verb for verb in ("preprocess", "postprocess") if hasattr(self._module, verb)]}
         if header["verb"] == "preprocess":
             found = self._module.preprocess(columns)
             return {name: _plain(column) for name, column in found.items()}

@@ -69,16 +69,12 @@ def start(
 
     `noria worker` (part of `noria up`) judges it; this command prepares, checks the gate, and sets the routes.
     """
-    from noria.lifecycle.deploying import parse_address
+    from noria.lifecycle.deploying import challengers_of
     from noria.lifecycle.plans import planned
     from noria.lifecycle.rollouts import Rollouts
 
     settings, workspace = open_governed(project)
-    named = [parse_address(address) for address in addresses]
-    if len({one.model for one in named}) != 1 or any(one.version is None for one in named):
-        raise InvalidInput(
-            "a rollout is between versions of one model", remedy="Name them by number, as in models:/NAME/4."
-        )
+    model, numbers = challengers_of(addresses)
     plan = planned(
         settings.rollout,
         strategy,
@@ -99,9 +95,8 @@ def start(
         rollouts = Rollouts(
             workspace, Policies.from_settings(settings.policies), SystemClock(), lambda step: status.update(step)
         )
-        numbers = [one.version for one in named if one.version is not None]
         with workspace.database.read() as tx:
-            name = deployment or own_name(tx, named[0].model)
+            name = deployment or own_name(tx, model)
         rollout = rollouts.start(name, numbers, plan, actor=actor(), reason=reason)
     show([_row(rollout)], as_json=as_json, title="Started")
 

@@ -15,7 +15,7 @@ from noria.serving.inputs import Value, ill_typed_feature
 from noria.serving.items import Item, Outcome, confidence
 from noria.serving.live import Arm, Live
 from noria.surface.errors import problem
-from noria.surface.http.gateway_bodies import decode_batch, decode_labels, decode_predict, decode_rewards
+from noria.surface.http.gateway_bodies import PredictBody, decode_batch, decode_labels, decode_predict, decode_rewards
 from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted, check_any_key
 
 _encode = msgspec.json.Encoder().encode
@@ -24,10 +24,14 @@ _encode = msgspec.json.Encoder().encode
 async def predict(plane: DataPlane, request: Request) -> bytes:
     """POST /predict: one row, or several as ``instances``."""
     body = await _decoded(decode_predict, request.body)
-    live = admitted(plane, request)
+    return await answer(plane, admitted(plane, request), body, request.timeout)
+
+
+async def answer(plane: DataPlane, live: Live, body: PredictBody, timeout: float | None = None) -> bytes:
+    """What POST /predict answers to a body."""
     if body.instances is None:
-        return _encode(await plane.predict(live, body, request.timeout))
-    return await _encoded({"predictions": await plane.predict_many(live, body.instances, request.timeout)})
+        return _encode(await plane.predict(live, body, timeout))
+    return await _encoded({"predictions": await plane.predict_many(live, body.instances, timeout)})
 
 
 async def predict_batch(plane: DataPlane, request: Request) -> bytes:
