@@ -56,6 +56,11 @@ class FeatureSettings(_Section):
         "NAME; empty: SQLite in `store.folder`.",
     )
     limits: dict[str, FeatureLimits] = Field({}, description="Name pattern of views → limits; the first one counts.")
+    on_changed_definition: Literal["warn", "refuse"] = Field(
+        "warn",
+        description="What a gateway does with rows of another definition than the model's: `warn` in log, metrics and "
+        "`/health`, or `refuse` with 503.",
+    )
 
 
 class ModelSettings(_Section):

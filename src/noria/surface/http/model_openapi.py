@@ -59,8 +59,8 @@ def _paths(name: str, prefix: str, live: Live) -> dict[str, object]:
 
 
 def _row(bundle: Bundle) -> _Schema:
-    features = {name: _TYPES[bundle.kinds.get(name, "double")] for name in bundle.request_columns}
-    keys = sorted({key for view in bundle.views for key in view.join_keys})
+    features = {name: _TYPES[bundle.kinds.get(name, "double")] for name in bundle.sent}
+    keys = list(bundle.entity_keys)
     properties: dict[str, object] = {
         "prediction_id": {"type": "string"},
         "event_time": {"type": "string", "format": "date-time"},
