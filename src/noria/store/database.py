@@ -156,7 +156,7 @@ class Database:
         self._engine.dispose()
 
 
-HEAD_REVISION = "0005"
+HEAD_REVISION = "0006"
 """The newest revision under ``migrations/versions``; a test holds the two together."""
 
 
