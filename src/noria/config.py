@@ -103,6 +103,9 @@ class PolicySettings(_Section):
     name_max_length: int = Field(0, ge=0, description="Characters a new model's name may have; 0: up to 250.")
     max_versions: int = Field(0, ge=0, description="Versions a model may have; 0: any number.")
     failed_runs: bool = Field(False, description="Whether a version may come from a failed or killed run.")
+    external_sources: bool = Field(
+        False, description="Whether a version of a run may lie outside of its artifacts where metrics are required."
+    )
     own_approval: bool = Field(True, description="Whether who registered a version may approve it.")
     retention_days: int = Field(
         0, ge=0, description="Days after which `noria models cleanup` deletes versions of archive_stages; 0: never."

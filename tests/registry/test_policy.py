@@ -9,7 +9,7 @@ import pytest
 
 from noria import audit
 from noria.config import PolicySettings
-from noria.errors import Conflict, InvalidConfig, PolicyRefused
+from noria.errors import Conflict, InvalidConfig, PolicyRefused, Protected
 from noria.registry import NewVersion, Policies, Signature, Stage, approve, get_version, register_version, transition
 from noria.registry.models import create_model
 from noria.registry.stages import history, request_transition, roll_back
@@ -205,13 +205,13 @@ def test_the_evidence_of_a_registered_run_is_frozen_and_cannot_be_deleted(databa
         lambda tx: runs.log_metrics(tx, "good", [Metric("auc", 0.99, 1, 2)]),
         lambda tx: runs.change(tx, "good", lifecycle_stage="deleted"),
     ):
-        with database.write() as tx, pytest.raises(Conflict, match="registered as m@1"):
+        with database.write() as tx, pytest.raises(Protected, match="registered as m@1"):
             attempt(tx)
     with database.write() as tx:
         assert write_all(tx, [Batch("good", [Metric("auc", 0.99, 1, 3)])])[0] is not None
         assert write_all(tx, [Batch("good", tags={"note": "still open"})]) == [None]
         runs.change(tx, "good", status="RUNNING")
-        with pytest.raises(Conflict):
+        with pytest.raises(Protected):
             runs.log_metrics(tx, "good", [Metric("auc", 0.99, 1, 2)])
         delete_version(tx, "m", 1, at=NOW, actor="someone")
         runs.change(tx, "good", lifecycle_stage="deleted")
@@ -224,7 +224,7 @@ def test_a_run_that_still_runs_takes_metrics_until_it_ends(database):
     with database.write() as tx:
         runs.log_metrics(tx, "running", [Metric("late", 1.0, 1, 1)])
         runs.finish(tx, "running", "FINISHED", at=NOW)
-        with pytest.raises(Conflict, match="frozen"):
+        with pytest.raises(Protected, match="frozen"):
             runs.log_metrics(tx, "running", [Metric("late", 2.0, 1, 2)])
 
 

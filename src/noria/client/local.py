@@ -11,8 +11,10 @@ from noria.config import CONFIG_FILE, Settings, load_settings, nearest_project
 from noria.errors import Conflict, InvalidConfig, InvalidInput, NotFound
 from noria.registry import ModelVersion, Policies, get_version, version_in_stage
 from noria.registry.models import aliases, create_model, find_model, get_model, set_alias
+from noria.registry.protection import require_open
+from noria.registry.registration import register_source
 from noria.registry.stages import parse_stage, request_transition
-from noria.registry.versions import latest_version, register_source, require_open, update_version
+from noria.registry.versions import latest_version, update_version
 from noria.store.database import Transaction
 from noria.store.workspace import ARTIFACT_SCHEME, Workspace, artifact_key, artifact_uri
 from noria.tracking import experiments, logged_models, metrics, runs

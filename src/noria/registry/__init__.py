@@ -2,8 +2,9 @@
 
 from noria.registry.entities import ModelVersion, NewVersion, RegisteredModel, Signature, Stage
 from noria.registry.policy import Policies
+from noria.registry.registration import register_version
 from noria.registry.stages import approve, transition
-from noria.registry.versions import get_version, list_versions, register_version, version_in_stage
+from noria.registry.versions import get_version, list_versions, version_in_stage
 
 __all__ = [
     "ModelVersion",

@@ -51,9 +51,9 @@ class RegisteredModel:
 class NewVersion:
     """All that must be known to register a version.
 
-    ``source`` is the folder's key below the artifact root (or a URI given by a client), ``digest`` the hash of that
-    folder, ``run_link`` the page of a run on another server; ``idempotency_key`` makes a repeated registration return
-    the version it made the first time.
+    ``source`` is the address of the folder, ``named_source`` what a client called it when that was another, ``digest``
+    the hash of that folder; ``external`` says that it lies outside of the run's artifacts. ``run_link`` is the page of
+    a run on another server; ``idempotency_key`` makes a repeated registration return the version made the first time.
     """
 
     model: str
@@ -68,6 +68,8 @@ class NewVersion:
     tags: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
     run_link: str = ""
+    named_source: str = ""
+    external: bool = False
     idempotency_key: str | None = None
 
 
@@ -94,6 +96,7 @@ class ModelVersion:
     created_at: datetime
     updated_at: datetime
     run_link: str = ""
+    named_source: str = ""
 
     @property
     def label(self) -> str:

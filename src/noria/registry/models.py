@@ -12,7 +12,7 @@ from sqlalchemy import Row, delete, insert, select, update
 
 from noria import audit, events
 from noria.clock import from_millis, to_millis
-from noria.errors import AlreadyExists, Conflict, InvalidInput, NotFound, PolicyRefused
+from noria.errors import AlreadyExists, InvalidInput, NotFound, PolicyRefused, Protected
 from noria.registry.entities import RegisteredModel, Stage
 from noria.registry.policy import Policies
 from noria.store.database import Transaction, from_json, to_json
@@ -102,6 +102,7 @@ def update_model(
 ) -> RegisteredModel:
     """Replace the description or the whole set of tags."""
     before = get_model(tx, name)
+    check_prompt_tag(repr(name), before.tags, before.tags if tags is None else tags)
     after = {
         "description": before.description if description is None else description,
         "tags": dict(before.tags if tags is None else tags),
@@ -131,7 +132,7 @@ def rename_model(
 ) -> RegisteredModel:
     """Give a model, with its versions, aliases, approvals and moves, another name.
 
-    Raises AlreadyExists, InvalidInput, or Conflict while a version is in Production: routes know it by its name.
+    Raises AlreadyExists, InvalidInput, or Protected while a version is in Production: routes know it by its name.
     """
     there = get_model(tx, name)
     if new_name == name:
@@ -158,7 +159,7 @@ def rename_model(
 def delete_model(tx: Transaction, name: str, *, at: datetime, actor: str) -> None:
     """Remove a model and its versions; their moves and approvals stay on record.
 
-    Raises Conflict while one of them is in Production.
+    Raises Protected while one of them is in Production.
     """
     get_model(tx, name)
     _refuse_in_production(tx, name, "deleted")
@@ -244,6 +245,17 @@ def check_tags(tags: Mapping[str, str]) -> None:
             )
 
 
+def check_prompt_tag(what: str, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    """Raises InvalidInput for a model or version that would become a prompt, or a prompt that would be none any more.
+
+    Prompts are left out of searches, so that a model could be hidden by a tag.
+    """
+    if events.is_prompt(before) != events.is_prompt(after):
+        raise InvalidInput(
+            f"whether {what} is a prompt is settled since it was created", remedy="Register it under another name."
+        )
+
+
 def _check_alias(alias: str) -> None:
     if not _ALIAS.fullmatch(alias) or alias.lower() == "latest" or re.fullmatch(r"v\d+", alias, re.IGNORECASE):
         raise InvalidInput(
@@ -277,7 +289,7 @@ def _refuse_in_production(tx: Transaction, name: str, what: str) -> None:
         model_versions.c.model == name, model_versions.c.stage == Stage.PRODUCTION
     )
     if (version := tx.execute(in_production).scalar()) is not None:
-        raise Conflict(
+        raise Protected(
             f"model {name!r} cannot be {what}: version {version} is in Production",
             remedy="Archive that version first.",
         )

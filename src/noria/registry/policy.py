@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 from noria.config import PolicySettings, StageRuleSettings
 from noria.errors import InvalidConfig
-from noria.registry.entities import Approval, ModelVersion, Stage
+from noria.registry.entities import Approval, ModelVersion, NewVersion, Stage
 
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -107,6 +107,7 @@ class Policy:
     name_max_length: int = 0
     max_versions: int = 0
     failed_runs: bool = False
+    external_sources: bool = False
     own_approval: bool = True
     retention_days: int = 0
     archive_stages: Sequence[Stage] = ()
@@ -131,6 +132,7 @@ class Policy:
             name_max_length=settings.name_max_length,
             max_versions=settings.max_versions,
             failed_runs=settings.failed_runs,
+            external_sources=settings.external_sources,
             own_approval=settings.own_approval,
             retention_days=settings.retention_days,
             archive_stages=tuple(Stage(stage) for stage in settings.archive_stages),
@@ -160,11 +162,13 @@ class Policy:
             found.append(f"the name {model!r} has {len(model)} characters, at most {self.name_max_length} are allowed")
         return found
 
-    def unmet_by_registration(self, model: str, *, versions: int, run_status: str | None) -> list[str]:
+    def unmet_by_registration(self, new: NewVersion, *, versions: int, run_status: str | None) -> list[str]:
         """Every condition of one more version that does not hold."""
         found = []
         if self.max_versions and versions >= self.max_versions:
-            found.append(f"{model!r} has {versions} versions, at most {self.max_versions} are allowed")
+            found.append(f"{new.model!r} has {versions} versions, at most {self.max_versions} are allowed")
+        if new.external and not self.external_sources and any(rule.required_metrics for rule in self.rules.values()):
+            found.append(f"its files lie at {new.source}, outside of run {new.run_id}, whose metrics would count")
         if run_status in ("FAILED", "KILLED") and not self.failed_runs:
             found.append(f"its run ended as {run_status}")
         return found

@@ -27,6 +27,7 @@ OUTSIDE: Mapping[str, Outside] = {
     "already_exists": Outside(400, "RESOURCE_ALREADY_EXISTS", 1),
     "conflict": Outside(400, "INVALID_PARAMETER_VALUE", 1),
     "policy_refused": Outside(403, "PERMISSION_DENIED", 3),
+    "protected": Outside(403, "PERMISSION_DENIED", 3),
     "unauthenticated": Outside(401, "UNAUTHENTICATED", 4),
     "forbidden": Outside(403, "PERMISSION_DENIED", 4),
     "corrupt_artifact": Outside(500, "DATA_LOSS", 1),

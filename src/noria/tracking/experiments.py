@@ -10,7 +10,7 @@ from sqlalchemy import Integer, Row, func, insert, select, update
 from sqlalchemy import cast as sql_cast
 
 from noria.clock import from_millis, to_millis
-from noria.errors import AlreadyExists, Conflict, InvalidInput, NotFound
+from noria.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Protected
 from noria.ids import ExperimentId
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import experiments, runs
@@ -39,7 +39,7 @@ def get_or_create(tx: Transaction, name: str, *, artifact_root: str, at: datetim
 
 def ensure_default(tx: Transaction, *, artifact_root: str, at: datetime) -> None:
     """Make the experiment "Default" with id 0, which MLflow clients take for granted."""
-    if tx.execute(select(experiments).where(experiments.c.experiment_id == DEFAULT_ID)).first() is None:
+    if not exists(tx, DEFAULT_ID):
         _insert(tx, DEFAULT_ID, "Default", artifact_root, at, {})
 
 
@@ -57,6 +57,11 @@ def get(tx: Transaction, experiment_id: str) -> Experiment:
     if row is None:
         raise NotFound(f"No Experiment with id={experiment_id} exists", remedy="Search experiments for the ids.")
     return _experiment(row)
+
+
+def exists(tx: Transaction, experiment_id: str) -> bool:
+    """Whether there is an experiment of that id, deleted or not."""
+    return tx.execute(select(experiments).where(experiments.c.experiment_id == experiment_id)).first() is not None
 
 
 def list_all(tx: Transaction) -> list[Experiment]:
@@ -97,7 +102,7 @@ def move(tx: Transaction, experiment_id: str, lifecycle_stage: str, *, at: datet
         runs.c.experiment_id == experiment_id, runs.c.registered_as.is_not(None)
     )
     if lifecycle_stage == DELETED and (label := tx.execute(registered.limit(1)).scalar()) is not None:
-        raise Conflict(
+        raise Protected(
             f"a run of experiment {experiment_id} is registered as {label}", remedy="Delete that version first."
         )
     of_it = experiments.c.experiment_id == experiment_id

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import delete, func, insert, select, update
 
 from noria.clock import to_millis
-from noria.errors import Conflict
+from noria.errors import Protected
 from noria.ids import RunId
 from noria.store.database import Transaction, to_json
 from noria.store.tables import logged_models, run_inputs, run_metrics, run_outputs, run_params, run_tags, runs
@@ -74,13 +74,13 @@ def put_run(tx: Transaction, run: Run) -> None:
 
 
 def put_metrics(tx: Transaction, run_id: str, values: Sequence[Metric]) -> None:
-    """Add to the run's history what it lacks. Raises Conflict when that adds to frozen metrics."""
+    """Add to the run's history what it lacks. Raises Protected when that adds to frozen metrics."""
     frozen, label = tx.execute(select(runs.c.frozen, runs.c.registered_as).where(runs.c.run_id == run_id)).one()
     count = select(func.count()).select_from(run_metrics).where(run_metrics.c.run_id == run_id)
     before = tx.execute(count).scalar_one() if frozen else 0
     metrics.append(tx, [(run_id, metric) for metric in values])
     if frozen and tx.execute(count).scalar_one() != before:
-        raise Conflict(
+        raise Protected(
             f"the metrics of run {run_id} are frozen: it ended and is registered as {label}",
             remedy="Import the later metrics under another run.",
         )

@@ -60,6 +60,17 @@ def get(tx: Transaction, model_id: str) -> LoggedModel:
     return _logged_model(row, metrics.of_models(tx, [model_id]).get(model_id, []))
 
 
+def of_run(tx: Transaction, run_id: str, name: str) -> LoggedModel | None:
+    """The model that the run logged last under a name, or None."""
+    return next((logged for logged in all_of_run(tx, run_id) if logged.name == name), None)
+
+
+def all_of_run(tx: Transaction, run_id: str) -> list[LoggedModel]:
+    """The models that the run logged, newest first."""
+    query = select(logged_models).where(logged_models.c.source_run_id == run_id)
+    return [_logged_model(row, []) for row in tx.execute(query.order_by(logged_models.c.created_at.desc()))]
+
+
 def change(
     tx: Transaction,
     model_id: str,

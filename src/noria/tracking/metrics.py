@@ -102,6 +102,14 @@ def latest(tx: Transaction, run_ids: Sequence[str]) -> dict[str, dict[str, Metri
     return found
 
 
+def newest_numbers(tx: Transaction, run_ids: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Run → key → its newest value, where infinities and NaN are what they were logged as."""
+    return {
+        run_id: {key: _unbounded(metric.value) for key, metric in found.items()}
+        for run_id, found in latest(tx, run_ids).items()
+    }
+
+
 def history(tx: Transaction, run_id: str, key: str, *, limit: int, after: Metric | None = None) -> list[Metric]:
     """The values of one metric by step, time and value, NaN after zero: at most ``limit``, from the next ``after``."""
     table = run_metrics.c
@@ -158,6 +166,10 @@ def _row(run_id: str, metric: Metric) -> dict[str, Any]:
         "timestamp": metric.timestamp_millis,
         "step": metric.step,
     }
+
+
+def _unbounded(value: float) -> float:
+    return math.copysign(math.inf, value) if abs(value) >= LARGEST else value
 
 
 def _place(row: Mapping[str, Any]) -> tuple[str, str, int, int]:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Table, case, delete, insert, select, update
 
 from noria.clock import from_millis, to_millis
-from noria.errors import Conflict, InvalidInput, NoriaError, NotFound
+from noria.errors import Conflict, InvalidInput, NoriaError, NotFound, Protected
 from noria.ids import ExperimentId, RunId, new_id
 from noria.store.database import Transaction, conflict_insert, fetch_among, from_json, to_json
 from noria.store.tables import run_inputs, run_model_inputs, run_outputs, run_params, run_tags, runs
@@ -123,7 +123,7 @@ def _write_fault(run_id: str, row: Any, metrics: bool) -> NoriaError | None:
         return Conflict(text, remedy="Restore it first.")
     if row.frozen and metrics:
         text = f"the metrics of run {run_id} are frozen: it ended and is registered as {row.registered_as}"
-        return Conflict(text, remedy="Log them to another run, and register that.")
+        return Protected(text, remedy="Log them to another run, and register that.")
     return None
 
 
@@ -229,7 +229,7 @@ def change(
     name: str | None = None,
     lifecycle_stage: str | None = None,
 ) -> Run:
-    """Update what is given. Raises InvalidInput for an unknown status, Conflict when a registered run is deleted."""
+    """Update what is given. Raises InvalidInput for an unknown status, Protected when a registered run is deleted."""
     if status is not None and status not in STATUSES:
         raise InvalidInput(f"{status!r} is not a run status", remedy=f"Use one of {', '.join(STATUSES)}.")
     before = get(tx, run_id)
@@ -237,7 +237,7 @@ def change(
         require(tx, run_id)
     registered_as = tx.execute(select(runs.c.registered_as).where(runs.c.run_id == run_id)).scalar()
     if lifecycle_stage == experiments.DELETED and registered_as is not None:
-        raise Conflict(f"run {run_id} is registered as {registered_as}", remedy="Delete that version first.")
+        raise Protected(f"run {run_id} is registered as {registered_as}", remedy="Delete that version first.")
     status = status or before.status
     ended = (ended_at or before.ended_at) if status in _TERMINAL else None
     tx.execute(

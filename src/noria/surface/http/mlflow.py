@@ -183,9 +183,8 @@ def _refusal(error: NoriaError) -> Response:
 
 async def _arguments(request: Request) -> dict[str, Any]:
     """The call's arguments: the query of a GET (repeated keys are lists), the JSON object of anything else."""
-    body = await read_body(request)
-    if request.method == "GET" and not body:
-        query = request.query_params
+    body, query = await read_body(request), request.query_params
+    if request.method == "GET" and (query or not body):
         return {key: query.getlist(key) if len(query.getlist(key)) > 1 else query[key] for key in query}
     try:
         arguments = json.loads(body or b"{}")

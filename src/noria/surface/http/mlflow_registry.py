@@ -15,13 +15,13 @@ from noria.registry import (
     get_version,
 )
 from noria.registry import models as registry_models
+from noria.registry.registration import register_source
 from noria.registry.search import search_models, search_versions
 from noria.registry.stages import parse_stage, request_transition
 from noria.registry.versions import (
     delete_version,
     latest_version,
     newest_in_stages,
-    register_source,
     update_version,
     version_in_stage,
 )
@@ -325,7 +325,7 @@ def _document(version: ModelVersion, aliases: Mapping[str, int]) -> Json:
         "user_id": version.created_by,
         "current_stage": version.stage.value,
         "description": version.description,
-        "source": version.source,
+        "source": version.named_source or version.source,
         "run_id": version.run_id or "",
         "run_link": version.run_link,
         "model_id": version.logged_model_id or "",
