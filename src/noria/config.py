@@ -106,7 +106,10 @@ class PolicySettings(_Section):
     external_sources: bool = Field(
         False, description="Whether a version of a run may lie outside of its artifacts where metrics are required."
     )
-    own_approval: bool = Field(True, description="Whether who registered a version may approve it.")
+    own_approval: bool | None = Field(
+        None, description="Whether who registered a version may approve it; unset: only while there are no accounts."
+    )
+    production_versions: int = Field(1, ge=0, description="Versions of a model in Production at once; 0: any number.")
     retention_days: int = Field(
         0, ge=0, description="Days after which `noria models cleanup` deletes versions of archive_stages; 0: never."
     )

@@ -50,7 +50,7 @@ class LocalBackend:
         self.uri = str(folder)
         self._workspace = Workspace(folder, settings)
         self._database = self._workspace.database
-        self._policies = Policies.from_settings(settings.policies)
+        self._policies = Policies.from_settings(settings.policies, accounts=settings.access.enabled)
         self._clock = clock or SystemClock()
         self._actor = user()
         with self._database.write() as tx:

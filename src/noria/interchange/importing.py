@@ -29,10 +29,9 @@ from noria.registry.versions import list_versions
 from noria.store.database import Transaction
 from noria.store.workspace import Workspace, artifact_key, artifact_uri
 from noria.tracking import experiments, imports, logged_models, runs
-from noria.tracking.entities import Experiment, LoggedModel, Run
+from noria.tracking.entities import ENDED, Experiment, LoggedModel, Run
 
 _METRICS_AT_ONCE = 10_000
-_ENDED = ("FINISHED", "FAILED", "KILLED")
 _LOCAL_SCHEMES = ("", "file", "mlflow-artifacts")
 
 
@@ -156,7 +155,7 @@ class _Import:
             return self._foreign(f"run {run.run_id}")
         key = f"{artifact_key(experiment.artifact_location)}/{run.run_id}/artifacts"
         root = self._root(run.artifact_uri, key, f"run {run.run_id}")
-        if known is not None and IMPORTED_AT in known[0] and known[1] in _ENDED:
+        if known is not None and IMPORTED_AT in known[0] and known[1] in ENDED:
             return self._count("runs", False)
         whole = self._copy_files(run.artifact_uri, key, f"run {run.run_id}")
         tags = {**run.tags, IMPORTED_FROM: self.origin}

@@ -7,8 +7,9 @@ from noria.data import get_dataset
 from noria.errors import NotFound
 from noria.ids import DatasetVersionId
 from noria.registry import ModelVersion, get_version
+from noria.registry.approvals import approvals
 from noria.registry.models import aliases
-from noria.registry.stages import approvals, history
+from noria.registry.stages import history
 from noria.rollout.routes import routes_with
 from noria.store.database import Transaction
 from noria.store.workspace import Workspace

@@ -81,7 +81,7 @@ def load_project(folder: Path) -> Project:
         views=tuple(_prepared(view, folder) for view in views),
         estimator=_get(train, TRAIN_FILE, "estimator", Callable),
         search_space=getattr(train, "search_space", lambda _trial: {}),
-        policies=Policies.from_settings(settings.policies),
+        policies=Policies.from_settings(settings.policies, accounts=settings.access.enabled),
     )
 
 

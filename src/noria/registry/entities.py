@@ -103,16 +103,25 @@ class ModelVersion:
         """``name@version``, as people write it."""
         return f"{self.model}@{self.version}"
 
+    @property
+    def named(self) -> dict[str, object]:
+        """The version, as events name it."""
+        return {"name": self.model, "version": str(self.version)}
+
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """One actor's consent that a version may enter a stage, and the roles it held on the model when it gave it."""
+    """One actor's consent that a version may enter a stage once, and the roles it held on the model when it gave it.
+
+    ``spent_at`` is when the version entered: from then on it counts no more.
+    """
 
     actor: str
     stage: Stage
     reason: str
     approved_at: datetime
     roles: Sequence[str] = ()
+    spent_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

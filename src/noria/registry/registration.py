@@ -108,10 +108,8 @@ def _measured(tx: Transaction, origin: Origin) -> Mapping[str, float]:
 
 def _check_policy(tx: Transaction, new: NewVersion, policies: Policies) -> None:
     count = select(func.count()).select_from(model_versions).where(model_versions.c.model == new.model)
-    status = None if new.run_id is None else runs.get(tx, new.run_id).status
-    unmet = policies.of(new.model).unmet_by_registration(
-        new, versions=tx.execute(count).scalar_one(), run_status=status
-    )
+    run = None if new.run_id is None else runs.state(tx, new.run_id)
+    unmet = policies.of(new.model).unmet_by_registration(new, versions=tx.execute(count).scalar_one(), run=run)
     if unmet:
         raise PolicyRefused(
             f"policy refuses a version of {new.model!r}", details=unmet, remedy="Meet every condition listed."

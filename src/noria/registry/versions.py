@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
 from sqlalchemy import Row, delete, func, select, tuple_, update
 
@@ -15,7 +16,7 @@ from noria.registry.entities import ModelVersion, Signature, Stage
 from noria.registry.models import check_prompt_tag, emit_alias_deleted, get_model
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import model_aliases, model_versions
-from noria.tracking import runs
+from noria.tracking import metrics, runs
 
 
 def get_version(tx: Transaction, model: str, version: int) -> ModelVersion:
@@ -28,7 +29,7 @@ def get_version(tx: Transaction, model: str, version: int) -> ModelVersion:
             f"version {version} of model {model!r} does not exist",
             remedy=f"`noria models versions {model}` lists them.",
         )
-    return version_of(row)
+    return _measured(tx, [row])[0]
 
 
 def list_versions(tx: Transaction, model: str | None = None) -> list[ModelVersion]:
@@ -36,21 +37,21 @@ def list_versions(tx: Transaction, model: str | None = None) -> list[ModelVersio
     query = select(model_versions).order_by(model_versions.c.model, model_versions.c.version)
     if model is not None:
         query = query.where(model_versions.c.model == model)
-    return [version_of(row) for row in tx.execute(query)]
+    return _measured(tx, tx.execute(query).all())
 
 
 def latest_version(tx: Transaction, model: str) -> ModelVersion | None:
     """The version registered last, or None."""
     query = select(model_versions).where(model_versions.c.model == model)
     row = tx.execute(query.order_by(model_versions.c.version.desc()).limit(1)).first()
-    return None if row is None else version_of(row)
+    return None if row is None else _measured(tx, [row])[0]
 
 
 def version_in_stage(tx: Transaction, model: str, stage: Stage) -> ModelVersion | None:
     """The newest version of ``model`` in ``stage``, or None."""
     query = select(model_versions).where(model_versions.c.model == model, model_versions.c.stage == stage)
     row = tx.execute(query.order_by(model_versions.c.version.desc()).limit(1)).first()
-    return None if row is None else version_of(row)
+    return None if row is None else _measured(tx, [row])[0]
 
 
 def newest_in_stages(tx: Transaction, models: Collection[str]) -> dict[str, dict[Stage, ModelVersion]]:
@@ -162,8 +163,15 @@ def row_of(version: ModelVersion, *, idempotency_key: str | None = None) -> dict
     }
 
 
-def version_of(row: Row[tuple[object, ...]]) -> ModelVersion:
-    """The version that a row of its table is."""
+def _measured(tx: Transaction, rows: Sequence[Row[Any]]) -> list[ModelVersion]:
+    """The versions, each with the newest metrics of its run: what was recorded counts only where the run has none."""
+    newest = metrics.newest_numbers(tx, sorted({row.run_id for row in rows if row.run_id is not None}))
+    found = ((version_of(row), newest.get(row.run_id, {})) for row in rows)
+    return [replace(version, metrics={**version.metrics, **of_run}) for version, of_run in found]
+
+
+def version_of(row: Row[Any]) -> ModelVersion:
+    """The version that a row of its table is, with the metrics that were recorded when it was registered."""
     return ModelVersion(
         model=row.model,
         version=row.version,

@@ -15,7 +15,7 @@ from noria.ids import RunId
 from noria.store.database import Transaction, to_json
 from noria.store.tables import logged_models, run_inputs, run_metrics, run_outputs, run_params, run_tags, runs
 from noria.tracking import experiments, metrics
-from noria.tracking.entities import Experiment, LoggedModel, Metric, Run
+from noria.tracking.entities import FAILED, Experiment, LoggedModel, Metric, Run
 
 _OF_RUN = (run_params, run_tags, run_inputs, run_outputs)
 
@@ -50,6 +50,7 @@ def put_run(tx: Transaction, run: Run) -> None:
         "started_at": to_millis(run.started_at),
         "ended_at": None if run.ended_at is None else to_millis(run.ended_at),
         "artifact_uri": run.artifact_uri,
+        **({"failed_as": run.status} if run.status in FAILED else {}),
     }
     if tx.execute(update(runs).where(runs.c.run_id == run.run_id).values(**row)).rowcount == 0:
         tx.execute(insert(runs).values(run_id=run.run_id, **row))

@@ -16,10 +16,9 @@ from noria.ids import ExperimentId, RunId, new_id
 from noria.store.database import Transaction, conflict_insert, fetch_among, from_json, to_json
 from noria.store.tables import run_inputs, run_model_inputs, run_outputs, run_params, run_tags, runs
 from noria.tracking import experiments, metrics
-from noria.tracking.entities import Metric, Run
+from noria.tracking.entities import ENDED, FAILED, Metric, Run, RunState
 
 STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
-_TERMINAL = ("FINISHED", "FAILED", "KILLED")
 _LONGEST_KEY = 250
 _LONGEST_PARAM = 6000
 _LONGEST_TAG = 8000
@@ -129,7 +128,7 @@ def _write_fault(run_id: str, row: Any, metrics: bool) -> NoriaError | None:
 
 def set_registered(tx: Transaction, run_id: str, label: str | None) -> None:
     """Say which version came of the run: its metrics are frozen once it has ended. None takes that back."""
-    ended = runs.c.status.in_(_TERMINAL)
+    ended = runs.c.status.in_(ENDED)
     frozen = case((ended, 1), else_=0) if label is not None else 0
     tx.execute(update(runs).where(runs.c.run_id == run_id).values(registered_as=label, frozen=frozen))
 
@@ -239,7 +238,7 @@ def change(
     if lifecycle_stage == experiments.DELETED and registered_as is not None:
         raise Protected(f"run {run_id} is registered as {registered_as}", remedy="Delete that version first.")
     status = status or before.status
-    ended = (ended_at or before.ended_at) if status in _TERMINAL else None
+    ended = (ended_at or before.ended_at) if status in ENDED else None
     tx.execute(
         update(runs)
         .where(runs.c.run_id == run_id)
@@ -247,7 +246,8 @@ def change(
             status=status,
             ended_at=None if ended is None else to_millis(ended),
             lifecycle_stage=lifecycle_stage or before.lifecycle_stage,
-            **({"frozen": 1} if registered_as is not None and status in _TERMINAL else {}),
+            **({"frozen": 1} if registered_as is not None and status in ENDED else {}),
+            **({"failed_as": status} if status in FAILED else {}),  # kept when it is called FINISHED later
         )
     )
     if name:
@@ -261,6 +261,14 @@ def get(tx: Transaction, run_id: str) -> Run:
     if not found:
         raise _unknown(run_id)
     return found[0]
+
+
+def state(tx: Transaction, run_id: str) -> RunState:
+    """How the run stands, and whether it ever failed. Raises NotFound."""
+    row = tx.execute(select(runs.c.status, runs.c.failed_as).where(runs.c.run_id == run_id)).first()
+    if row is None:
+        raise _unknown(run_id)
+    return RunState(row.status, row.failed_as)
 
 
 def require_known(tx: Transaction, run_id: str) -> None:

@@ -17,9 +17,10 @@ from noria.audit import AuditEntry, Verification
 from noria.clock import Clock
 from noria.errors import Forbidden, InvalidInput, NoriaError
 from noria.registry import ModelVersion, Policies, RegisteredModel, Stage, approve, get_version, list_versions
+from noria.registry.approvals import approvals
 from noria.registry.entities import Approval, Transition
 from noria.registry.models import get_model, list_models
-from noria.registry.stages import approvals, history, request_rollback, request_transition
+from noria.registry.stages import history, request_rollback, request_transition
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside, problem
 from noria.surface.http.guard import identity_of

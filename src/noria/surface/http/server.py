@@ -37,7 +37,10 @@ _log = structlog.get_logger()
 
 def create_app(folder: Path, workspace: Workspace, settings: ServerSettings, clock: Clock | None = None) -> Guard:
     """The ASGI application of the project in ``folder``. Handlers that touch SQL run in threads."""
-    clock, policies = clock or SystemClock(), Policies.from_settings(settings.policies)
+    clock, policies = (
+        clock or SystemClock(),
+        Policies.from_settings(settings.policies, accounts=settings.access.enabled),
+    )
     authenticator = Authenticator(workspace.database, clock) if settings.access.enabled else None
     sender = Sender(workspace.database, clock, allow_private=settings.webhooks.allow_private)
     routes: list[BaseRoute] = [
