@@ -155,6 +155,34 @@ def test_the_semantic_version_says_what_changed(database):
     assert [version.semantic_version for version in made] == ["1.0.0", "1.0.1", "1.1.0", "1.2.0", "2.0.0"]
 
 
+@pytest.mark.parametrize(
+    ("after", "algorithm", "semantic"),
+    [
+        (Signature((("a", "long"), ("b", "string")), "long", ("a",)), "trees", "1.0.1"),
+        (Signature((("b", "string"), ("a", "long")), "long"), "trees", "1.0.1"),
+        (Signature((("a", "long"), ("b", "string"), ("c", "long")), "long", ("a",)), "trees", "1.1.0"),
+        (Signature((("a", "long"), ("b", "string"), ("c", "long")), "long", ("a", "c")), "trees", "2.0.0"),
+        (Signature((("a", "long"), ("b", "string")), "long", ("a", "b")), "trees", "2.0.0"),
+        (Signature((("a", "long"),), "long", ("a",)), "trees", "2.0.0"),
+        (Signature((("z", "long"), ("b", "string")), "long", ("z",)), "trees", "2.0.0"),
+        (Signature((("a", "double"), ("b", "string")), "long", ("a",)), "trees", "2.0.0"),
+        (Signature((("a", "long"), ("b", "string")), "double", ("a",)), "trees", "2.0.0"),
+        (Signature((("a", "long"), ("b", "string")), "long", ("a",)), "linear", "1.1.0"),
+        (Signature(), "", "1.0.1"),
+    ],
+)
+def test_callers_that_must_change_make_a_major_version(database, after, algorithm, semantic):
+    before = Signature((("a", "long"), ("b", "string")), "long", ("a",))
+    register(database, signature=before, algorithm="trees")
+    assert register(database, signature=after, algorithm=algorithm).semantic_version == semantic
+
+
+def test_a_version_that_says_nothing_does_not_hide_a_change_from_the_next(database):
+    one, other = Signature((("a", "long"),)), Signature((("z", "long"),))
+    made = [register(database, signature=signature) for signature in (one, Signature(), other)]
+    assert [version.semantic_version for version in made] == ["1.0.0", "1.0.1", "2.0.0"]
+
+
 STRICT = {
     "*": {
         "name_pattern": "[a-z][a-z_]*",

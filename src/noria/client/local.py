@@ -10,9 +10,10 @@ from noria.clock import Clock, SystemClock, to_millis
 from noria.config import CONFIG_FILE, Settings, load_settings, nearest_project
 from noria.errors import Conflict, InvalidConfig, InvalidInput, NotFound
 from noria.registry import ModelVersion, Policies, get_version, version_in_stage
-from noria.registry.models import aliases, create_model, find_model, get_model, set_alias
+from noria.registry.models import aliases, get_model, set_alias
 from noria.registry.protection import require_open
-from noria.registry.registration import register_source
+from noria.registry.registration import register_saved
+from noria.registry.semantic import SEMANTIC_TAG
 from noria.registry.stages import parse_stage, request_transition
 from noria.registry.versions import latest_version, update_version
 from noria.store.database import Transaction
@@ -163,21 +164,18 @@ class LocalBackend:
         self, name: str, source: str, *, run_id: str | None, logged_model_id: str | None, tags: Mapping[str, str]
     ) -> RegisteredVersion:
         """Add a version to the model, making the model when it is new: both, or neither."""
-        at = self._clock.now()
-        with self._database.write() as tx:
-            if find_model(tx, name) is None:
-                create_model(tx, name, policies=self._policies, at=at, actor=self._actor)
-            made = register_source(
-                tx,
-                name,
-                source,
-                run_id=run_id,
-                logged_model_id=logged_model_id,
-                tags=tags,
-                policies=self._policies,
-                at=at,
-                actor=self._actor,
-            )
+        made = register_saved(
+            self._workspace,
+            name,
+            source,
+            run_id=run_id,
+            logged_model_id=logged_model_id,
+            tags=tags,
+            policies=self._policies,
+            at=self._clock.now(),
+            actor=self._actor,
+        )
+        with self._database.read() as tx:
             return _version(tx, made)
 
     def find_version(self, name: str, which: str) -> RegisteredVersion:
@@ -242,7 +240,7 @@ def _version(tx: Transaction, version: ModelVersion) -> RegisteredVersion:
         run_id=version.run_id,
         logged_model_id=version.logged_model_id,
         description=version.description,
-        tags={"noria.semantic_version": version.semantic_version, **version.tags},
+        tags={**version.tags, SEMANTIC_TAG: version.semantic_version},
         aliases=pointing,
     )
 

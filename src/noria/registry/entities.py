@@ -19,21 +19,29 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a model takes and gives: input columns in order with their kinds, and its task."""
+    """What a model takes and gives: inputs in order with their kinds, the ones that must be given, and its output."""
 
     inputs: Sequence[tuple[str, str]] = ()
     output: str = ""
+    required: Sequence[str] = ()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it says anything."""
+        return bool(self.inputs or self.output)
 
     def as_document(self) -> dict[str, object]:
         """The JSON shape stored with the version."""
-        return {"inputs": [list(column) for column in self.inputs], "output": self.output}
+        document: dict[str, object] = {"inputs": [list(column) for column in self.inputs], "output": self.output}
+        return {**document, "required": list(self.required)} if self.required else document
 
     @classmethod
     def from_document(cls, document: Mapping[str, object]) -> Signature:
         """The signature ``as_document`` wrote."""
-        inputs = document.get("inputs", [])
-        assert isinstance(inputs, list)
-        return cls(tuple((str(name), str(kind)) for name, kind in inputs), str(document.get("output", "")))
+        inputs, required = document.get("inputs", []), document.get("required", [])
+        assert isinstance(inputs, list) and isinstance(required, list)
+        columns = tuple((str(name), str(kind)) for name, kind in inputs)
+        return cls(columns, str(document.get("output", "")), tuple(map(str, required)))
 
 
 @dataclass(frozen=True, slots=True)

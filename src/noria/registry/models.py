@@ -132,7 +132,8 @@ def rename_model(
 ) -> RegisteredModel:
     """Give a model, with its versions, aliases, approvals and moves, another name.
 
-    Raises AlreadyExists, InvalidInput, or Protected while a version is in Production: routes know it by its name.
+    Raises AlreadyExists, InvalidInput, Protected while a version is in Production: routes know it by its name; or
+    PolicyRefused for a name that another policy rules while a version is in a stage that it did not let it into.
     """
     there = get_model(tx, name)
     if new_name == name:
@@ -140,6 +141,8 @@ def rename_model(
     check_name(tx, new_name)
     _ask_policy(new_name, policies)
     _refuse_in_production(tx, name, "renamed")
+    if policies.differ(name, new_name):
+        _refuse_in_staging(tx, name, new_name)
     before = _rows_of(tx, name)
     tx.execute(
         update(registered_models)
@@ -292,6 +295,18 @@ def _refuse_in_production(tx: Transaction, name: str, what: str) -> None:
         raise Protected(
             f"model {name!r} cannot be {what}: version {version} is in Production",
             remedy="Archive that version first.",
+        )
+
+
+def _refuse_in_staging(tx: Transaction, name: str, new_name: str) -> None:
+    staged = select(model_versions.c.version).where(
+        model_versions.c.model == name, model_versions.c.stage == Stage.STAGING
+    )
+    if (version := tx.execute(staged).scalar()) is not None:
+        raise PolicyRefused(
+            f"model {name!r} cannot be renamed to {new_name!r}",
+            details=[f"version {version} is in Staging under another policy than that of {new_name!r}"],
+            remedy="Move that version to None or Archived first; it passes the new policy then.",
         )
 
 

@@ -145,6 +145,11 @@ class Policy:
             found.append(f"its files lie at {new.source}, outside of run {new.run_id}, whose metrics would count")
         return found + list(self._failed(run))
 
+    @property
+    def required_tags(self) -> frozenset[str]:
+        """Every tag that some move asks for."""
+        return frozenset(tag for rule in self.rules.values() for tag in rule.required_tags)
+
     def _rules(self, version: ModelVersion, stage: Stage) -> list[StageRule]:
         """The rules of a move: the stage's, then the move's own."""
         return [self.rules[move] for move in ((None, stage), (version.stage, stage)) if move in self.rules]
@@ -219,4 +224,11 @@ class Policies:
 
     def of(self, model: str) -> Policy:
         """The policy of ``model``; one without conditions when none matches."""
-        return next((p for p in self.policies if fnmatchcase(model, p.pattern)), Policy(model))
+        return self._named(model) or Policy(model)
+
+    def differ(self, model: str, other: str) -> bool:
+        """Whether the two names are ruled by different policies."""
+        return self._named(model) is not self._named(other)
+
+    def _named(self, model: str) -> Policy | None:
+        return next((policy for policy in self.policies if fnmatchcase(model, policy.pattern)), None)

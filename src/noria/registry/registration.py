@@ -10,14 +10,16 @@ from sqlalchemy import func, insert, select, update
 
 from noria import audit, events
 from noria.errors import InvalidInput, PolicyRefused
+from noria.registry.described import Description, describe
 from noria.registry.entities import ModelVersion, NewVersion, Stage
 from noria.registry.models import create_model, find_model, get_model
 from noria.registry.policy import Policies
-from noria.registry.semantic import next_semantic_version
+from noria.registry.semantic import SEMANTIC_TAG, next_semantic_version
 from noria.registry.sources import Origin, find_origin
-from noria.registry.versions import get_version, latest_version, row_of, version_of
+from noria.registry.versions import get_version, list_versions, row_of, version_of
 from noria.store.database import Transaction
 from noria.store.tables import approvals, model_versions, registered_models, transitions
+from noria.store.workspace import Workspace
 from noria.tracking import metrics, runs
 
 _PROMPT_TEXT = "mlflow.prompt.text"
@@ -37,7 +39,7 @@ def register_version(tx: Transaction, new: NewVersion, *, policies: Policies, at
     if find_model(tx, new.model) is None:
         create_model(tx, new.model, policies=policies, at=at, actor=actor)
     number = _take_number(tx, new.model)
-    semantic = next_semantic_version(latest_version(tx, new.model), new)
+    semantic = next_semantic_version(reversed(list_versions(tx, new.model)), new)
     made = _made_of(new, number, semantic, at, actor)
     tx.execute(insert(model_versions).values(row_of(made, idempotency_key=new.idempotency_key)))
     if new.run_id is not None:
@@ -45,6 +47,41 @@ def register_version(tx: Transaction, new: NewVersion, *, policies: Policies, at
     _record(tx, made, at, actor)
     _emit_created(tx, new, number, at)
     return get_version(tx, new.model, number)
+
+
+def register_saved(
+    workspace: Workspace,
+    model: str,
+    source: str,
+    *,
+    policies: Policies,
+    at: datetime,
+    actor: str,
+    run_id: str | None = None,
+    logged_model_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    description: str = "",
+    run_link: str = "",
+) -> ModelVersion:
+    """``register_source`` in a transaction of its own, with what the model's files say of it, read before."""
+    with workspace.database.read() as tx:
+        origin = _origin(tx, model, source, run_id, logged_model_id, tags or {})
+    described = describe(workspace.artifacts, origin.place)
+    with workspace.database.write() as tx:
+        return register_source(
+            tx,
+            model,
+            source,
+            policies=policies,
+            at=at,
+            actor=actor,
+            run_id=run_id,
+            logged_model_id=logged_model_id,
+            tags=tags,
+            description=description,
+            run_link=run_link,
+            described=described,
+        )
 
 
 def register_source(
@@ -60,16 +97,13 @@ def register_source(
     tags: Mapping[str, str] | None = None,
     description: str = "",
     run_link: str = "",
+    described: Description | None = None,
 ) -> ModelVersion:
     """Register what a client saved at ``source``, or as a logged model: the files and run of that count, for good.
 
     Raises InvalidInput for what is no place of a model, or another run's, NotFound or PolicyRefused.
     """
-    tags = tags or {}
-    if _is_prompt(tx, model, source, tags):
-        origin = Origin(source)
-    else:
-        origin = find_origin(tx, source, run_id=run_id, logged_model_id=logged_model_id)
+    origin, told = _origin(tx, model, source, run_id, logged_model_id, tags or {}), described or Description()
     new = NewVersion(
         model=model,
         source=origin.place,
@@ -77,12 +111,27 @@ def register_source(
         run_id=origin.run_id,
         logged_model_id=origin.logged_model_id,
         external=origin.external,
+        signature=told.signature,
+        algorithm=told.algorithm,
         metrics=_measured(tx, origin),
-        tags=tags,
+        tags={key: value for key, value in (tags or {}).items() if key != SEMANTIC_TAG},  # copies bring it along
         description=description,
         run_link=run_link,
     )
     return register_version(tx, new, policies=policies, at=at, actor=actor)
+
+
+def _origin(
+    tx: Transaction,
+    model: str,
+    source: str,
+    run_id: str | None,
+    logged_model_id: str | None,
+    tags: Mapping[str, str],
+) -> Origin:
+    if _is_prompt(tx, model, source, tags):
+        return Origin(source)
+    return find_origin(tx, source, run_id=run_id, logged_model_id=logged_model_id)
 
 
 def _is_prompt(tx: Transaction, model: str, source: str, tags: Mapping[str, str]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from noria.errors import InvalidInput, NotFound
-from noria.registry.entities import ModelVersion, Signature
+from noria.registry.entities import ModelVersion
 from noria.registry.versions import get_version
 from noria.store.blobs import clean_key
 from noria.store.database import Transaction
@@ -37,11 +37,6 @@ class Origin:
     logged_model_id: str | None = None
     external: bool = False
     original: ModelVersion | None = None
-
-    @property
-    def signature(self) -> Signature:
-        """What the copied version takes and gives; unknown of anything else."""
-        return Signature() if self.original is None else self.original.signature
 
 
 def find_origin(tx: Transaction, source: str, *, run_id: str | None, logged_model_id: str | None) -> Origin:

@@ -11,9 +11,10 @@ from sqlalchemy import Row, delete, func, select, tuple_, update
 
 from noria import audit, events
 from noria.clock import from_millis, to_millis
-from noria.errors import NotFound, Protected
+from noria.errors import InvalidInput, NotFound, Protected
 from noria.registry.entities import ModelVersion, Signature, Stage
 from noria.registry.models import check_prompt_tag, emit_alias_deleted, get_model
+from noria.registry.semantic import SEMANTIC_TAG
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import model_aliases, model_versions
 from noria.tracking import metrics, runs
@@ -80,6 +81,8 @@ def update_version(
     description = before.description if description is None else description
     tags = before.tags if tags is None else tags
     check_prompt_tag(before.label, before.tags, tags)
+    if before.tags.get(SEMANTIC_TAG) != tags.get(SEMANTIC_TAG):
+        raise InvalidInput(f"{SEMANTIC_TAG} of {before.label} is computed", remedy="Use a tag of your own.")
     tx.execute(
         update(model_versions)
         .where(model_versions.c.model == model, model_versions.c.version == version)
