@@ -18,7 +18,7 @@ from noria.tracking.entities import Experiment
 
 ACTIVE, DELETED = "active", "deleted"
 DEFAULT_ID = ExperimentId("0")
-_LONGEST_TAG_KEY, _LONGEST_TAG = 250, 20_000
+_LONGEST_NAME, _LONGEST_TAG_KEY, _LONGEST_TAG = 500, 250, 20_000
 
 
 def create(
@@ -128,8 +128,8 @@ def check_tag(key: str, value: str) -> None:
 
 
 def _check_name(tx: Transaction, name: str) -> None:
-    if not name.strip() or len(name) > 250:
-        raise InvalidInput(f"{name[:60]!r} is not an experiment name", remedy="Use 1 to 250 characters.")
+    if not name.strip() or len(name) > _LONGEST_NAME:
+        raise InvalidInput(f"{name[:60]!r} is not an experiment name", remedy=f"Use 1 to {_LONGEST_NAME} characters.")
     if find(tx, name) is not None:
         raise AlreadyExists(f"experiment {name!r} exists already", remedy="Choose another name, or use this one.")
 
