@@ -148,6 +148,10 @@ class Database:
                 yield connection
         except DBAPIError as error:
             raise _clear(error, self._engine.url) from error
+        except (OverflowError, UnicodeEncodeError) as error:  # SQLite's driver has no error of its own for these
+            raise InvalidInput(
+                f"a value cannot be stored: {error}", remedy="Send 64-bit numbers and Unicode."
+            ) from None
         except UnicodeDecodeError:  # SQLite quotes a damaged file's own bytes in its message
             raise _damaged(self._engine.url, "it cannot be read") from None
 

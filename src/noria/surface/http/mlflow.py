@@ -33,7 +33,7 @@ from noria.surface.http import (
 )
 from noria.surface.http.bodies import LARGEST_BYTES, read_body
 from noria.surface.http.guard import SERVER_INFO, identity_of
-from noria.surface.http.mlflow_call import Call, Handler
+from noria.surface.http.mlflow_call import Call, Handler, check_texts
 from noria.surface.http.mlflow_permissions import permit
 from noria.tracking import runs, spans
 from noria.tracking.writer import GroupWriter
@@ -122,6 +122,7 @@ async def _respond(
 
     async def answer() -> bytes:
         arguments, identity = await _arguments(request), identity_of(request)
+        check_texts([arguments, request.path_params])
         permit(identity, request.method, request.url.path, arguments)
         call = Call(arguments, request.path_params, identity, workspace, policies, clock)
         return await run_in_threadpool(lambda: msgspec.json.encode(handler(call)))
