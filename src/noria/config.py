@@ -145,6 +145,15 @@ class EndpointSettings(_Section):
     port: int = Field(ge=0, le=65535, description="TCP port; 0 takes a free one.")
 
 
+class ServerEndpointSettings(EndpointSettings):
+    """Where the server listens, and under which names browsers may ask it."""
+
+    port: int = Field(5000, ge=0, le=65535, description="TCP port; 0 takes a free one.")
+    allowed_hosts: list[str] = Field(
+        [], description="Names that requests may be sent to, such as 'models.example.com' or '*.example.com'."
+    )
+
+
 class GatewayLimits(_Section):
     """What a gateway takes on for each version of the models of a pattern."""
 
@@ -211,7 +220,7 @@ class ServerSettings(_Section):
     access: AccessSettings = AccessSettings()
     audit: AuditSettings = AuditSettings()
     webhooks: WebhookSettings = WebhookSettings()
-    server: EndpointSettings = EndpointSettings(port=5000)
+    server: ServerEndpointSettings = ServerEndpointSettings()
     gateway: GatewaySettings = GatewaySettings()
 
 

@@ -65,7 +65,8 @@ def create_app(folder: Path, workspace: Workspace, settings: ServerSettings, clo
                 await task
         await asyncio.to_thread(sender.stop)
 
-    return Guard(Starlette(routes=routes, exception_handlers={NoriaError: _refuse}, lifespan=lifespan), authenticator)
+    application = Starlette(routes=routes, exception_handlers={NoriaError: _refuse}, lifespan=lifespan)
+    return Guard(application, authenticator, settings.server.allowed_hosts)
 
 
 async def _tend(sender: Sender) -> None:
