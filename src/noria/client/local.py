@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from noria import audit
 from noria.clock import Clock, SystemClock, to_millis
 from noria.config import CONFIG_FILE, Settings, load_settings, nearest_project
 from noria.errors import Conflict, InvalidConfig, InvalidInput, NotFound
+from noria.ids import process_user
 from noria.registry import ModelVersion, Policies, get_version, version_in_stage
 from noria.registry.models import aliases, get_model, set_alias
 from noria.registry.protection import require_open
@@ -22,7 +25,6 @@ from noria.tracking import experiments, logged_models, metrics, runs
 from noria.tracking.backend import Backend, Dataset, FileEntry, RegisteredVersion
 from noria.tracking.entities import LoggedModel, Metric, Run
 from noria.tracking.run_search import search_runs
-from noria.tracking.source import user
 from noria.tracking.writer import Batch, write_all
 
 _ROOT = artifact_uri("")
@@ -53,7 +55,7 @@ class LocalBackend:
         self._database = self._workspace.database
         self._policies = Policies.from_settings(settings.policies, accounts=settings.access.enabled)
         self._clock = clock or SystemClock()
-        self._actor = user()
+        self._actor = process_user()
         with self._database.write() as tx:
             experiments.ensure_default(tx, artifact_root=_ROOT, at=self._clock.now())
 
@@ -73,7 +75,9 @@ class LocalBackend:
     def set_status(self, run_id: str, status: str) -> Run:
         """Set the status; a terminal one ends the run now."""
         with self._database.write() as tx:
-            return runs.finish(tx, run_id, status, at=self._clock.now())
+            done = runs.finish(tx, run_id, status, at=self._clock.now())
+        audit.settle_all(self._database)
+        return done
 
     def get_run(self, run_id: str) -> Run:
         """The run of that id."""
@@ -125,9 +129,13 @@ class LocalBackend:
 
     def put_file(self, uri: str, content: bytes | Path) -> None:
         """Store bytes, or the file at a path, under an artifact address."""
+        key, content = _key(uri), content if isinstance(content, bytes) else content.read_bytes()
         with self._database.read() as tx:
             require_open(tx, uri)
-        self._workspace.artifacts.write(_key(uri), content if isinstance(content, bytes) else content.read_bytes())
+        self._workspace.artifacts.write(key, content)
+        detail = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        with self._database.append() as tx:
+            audit.note(tx, "artifact.write", f"artifact:{key}", detail=detail)
 
     def get_file(self, uri: str, target: Path) -> None:
         """Write the artifact into the file ``target``."""
@@ -211,7 +219,8 @@ class LocalBackend:
             update_version(tx, name, version, at=self._clock.now(), actor=self._actor, tags=tags)
 
     def close(self) -> None:
-        """Give the database's connections back."""
+        """Give the database's connections back, with everything written in the audit chain."""
+        audit.settle_all(self._database)
         self._database.close()
 
 

@@ -64,6 +64,7 @@ def import_version(tx: Transaction, version: ModelVersion, *, origin: str, at: d
         changed.append(record_move(tx, version, Stage.NONE, version.stage, at=at, actor=actor, reason=reason))
     if version.run_id is not None:
         runs.set_registered(tx, version.run_id, version.label)
+        changed.append(runs.row_key(version.run_id))
     detail = {
         "origin": origin,
         "stage": version.stage.value,

@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import cast
+from typing import TypedDict, cast
 
 from sqlalchemy import Row, delete, insert, select, update
 
@@ -15,6 +15,7 @@ from noria.clock import from_millis, to_millis
 from noria.errors import AlreadyExists, InvalidInput, NotFound, PolicyRefused, Protected
 from noria.registry.entities import RegisteredModel, Stage
 from noria.registry.policy import Policies
+from noria.registry.protection import release_runs
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import approvals, model_aliases, model_versions, registered_models, transitions
 
@@ -164,7 +165,7 @@ def delete_model(tx: Transaction, name: str, *, at: datetime, actor: str) -> Non
 
     Raises Protected while one of them is in Production.
     """
-    get_model(tx, name)
+    before = _told(tx, get_model(tx, name))
     _refuse_in_production(tx, name, "deleted")
     changed = _rows_of(tx, name)
     for alias in aliases(tx, name):
@@ -172,7 +173,28 @@ def delete_model(tx: Transaction, name: str, *, at: datetime, actor: str) -> Non
     tx.execute(delete(model_aliases).where(model_aliases.c.model == name))
     tx.execute(delete(model_versions).where(model_versions.c.model == name))
     tx.execute(delete(registered_models).where(registered_models.c.name == name))
-    audit.append(tx, at=at, actor=actor, action="model.delete", subject=f"model:{name}", detail={}, changed=changed)
+    changed += release_runs(tx, sorted({str(item["run_id"]) for item in before["versions"] if item["run_id"]}))
+    detail = {"before": before}
+    audit.append(tx, at=at, actor=actor, action="model.delete", subject=f"model:{name}", detail=detail, changed=changed)
+
+
+class _Told(TypedDict):
+    description: str
+    tags: dict[str, str]
+    aliases: dict[str, int]
+    versions: list[dict[str, object]]
+
+
+def _told(tx: Transaction, model: RegisteredModel) -> _Told:
+    """What the audit trail keeps of a model that goes, with its versions."""
+    columns = [model_versions.c[name] for name in ("version", "stage", "source", "run_id", "digest")]
+    rows = tx.execute(select(*columns).where(model_versions.c.model == model.name).order_by(model_versions.c.version))
+    return {
+        "description": model.description,
+        "tags": dict(model.tags),
+        "aliases": aliases(tx, model.name),
+        "versions": [dict(row._mapping) for row in rows],
+    }
 
 
 def set_alias(tx: Transaction, name: str, alias: str, version: int, *, at: datetime, actor: str) -> None:

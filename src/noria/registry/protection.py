@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import func, or_, select
 
+from noria import audit
 from noria.errors import Protected
 from noria.store.database import Transaction
 from noria.store.tables import model_versions
+from noria.tracking import runs
 from noria.tracking.entities import LoggedModel
 
 _REMEDY = "Log another one and register that; these stay until the version is deleted."
@@ -32,3 +36,13 @@ def require_unregistered(tx: Transaction, logged: LoggedModel) -> None:
     row = tx.execute(select(model_versions).where(of_it).limit(1)).first()
     if row is not None:
         raise Protected(f"logged model {logged.model_id} is registered as {row.model}@{row.version}", remedy=_REMEDY)
+
+
+def release_runs(tx: Transaction, run_ids: Iterable[str]) -> list[audit.RowKey]:
+    """After versions of these runs were deleted: another one holds each of them still, or none does."""
+    released = []
+    for run_id in run_ids:
+        row = tx.execute(select(model_versions).where(model_versions.c.run_id == run_id).limit(1)).first()
+        runs.set_registered(tx, run_id, None if row is None else f"{row.model}@{row.version}")
+        released.append(runs.row_key(run_id))
+    return released

@@ -194,7 +194,11 @@ def _record(tx: Transaction, made: ModelVersion, at: datetime, actor: str) -> No
         action="version.register",
         subject=f"version:{made.label}",
         detail=detail,
-        changed=[(model_versions, (made.model, made.version)), (registered_models, (made.model,))],
+        changed=[
+            (model_versions, (made.model, made.version)),
+            (registered_models, (made.model,)),
+            *([] if made.run_id is None else [runs.row_key(made.run_id)]),
+        ],
     )
 
 

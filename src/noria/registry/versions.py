@@ -14,10 +14,11 @@ from noria.clock import from_millis, to_millis
 from noria.errors import InvalidInput, NotFound, Protected
 from noria.registry.entities import ModelVersion, Signature, Stage
 from noria.registry.models import check_prompt_tag, emit_alias_deleted, get_model
+from noria.registry.protection import release_runs
 from noria.registry.semantic import SEMANTIC_TAG
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import model_aliases, model_versions
-from noria.tracking import metrics, runs
+from noria.tracking import metrics
 
 
 def get_version(tx: Transaction, model: str, version: int) -> ModelVersion:
@@ -118,7 +119,7 @@ def delete_version(tx: Transaction, model: str, version: int, *, at: datetime, a
     tx.execute(delete(model_aliases).where(model_aliases.c.model == model, model_aliases.c.version == version))
     tx.execute(delete(model_versions).where(model_versions.c.model == model, model_versions.c.version == version))
     if found.run_id is not None:
-        _release_run(tx, found.run_id)
+        changed += release_runs(tx, [found.run_id])
     detail = {"stage": found.stage.value, "source": found.source, "digest": found.digest, "reason": reason}
     audit.append(
         tx,
@@ -131,12 +132,6 @@ def delete_version(tx: Transaction, model: str, version: int, *, at: datetime, a
     )
     for alias in pointers:
         emit_alias_deleted(tx, model, alias, at=at)
-
-
-def _release_run(tx: Transaction, run_id: str) -> None:
-    """After a version of the run was deleted: another one of it still holds it, or none does."""
-    row = tx.execute(select(model_versions).where(model_versions.c.run_id == run_id).limit(1)).first()
-    runs.set_registered(tx, run_id, None if row is None else f"{row.model}@{row.version}")
 
 
 def row_of(version: ModelVersion, *, idempotency_key: str | None = None) -> dict[str, object]:

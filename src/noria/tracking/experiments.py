@@ -9,6 +9,7 @@ from typing import cast
 from sqlalchemy import Integer, Row, func, insert, select, update
 from sqlalchemy import cast as sql_cast
 
+from noria import audit
 from noria.clock import from_millis, to_millis
 from noria.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Protected
 from noria.ids import ExperimentId
@@ -90,7 +91,13 @@ def change(
             updated_at=to_millis(at),
         )
     )
-    return get(tx, experiment_id)
+    after = get(tx, experiment_id)
+    told = [{"name": item.name, "tags": dict(item.tags)} for item in (before, after)]
+    detail = {"before": told[0], "after": told[1]}
+    audit.note(
+        tx, "experiment.update", _subject(experiment_id), changed=[_row_key(experiment_id)], detail=detail, at=at
+    )
+    return after
 
 
 def move(tx: Transaction, experiment_id: str, lifecycle_stage: str, *, at: datetime) -> None:
@@ -108,6 +115,11 @@ def move(tx: Transaction, experiment_id: str, lifecycle_stage: str, *, at: datet
     of_it = experiments.c.experiment_id == experiment_id
     tx.execute(update(experiments).where(of_it).values(**stage, updated_at=to_millis(at)))
     tx.execute(update(runs).where(runs.c.experiment_id == experiment_id).values(**stage))
+    action = "experiment.delete" if lifecycle_stage == DELETED else "experiment.restore"
+    moved = tx.execute(select(runs.c.run_id).where(runs.c.experiment_id == experiment_id)).scalars()
+    changed = [_row_key(experiment_id), *((runs, (run_id,)) for run_id in moved)]
+    detail = {"runs": len(changed) - 1}
+    audit.note(tx, action, _subject(experiment_id), changed=changed, detail=detail, at=at)
 
 
 def require(tx: Transaction, experiment_id: str) -> Experiment:
@@ -149,7 +161,23 @@ def _insert(
             tags=to_json(dict(tags)),
         )
     )
+    audit.note(
+        tx,
+        "experiment.create",
+        _subject(experiment_id),
+        changed=[_row_key(experiment_id)],
+        detail={"name": name, "tags": dict(tags)},
+        at=at,
+    )
     return get(tx, experiment_id)
+
+
+def _subject(experiment_id: str) -> str:
+    return f"experiment:{experiment_id}"
+
+
+def _row_key(experiment_id: str) -> audit.RowKey:
+    return experiments, (experiment_id,)
 
 
 def _experiment(row: Row[tuple[object, ...]]) -> Experiment:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from noria.clock import iso
 from noria.config import CONFIG_FILE, ServerSettings, Settings, load_server_settings, load_settings, nearest_project
 from noria.errors import InvalidConfig, NoriaError, Unavailable
 from noria.features.repo import FEAST_FILE
+from noria.ids import process_user
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside, problem
 
@@ -84,7 +84,7 @@ def open_records(given: Path | None) -> Workspace:
 
 def actor() -> str:
     """Who acts: the operating system's user."""
-    return getpass.getuser()
+    return process_user()
 
 
 def clear_errors(command: Callable[P, R]) -> Callable[P, R]:

@@ -276,11 +276,12 @@ def _add_audit(api: FastAPI, workspace: Workspace) -> None:
     def entries(
         request: Request,
         limit: Annotated[int, Field(ge=1, le=_LARGEST_LIST)] = 100,
+        about: Annotated[str, Field(max_length=500)] = "",
     ) -> list[AuditEntry]:
-        """The newest entries of the audit trail."""
+        """The newest entries of the audit trail; with ``about``, of those that name it, such as ``run:ID``."""
         identity_of(request).require(Permission.ADMINISTER)
         with database.read() as tx:
-            return audit.entries(tx, limit=limit)
+            return audit.entries(tx, limit=limit, about=about)
 
     @api.get("/audit/verification")
     def verification(request: Request) -> Verification:

@@ -56,14 +56,14 @@ class Guard:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
-        with audit.request(request_id):
-            try:
-                self._check_address(scope, headers)
-                identity = await self._identify(scope, headers)
-            except NoriaError as error:
-                await _refusal(scope, headers, error)(scope, receive, send)
-                return
-            scope.setdefault("state", {})["identity"] = identity
+        try:
+            self._check_address(scope, headers)
+            identity = await self._identify(scope, headers)
+        except NoriaError as error:
+            await _refusal(scope, headers, error)(scope, receive, send)
+            return
+        scope.setdefault("state", {})["identity"] = identity
+        with audit.request(request_id, identity.name):
             await self._application(scope, receive, _with_request_id(send, request_id))
 
     def _check_address(self, scope: Scope, headers: Headers) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mimetypes
 import re
 import secrets
@@ -17,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from noria import audit
 from noria.access import Permission
 from noria.errors import InvalidInput, NoriaError, NotFound
 from noria.registry.protection import require_open
@@ -160,18 +162,29 @@ class _Proxy:
     async def _receive(self, key: str, chunks: AsyncIterator[bytes]) -> None:
         """Keep a file that nothing registered forbids, neither when it begins to come nor once it is there whole."""
 
+        digest, size = hashlib.sha256(), 0
+
         async def checked() -> AsyncIterator[bytes]:
+            nonlocal size
             await run_in_threadpool(self._check_open, key)
             async for chunk in chunks:
+                digest.update(chunk)
+                size += len(chunk)
                 yield chunk
             await run_in_threadpool(self._check_open, key)
 
         await self._blobs.receive(key, checked())
+        await run_in_threadpool(self._note_write, key, {"bytes": size, "sha256": digest.hexdigest()})
+
+    def _note_write(self, key: str, detail: Mapping[str, object]) -> None:
+        with self._workspace.database.append() as tx:
+            audit.note(tx, "artifact.write", f"artifact:{key}", detail=detail)
 
     def _delete(self, key: str) -> None:
         """Nobody registers what is being deleted: the transaction holds all other writers off."""
         with self._workspace.database.write() as tx:
             require_open(tx, artifact_uri(key))
+            audit.note(tx, "artifact.delete", f"artifact:{key}")
             self._blobs.delete(key)
 
     def _open(self, key: str) -> tuple[int, Iterable[bytes]]:

@@ -88,7 +88,7 @@ def _delete_model_tag(call: Call) -> Json:
 def _delete_logged_model(call: Call) -> Json:
     with call.workspace.database.write() as tx:
         require_unregistered(tx, logged_models.get(tx, call.path["model_id"]))
-        logged_models.delete(tx, call.path["model_id"])
+        logged_models.delete(tx, call.path["model_id"], at=call.clock.now())
     return {}
 
 
