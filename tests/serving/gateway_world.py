@@ -7,8 +7,9 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +85,9 @@ class World:
         )
 
     @contextmanager
-    def gateway(self) -> Iterator[str]:
+    def gateway(self, grpc_port: int = 0) -> Iterator[str]:
         """A gateway in a process of its own; yields its URL."""
-        command = [sys.executable, __file__, str(self.root)]
+        command = [sys.executable, __file__, str(self.root), str(grpc_port)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None and process.stderr is not None
             drained = threading.Thread(target=process.stderr.read, daemon=True)
@@ -128,5 +129,11 @@ if __name__ == "__main__":
     from noria.surface.http.listen import bind, serve
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    gateway = Gateway(World(Path(sys.argv[1])).settings)
+    settings = World(Path(sys.argv[1])).settings
+    if port := int(sys.argv[2]):
+        from noria.surface.grpc.server import start
+
+        rpc = partial(start, address=f"127.0.0.1:{port}", largest_bytes=2**24)
+        settings = replace(settings, rpc=rpc)
+    gateway = Gateway(settings)
     serve(gateway, [bind("127.0.0.1", 0)], ready=lambda port: print(port, flush=True))

@@ -53,6 +53,30 @@ def test_what_arrives_in_pieces_appears_whole_or_not_at_all(blobs):
     assert [entry.key for entry in blobs.entries("")] == ["big"]
 
 
+def test_files_are_listed_at_any_depth_with_a_tag_that_tells_of_changes(blobs):
+    for key in ("m/MLmodel", "m/data/x", "m2/z"):
+        blobs.write(key, b"12")
+    before = blobs.files("m")
+    assert [(file.key, file.size) for file in before] == [("m/MLmodel", 2), ("m/data/x", 2)]
+    assert blobs.files("m/MLmodel") == before[:1] and blobs.files("nothing") == []
+    blobs.write("m/data/x", b"34")
+    assert blobs.files("m")[0] == before[0] and blobs.files("m")[1].tag != before[1].tag
+
+
+def test_a_local_file_is_taken_in_and_read_from_any_position(blobs, tmp_path):
+    local = tmp_path / "local"
+    local.write_bytes(bytes(range(256)) * 40_000)
+    blobs.take("a/b", local)
+    assert not local.exists()
+    with blobs.open("a/b") as file:
+        file.seek(-3, 2)
+        assert (file.tell(), file.read()) == (10_239_997, b"\xfd\xfe\xff")
+        file.seek(257)
+        assert file.read(2) == b"\x01\x02"
+    with pytest.raises(NotFound):
+        blobs.open("a/c")
+
+
 def test_a_folder_lists_what_is_directly_below_it(blobs):
     for key in ("m/MLmodel", "m/data/x", "m/data/y", "m2/z"):
         blobs.write(key, b"12")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from noria.features.repo import Repo, read_repo
 from noria.features.retrieval import OnlineResponse, RetrievalJob, event_time_of
 from noria.features.selection import Plan, Wanted, find_view, plan
 from noria.features.sources import FrameSource, PushSource, RequestSource, Source, inferred_fields
+from noria.ids import process_user
 from noria.store.database import from_json, to_json
 from noria.store.keyvalue import KeyValueStore
 from noria.store.workspace import Workspace
@@ -63,7 +63,7 @@ class FeatureStore:
         self._repo: Repo = read_repo(Path(repo_path))
         self._workspace = workspace or Workspace(self._repo.folder, self._repo.settings)
         self._clock = clock or SystemClock()
-        self._actor = actor or getpass.getuser()
+        self._actor = actor or process_user()
         self._definitions = Definitions()
         self._revision: tuple[int, int] | None = None
         self._plans: dict[tuple[FeatureService | tuple[str, ...], bool], Plan] = {}

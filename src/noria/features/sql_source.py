@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, ColumnElement, FromClause, Select, create_engine, literal_column, make_url, select, text
+from sqlalchemy import ColumnElement, FromClause, Select, create_engine, literal_column, select, text
 from sqlalchemy import column as sql_column
 from sqlalchemy import table as sql_table
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -18,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from noria.clock import as_utc
 from noria.errors import InvalidConfig, InvalidData, MissingExtra
 from noria.features.sources import Source
+from noria.store.foreign import driver_url, filled_in
 
 if TYPE_CHECKING:
     import polars as pl
@@ -82,11 +81,11 @@ class SqlSource(Source):
     def _read(self, folder: Path, query: Select[Any]) -> pl.DataFrame:
         import polars as pl
 
-        url = self._url()
+        url = filled_in(self.url, f"source {self.name!r}")
         try:
             if url.startswith(_DUCKDB):
                 return _read_duckdb(folder / url.removeprefix(_DUCKDB), query)
-            engine = create_engine(_absolute(make_url(url), folder))
+            engine = create_engine(driver_url(url, folder))
             with engine.connect() as connection:
                 found = connection.execute(query)
                 names, rows = list(found.keys()), [tuple(row) for row in found]
@@ -108,27 +107,9 @@ class SqlSource(Source):
                 f"source {self.name!r} cannot be read: {cause}", remedy="Check its url, table and query."
             ) from error
 
-    def _url(self) -> str:
-        def value(match: re.Match[str]) -> str:
-            if match[1] not in os.environ:
-                raise InvalidConfig(
-                    f"source {self.name!r} needs the environment variable {match[1]}", remedy=f"export {match[1]}=..."
-                )
-            return os.environ[match[1]]
-
-        return re.sub(r"\$\{(\w+)\}", value, self.url)
-
 
 def _named(names: Sequence[str]) -> Sequence[str]:
     return () if names == ("*",) else names
-
-
-def _absolute(url: URL, folder: Path) -> URL:
-    if url.drivername in ("postgresql", "postgres"):
-        return url.set(drivername="postgresql+psycopg")
-    if url.drivername == "sqlite" and url.database:
-        return url.set(database=str(folder / url.database))
-    return url
 
 
 def _read_duckdb(path: Path, query: Select[Any]) -> pl.DataFrame:

@@ -20,7 +20,7 @@ from noria.lifecycle.wheel import Wheel
 from noria.pipelines import Journal, Project, TrainingRequest, train_version
 from noria.registry import ModelVersion, Stage, approve, list_versions
 from noria.registry.stages import request_transition
-from noria.rollout.records import PROMOTED, Rollout, list_rollouts, running_rollout
+from noria.rollout.records import PROMOTED, Rollout, list_rollouts, open_rollout
 from noria.store.database import Database
 from noria.store.workspace import Workspace
 
@@ -172,7 +172,7 @@ class Journey:
         """A week after the first promoted canary, push a bad version, once."""
         with self._workspace.database.read() as tx:
             rollouts = list_rollouts(tx, self._project.deployment)
-            running = running_rollout(tx, self._project.deployment)
+            running = open_rollout(tx, self._project.deployment)
             drilled = [v for v in list_versions(tx, self._project.settings.model.name) if _is_drill(v)]
         if running is not None or any(self._is_of(rollout, drilled) for rollout in rollouts):
             return

@@ -11,7 +11,7 @@ from noria.features.materialize import materialize as materialize_view
 from noria.lifecycle.wheel import Wheel
 from noria.pipelines import Project, TrainingRequest, train_version
 from noria.registry import ModelVersion, Stage, version_in_stage
-from noria.registry.stages import request_transition, roll_back
+from noria.registry.stages import request_transition
 from noria.store.workspace import Workspace
 
 
@@ -69,19 +69,6 @@ def move_version(
     if moved.stage is Stage.PRODUCTION and model == project.settings.model.name:
         Wheel(project, workspace, clock).deploy(moved, reason=f"{moved.label} entered Production", actor=actor)
     return moved
-
-
-def roll_back_model(project: Project, workspace: Workspace, model: str, *, actor: str, reason: str) -> ModelVersion:
-    """Put the version before the current one back into Production, and, for the project's model, give it all traffic.
-
-    A rollout under way is left alone: it decides against the version it was started with.
-    """
-    clock: Clock = SystemClock()
-    with workspace.database.write() as tx:
-        restored = roll_back(tx, model, at=clock.now(), actor=actor, reason=reason)
-    if model == project.settings.model.name:
-        Wheel(project, workspace, clock).deploy(restored, reason=f"rolled back: {reason}", actor=actor)
-    return restored
 
 
 def materialize(project: Project, workspace: Workspace, until: datetime) -> int:

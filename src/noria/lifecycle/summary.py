@@ -24,9 +24,10 @@ _PHRASES: Mapping[str, Callable[[AuditEntry], str]] = {
     "version.refuse": lambda entry: f"{_name(entry)} refused {entry.detail['to_stage']}",
     "version.transition": lambda entry: f"{_name(entry)}: {entry.detail['from_stage']} → {entry.detail['to_stage']}",
     "verdict.raise": lambda entry: f"verdict: {entry.detail['detector']} on version {entry.detail['model_version']}",
-    "rollout.start": lambda entry: f"canary of version {entry.detail['challenger']} starts",
-    "rollout.advance": lambda entry: f"canary at {entry.detail['percent']:g}% passes",
-    "rollout.roll_back": lambda entry: f"canary at {entry.detail['percent']:g}% rolled back",
+    "rollout.start": lambda entry: f"{_strategy(entry)} of version {_challengers(entry)} starts",
+    "rollout.advance": lambda entry: f"rollout at {entry.detail['percent']:g}% passes",
+    "rollout.promote": lambda entry: f"rollout at {entry.detail['percent']:g}% promoted",
+    "rollout.roll_back": lambda entry: f"rollout at {entry.detail['percent']:g}% rolled back",
 }
 
 
@@ -104,6 +105,15 @@ def _moved(evidence: Mapping[str, object]) -> str:
     if isinstance(moved, list):
         return f"most moved are {', '.join(map(str, moved))}"
     return f"the last day lay {float(str(evidence['deviation'])):+.1f} standard deviations from the reference"
+
+
+def _strategy(entry: AuditEntry) -> str:
+    return str(entry.detail.get("strategy", "canary")).replace("_", "-")
+
+
+def _challengers(entry: AuditEntry) -> str:
+    several = entry.detail.get("challengers")
+    return ", ".join(map(str, several)) if isinstance(several, list) else str(entry.detail.get("challenger"))
 
 
 def _name(entry: AuditEntry) -> str:

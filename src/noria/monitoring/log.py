@@ -101,6 +101,7 @@ class FailureRecord(msgspec.Struct, array_like=True, frozen=True):
     version: int
     code: str
     requests: int = 1
+    unit: str = ""
 
 
 _R = TypeVar("_R", LabelRecord, RewardRecord, FailureRecord)

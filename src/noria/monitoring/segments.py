@@ -20,23 +20,27 @@ MILLIS_A_DAY = 86_400_000
 _FRAME = struct.Struct("<II")
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _OPEN_DAYS = 8
+_LARGEST_BYTES = 128 * 2**20
 
 
 class SegmentWriter:
-    """Appends frames to the day they belong to. Threads may share one."""
+    """Appends frames to the day they belong to, in segments of limited size. Threads may share one."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._name = f"{time.time_ns():020d}-{os.getpid()}.log"
         self._handles: dict[int, int] = {}
+        self._sizes: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def append(self, day: int, payload: bytes) -> None:
         """Write one frame with one system call; ``day`` counts from 1970. Raises OSError when the disk is full."""
         frame = _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
         with self._lock:
+            if self._sizes.get(day, 0) > _LARGEST_BYTES:
+                os.close(self._handles.pop(day))
             handle = self._handles.get(day)
             _write_whole(self._open(day) if handle is None else handle, frame)
+            self._sizes[day] += len(frame)
 
     def close(self) -> None:
         """Close the open segments."""
@@ -46,9 +50,10 @@ class SegmentWriter:
     def _open(self, day: int) -> int:
         if len(self._handles) >= _OPEN_DAYS:
             self._close_all()
-        path = self._folder / day_name(day) / self._name
+        path = self._folder / day_name(day) / f"{time.time_ns():020d}-{os.getpid()}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._handles[day] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._sizes[day] = 0
         return self._handles[day]
 
     def _close_all(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 from noria.errors import CorruptArtifact
 from noria.features import ViewSpec
@@ -17,6 +18,13 @@ ONNX_FILE = "model.onnx"
 Task = Literal["classification", "regression", "generic"]
 Kind = Literal["double", "float", "long", "integer", "boolean", "string", "datetime"]
 """Kinds of columns, as MLflow's signatures name them."""
+
+DTYPES: Mapping[str, type] = {
+    "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
+    "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
+    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BYTES": np.object_,
+}  # fmt: skip
+"""The Open Inference Protocol's datatypes."""
 
 TEXTS = ("string", "datetime")
 """The kinds that travel as texts beside the numbers."""
@@ -37,7 +45,9 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     order; ``kinds`` says which of the former are no doubles. Its numbers become one matrix, float32 or float64
     (``input_dtype``), its texts another. A graph takes them as ``onnx_input`` and ``onnx_strings``, and answers with
     ``onnx_score``: the value, or the probability of every one of ``classes`` (of the last alone, when there are two).
-    A classifier of two says the last when its probability is at least ``decision_threshold``.
+    A classifier of two says the last when its probability is above ``decision_threshold``.
+
+    ``example`` is a row it can score, in the order of its inputs; without one a row of zeros must do.
 
     A model of tensors has ``tensors`` and ``outputs`` instead. ``runtime`` names what loads and runs the folder, with
     ``options`` of its own.
@@ -57,6 +67,7 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     outputs: tuple[TensorSpec, ...] = ()
     runtime: str = "onnx"
     options: Mapping[str, Any] = {}
+    example: tuple[float | str | None, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -203,9 +203,9 @@ def _package(
             task=task,
             request_columns=tuple(project.observations.request_columns),
             views=tuple(ViewSpec.of(view) for view in project.views),
-            onnx_input=converted.onnx_input,
-            onnx_score=converted.onnx_score,
-            input_dtype=converted.input_dtype,
+            onnx_input=converted.graph.numbers,
+            onnx_score=converted.graph.score,
+            input_dtype=converted.graph.dtype,
         ),
     )
     scores = source_scores(model, task, split.held_out)

@@ -61,6 +61,7 @@ class Policy:
     external_sources: bool = False
     own_approval: bool = True
     production_versions: int = 1
+    previews: bool = True
     retention_days: int = 0
     archive_stages: Sequence[Stage] = ()
 
@@ -97,6 +98,7 @@ class Policy:
             external_sources=settings.external_sources,
             own_approval=not accounts if settings.own_approval is None else settings.own_approval,
             production_versions=settings.production_versions,
+            previews=settings.previews,
             retention_days=settings.retention_days,
             archive_stages=tuple(Stage(stage) for stage in settings.archive_stages),
         )

@@ -192,12 +192,6 @@ def _last_move(tx: Transaction, model: str) -> int | None:
     return tx.execute(select(func.max(table.id)).where(table.model == model)).scalar()
 
 
-def request_rollback(database: Database, model: str, *, at: datetime, actor: str, reason: str) -> ModelVersion:
-    """``roll_back`` in a transaction of its own."""
-    with database.write() as tx:
-        return roll_back(tx, model, at=at, actor=actor, reason=reason)
-
-
 def request_transition(
     database: Database,
     model: str,

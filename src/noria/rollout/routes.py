@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
+from dataclasses import field as with_default
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from noria.errors import CorruptArtifact, InvalidInput
 from noria.store.blobs import write_atomically
 from noria.store.database import Transaction, to_json
 from noria.store.tables import route_tables
-from noria.store.workspace import Workspace
 
 _BUCKETS = 10_000
 
@@ -45,7 +45,9 @@ class RouteTable:
     """The variants of a deployment at one revision; the shares of those that answer sum to 100.
 
     ``salt`` makes assignments of one experiment independent of those of another; ``unit`` is the entity key that
-    requests are assigned by, where they name no unit themselves. ``addresses`` maps aliases and stages to versions.
+    requests are assigned by, where they name no unit themselves. ``addresses`` maps aliases and stages to versions,
+    ``key_hashes`` are those of the keys that requests must come with, if there are any. ``contextual`` holds the
+    parameters of a bandit that chooses by features.
     """
 
     deployment: str
@@ -55,7 +57,9 @@ class RouteTable:
     created_at: datetime
     salt: str = ""
     unit: str = ""
-    addresses: Mapping[str, int] = field(default_factory=dict)
+    addresses: Mapping[str, int] = with_default(default_factory=dict)
+    key_hashes: Sequence[str] = ()
+    contextual: Mapping[str, object] = with_default(default_factory=dict)
 
     @property
     def answering(self) -> Sequence[Variant]:
@@ -78,7 +82,7 @@ def place(key: str, percents: Sequence[float]) -> int:
 
     Shares are laid out along a ring of hashes, the last first; a stable hash, so that every gateway decides alike.
     """
-    point = int.from_bytes(hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()) % _BUCKETS
+    point = uniform(key) * _BUCKETS
     reached = 0.0
     for index in range(len(percents) - 1, 0, -1):
         reached += percents[index] * _BUCKETS / 100
@@ -87,24 +91,39 @@ def place(key: str, percents: Sequence[float]) -> int:
     return 0
 
 
+def uniform(key: str) -> float:
+    """A number in [0, 1) that depends on ``key`` alone, in every process alike."""
+    hashed = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
+    return (int.from_bytes(hashed) >> 11) / (1 << 53)
+
+
 def set_routes(
-    tx: Transaction, deployment: str, variants: Sequence[Variant], *, at: datetime, actor: str, reason: str
+    tx: Transaction,
+    deployment: str,
+    variants: Sequence[Variant],
+    *,
+    at: datetime,
+    actor: str,
+    reason: str,
+    salt: str = "",
+    unit: str = "",
 ) -> RouteTable:
-    """Record the next revision; the same variants again change nothing. The champion stands first."""
+    """Record the next revision; the same routes again change nothing. The champion stands first."""
     _check(deployment, variants)
     before = current_routes(tx, deployment)
-    if before is not None and tuple(before.variants) == tuple(variants):
+    if before is not None and (tuple(before.variants), before.salt, before.unit) == (tuple(variants), salt, unit):
         return before
     revision = 1 if before is None else before.revision + 1
-    document = to_json([asdict(variant) for variant in variants])
     tx.execute(
         insert(route_tables).values(
             deployment=deployment,
             revision=revision,
-            variants=document,
+            variants=to_json([_document(variant) for variant in variants]),
             reason=reason,
             actor=actor,
             created_at=to_millis(at),
+            salt=salt,
+            unit=unit,
         )
     )
     detail = {
@@ -122,7 +141,7 @@ def set_routes(
         detail=detail,
         changed=[(route_tables, (deployment, revision))],
     )
-    return RouteTable(deployment, revision, tuple(variants), reason, at)
+    return RouteTable(deployment, revision, tuple(variants), reason, at, salt, unit)
 
 
 def current_routes(tx: Transaction, deployment: str) -> RouteTable | None:
@@ -146,42 +165,41 @@ def routes_with(tx: Transaction, model: str, version: int) -> list[RouteTable]:
     return [table for table in tables if any((v.model, v.version) == (model, version) for v in table.variants)]
 
 
+def earlier_champion(tx: Transaction, deployment: str) -> Variant | None:
+    """The champion to go back to: the one before the present one; those that were gone back from are passed over."""
+    query = select(route_tables).where(route_tables.c.deployment == deployment).order_by(route_tables.c.revision)
+    line: list[Variant] = []
+    for row in tx.execute(query):
+        champion = _table(row).variants[0]
+        places = [(one.model, one.version) for one in line]
+        if (key := (champion.model, champion.version)) in places:
+            del line[places.index(key) :]
+        line.append(champion)
+    return line[-2] if len(line) > 1 else None
+
+
 def publish(table: RouteTable, path: Path) -> None:
     """Put the table where gateways read it: a file, swapped whole; one that says the same is left alone."""
-    document = {
-        "deployment": table.deployment,
-        "revision": table.revision,
-        "variants": [asdict(variant) for variant in table.variants],
-        "reason": table.reason,
-        "created_at": iso(table.created_at),
-    }
-    content = json.dumps(document, indent=1).encode()
+    content = json.dumps(_published(table), indent=1).encode()
     if not path.is_file() or path.read_bytes() != content:
         write_atomically(path, content)
 
 
-def write_routes(workspace: Workspace, deployment: str) -> int:
-    """Put a deployment's current route table where gateways read it; returns its revision, 0 when there is none."""
-    with workspace.database.read() as tx:
-        table = current_routes(tx, deployment)
-    if table is None:
-        return 0
-    publish(table, workspace.route_file(deployment))
-    return table.revision
+def _published(table: RouteTable) -> dict[str, object]:
+    document = {field.name: getattr(table, field.name) for field in fields(table)}
+    variants = [_document(variant) for variant in table.variants]
+    return document | {"variants": variants, "created_at": iso(table.created_at)}
 
 
 def read_routes(path: Path) -> RouteTable:
     """The table ``publish`` wrote. Raises CorruptArtifact when the file is none."""
     try:
         document = json.loads(path.read_bytes())
-        return RouteTable(
-            document["deployment"],
-            document["revision"],
-            tuple(Variant(**variant) for variant in document["variants"]),
-            document["reason"],
-            datetime.fromisoformat(document["created_at"]),
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        variants = tuple(Variant(**variant) for variant in document.pop("variants"))
+        created_at = datetime.fromisoformat(document.pop("created_at"))
+        hashes = tuple(document.pop("key_hashes", ()))
+        return RouteTable(variants=variants, created_at=created_at, key_hashes=hashes, **document)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptArtifact(
             f"route file {path.name!r} cannot be read: {error}", remedy="`noria up` writes it again from the database."
         ) from error
@@ -200,6 +218,11 @@ def _shares(variants: Sequence[Variant]) -> list[dict[str, object]]:
     return [{"name": v.name, "version": f"{v.model}@{v.version}", "percent": v.percent} for v in variants]
 
 
+def _document(variant: Variant) -> dict[str, object]:
+    return {name: value for name, value in asdict(variant).items() if name != "shadow" or value}
+
+
 def _table(row: Row[tuple[object, ...]]) -> RouteTable:
     variants = tuple(Variant(**variant) for variant in json.loads(row.variants))
-    return RouteTable(row.deployment, row.revision, variants, row.reason, from_millis(row.created_at))
+    at = from_millis(row.created_at)
+    return RouteTable(row.deployment, row.revision, variants, row.reason, at, row.salt, row.unit)

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import structlog
@@ -27,8 +26,8 @@ _INLINE_SECONDS = 0.0015
 _BATCH_SECONDS = 0.02
 """Waiting rows are put together into one call until they are expected to take this long."""
 
-Recorder = Callable[[Sequence[Item], Rows, Outcome], None]
-"""Writes what was scored to the log, before the answers leave."""
+Recorder = Callable[[Sequence[Item], Rows, Outcome, float], None]
+"""Writes what was scored to the log, before the answers leave; last, the seconds of it that went to other variants."""
 Failure = Callable[[Item, NoriaError], None]
 
 
@@ -72,13 +71,13 @@ class Batcher:
             )
         self.rows = waiting + count
 
-    def submit(self, items: Sequence[Item]) -> None:
-        """Score ``items``, which were admitted."""
+    def submit(self, items: Sequence[Item], since: float) -> None:
+        """Score ``items``, which were admitted, in a tick that scores since ``since`` (monotonic)."""
         count = sum([item.count for item in items])
         served = self.served
         cheap = served.runtime.inline and served.row_seconds * count < _INLINE_SECONDS and not self._waiting
         if cheap and not any(item.params or item.tensors for item in items):
-            self._finish(items, self._score(items))
+            self._finish(items, self._score(items, since))
             return
         self._waiting.extend(items)
         self._dispatch()
@@ -135,12 +134,17 @@ class Batcher:
                 item.settle(result)
             self.release(item.count)
 
-    def _score(self, items: Sequence[Item]) -> _Results:
-        """The outcome of every item, or why it has none; those that have one are in the log."""
+    def _score(self, items: Sequence[Item], since: float | None = None) -> _Results:
+        """The outcome of every item, or why it has none; those that have one are in the log.
+
+        What passed from ``since`` until now went to other variants of the same tick: it is not told of this one.
+        """
         now = time.monotonic()
+        others = 0.0 if since is None else now - since
         late = [item for item in items if item.deadline < now or item.answer.cancelled()]
         if late:
-            rest = iter(self._score([item for item in items if item not in late]) if len(late) < len(items) else ())
+            kept = [item for item in items if item not in late]
+            rest = iter(self._score(kept, since) if kept else ())
             return [_too_late(self.served) if item in late else next(rest) for item in items]
         try:
             rows = _rows(items)
@@ -149,7 +153,7 @@ class Batcher:
             return self._score_singly(items, error)
         if not np.isfinite(outcome.scores).all():
             return self._without_numbers(items, rows, outcome)
-        self._record(items, rows, outcome)
+        self._record(items, rows, outcome, others)
         starts = accumulate((item.count for item in items[:-1]), initial=0)
         return [(outcome, start) for start in starts]
 
@@ -213,11 +217,8 @@ def _too_late(served: Served) -> DeadlineExceeded:
 
 
 def _no_number(served: Served, item: Item, rows: Rows, bad: int) -> InvalidInput:
-    names: Sequence[Any] = [name for place, name in enumerate(served.bundle.inputs) if place not in served.texts]
-    missing = [name for name, value in zip(names, rows.numbers[bad], strict=True) if np.isnan(value)]
-    cause = f"without {', '.join(missing)}" if missing else "for these values"
     where = f" in row {bad}" if item.count > 1 else ""
     return InvalidInput(
-        f"{served.label} gives no number {cause}{where}",
+        f"{served.no_number(rows, bad)}{where}",
         remedy="Send every feature in its usual range; this model was not trained to do without.",
     )

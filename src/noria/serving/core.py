@@ -24,6 +24,7 @@ from noria.serving.metrics import ServingMetrics
 from noria.serving.recorder import Recorder
 from noria.serving.runtimes import Floats, Tensors
 from noria.serving.served import Served, load_served
+from noria.serving.shadow import Shadow
 from noria.store.blobs import BlobStore
 
 _log = structlog.get_logger()
@@ -61,7 +62,7 @@ class DataPlane:
         shared: Path | None = None,
     ) -> None:
         self._artifacts = artifacts
-        self._online = OnlineInputs(online_store)
+        self._online, self._shadow_inputs = OnlineInputs(online_store), OnlineInputs(online_store)
         self._limits = limits
         self._live: dict[str, Live] = {}
         self._pending: list[Item] = []
@@ -110,7 +111,7 @@ class DataPlane:
             self.refuse(name, Unavailable(unknown, remedy="The gateway's log says where."), table.revision)
             return
         self.faults.pop(name, None)
-        self._live[name] = live = Live(table, [self._arm(variant, served, before) for variant in table.variants])
+        self._live[name] = live = self._made(table, served, before)
         self.metrics.set_routes(table)
         _retire(before, live)
         _log.info("route_table_swapped", deployment=name, revision=table.revision, reason=table.reason)
@@ -182,6 +183,7 @@ class DataPlane:
             _retire(live, None)
         self.recorder.close()
         self._online.close()
+        self._shadow_inputs.close()
 
     # from a request to a score
 
@@ -212,6 +214,7 @@ class DataPlane:
     def _flush(self) -> None:
         """Look up what the tick's rows lack, and hand them to their versions."""
         waiting, self._pending = self._pending, []
+        since = time.monotonic()
         for arm, items in _by_arm(waiting):
             lacking = [item for item in items if not item.complete]
             if lacking and self._online.remote:
@@ -221,13 +224,27 @@ class DataPlane:
                 self._refuse(_complete(arm, lacking, self._vectors(arm, lacking)))
                 items = [item for item in items if item.complete]
             if items:
-                arm.batcher.submit(items)
+                self._submit(arm, items, since)
 
     async def _submit_later(self, arm: Arm, items: Sequence[Item]) -> None:
         """For an online store behind a network: the loop goes on while a thread waits for it."""
         self._refuse(_complete(arm, items, await asyncio.to_thread(self._vectors, arm, items)))
         if ready := [item for item in items if item.complete]:
-            arm.batcher.submit(ready)
+            self._submit(arm, ready, time.monotonic())
+
+    def _submit(self, arm: Arm, items: Sequence[Item], since: float) -> None:
+        """Score complete items of one arm; copies go to its deployment's shadows, a bandit may choose another arm."""
+        live = items[0].live
+        for shadow in live.shadows:
+            shadow.offer(items)
+        if live.by_context is None:
+            arm.batcher.submit(items, since)
+            return
+        for item in items:
+            if item.request is not None:  # a block of rows stays with the arm its request was routed to
+                item.move_to(live.choose_by_context(item.unit or item.prediction_id, item.numbers))
+        for chosen, rows in _by_arm(items):
+            chosen.batcher.submit(rows, since)
 
     async def _look_up_all(self, items: Mapping[int, Item]) -> dict[int, NoriaError]:
         """Complete all ``items``; what went wrong, by index."""
@@ -246,6 +263,23 @@ class DataPlane:
         for item, error in faults:
             item.refuse(error)
             item.arm.batcher.release(item.count)
+
+    def _made(self, table: RouteTable, served: Mapping[_Key, Served], before: Live | None) -> Live:
+        arms = [self._arm(variant, served, before) for variant in table.answering]
+        known = {} if before is None else {shadow.arm.variant: shadow for shadow in before.shadows}
+        shadows = [
+            known.get(variant)
+            or Shadow(
+                self._arm(variant, served, before),
+                table.deployment,
+                table.salt,
+                self._shadow_inputs,
+                self.recorder,
+                self.metrics,
+            )
+            for variant in table.shadows
+        ]
+        return Live(table, arms, shadows)
 
     def _arm(self, variant: Variant, served: Mapping[_Key, Served], before: Live | None) -> Arm:
         key = _key(variant)
@@ -275,6 +309,9 @@ def _load(artifacts: BlobStore, table: RouteTable, before: Live | None) -> Mappi
 def _retire(before: Live | None, after: Live | None) -> None:
     """Unload what no longer serves, once it has answered what it took on."""
     kept = {id(arm.batcher) for arm in ([] if after is None else after.all_arms)}
+    for shadow in [] if before is None else before.shadows:
+        if after is None or shadow not in after.shadows:
+            shadow.stop()
     for batcher in {id(arm.batcher): arm.batcher for arm in ([] if before is None else before.all_arms)}.values():
         if id(batcher) not in kept:
             batcher.close()

@@ -43,16 +43,16 @@ class InputColumns:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._names = bundle.request_columns
-        self._is_text = [bundle.kinds.get(name) in TEXTS for name in self._names]
+        self.names = bundle.request_columns
+        self._is_text = [bundle.kinds.get(name) in TEXTS for name in self.names]
         self.has_texts = any(self._is_text)
         self.takes_texts = bool(bundle.string_places)
-        sent = len(self._names)
+        sent = len(self.names)
         self._texts_found = frozenset(place - sent for place in bundle.string_places if place >= sent)
 
     def row(self, features: Mapping[str, Value] | Sequence[Value]) -> tuple[list[Any], list[str | None] | None]:
         """Numbers and texts of one row. Raises InvalidInput for a column missing, unknown or of the wrong kind."""
-        names = self._names
+        names = self.names
         if features.__class__ is list:
             values: list[Any] = features
             if len(values) != len(names):
@@ -86,24 +86,24 @@ class InputColumns:
         return numbers, texts  # type: ignore[return-value]
 
     def _wrong_kind(self, values: Sequence[Value]) -> InvalidInput:
-        for name, value, is_text in zip(self._names, values, self._is_text, strict=True):
+        for name, value, is_text in zip(self.names, values, self._is_text, strict=True):
             if value.__class__ not in (_TEXTS if is_text else _NUMBERS):
                 return ill_typed_feature(name, value, "a text" if is_text else "a number")
         raise AssertionError(values)
 
     def _wrong_width(self, found: int) -> InvalidInput:
-        names = ", ".join(self._names)
+        names = ", ".join(self.names)
         return InvalidInput(
-            f'"features" has {found} values, and the model takes {len(self._names)}',
+            f'"features" has {found} values, and the model takes {len(self.names)}',
             remedy=f"Send, in this order: {names}; or send them by name." if names else 'Leave "features" out.',
         )
 
     def _wrong_columns(self, given: Mapping[str, object]) -> InvalidInput:
-        findings = [f"feature {name!r} is missing" for name in self._names if name not in given]
-        if unknown := sorted(set(given) - set(self._names)):
+        findings = [f"feature {name!r} is missing" for name in self.names if name not in given]
+        if unknown := sorted(set(given) - set(self.names)):
             findings.append(f"unknown features: {', '.join(unknown)}")
-        if self._names:
-            remedy = f'Send "features" with {", ".join(self._names)}; the rest is looked up.'
+        if self.names:
+            remedy = f'Send "features" with {", ".join(self.names)}; the rest is looked up.'
         else:
             remedy = 'Leave "features" out; all inputs are looked up by "entities".'
         return InvalidInput("; ".join(findings), remedy=remedy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -100,6 +100,16 @@ class Item:
         """The id of every row."""
         return ids_of(self.prediction_id, self.count)
 
+    def copy_for(self, arm: Arm, received: float) -> Item:
+        """The same rows as if another arm had been asked for them, at ``received``."""
+        return replace(self, arm=arm, received=received)
+
+    def move_to(self, arm: Arm) -> None:
+        """Have another arm answer; that one takes it on."""
+        self.arm.batcher.release(self.count)
+        arm.batcher.rows += self.count
+        self.arm = arm
+
     def refuse(self, error: NoriaError) -> None:
         """Answer with an error, unless the client is gone."""
         if not self.answer.done():
@@ -140,11 +150,13 @@ def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors) -> Outco
         rows = len(next(iter(found.values())))
         return Outcome([None] * rows, np.zeros(rows), tensors=found)
     if bundle.task == "generic" or not isinstance(found, np.ndarray):
-        return Outcome(list(found), np.full(len(found), 0.0))
+        answers = found.tolist() if isinstance(found, np.ndarray) else list(found)
+        return Outcome(answers, np.full(len(answers), 0.0))
     if bundle.task == "regression":
         return Outcome(found.tolist(), found)
+    found = np.minimum(found, 1.0)  # sums of float32 come out a hair above
     if found.ndim == 1:
-        positive = found >= bundle.decision_threshold
+        positive = found > bundle.decision_threshold
         return Outcome(_labels(bundle, positive.astype(np.int64)), found, np.where(positive, found, 1 - found))
     best = found.argmax(axis=1)
     probabilities = found[np.arange(len(found)), best]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from noria.errors import InvalidInput, NotFound
-from noria.rollout.routes import RouteTable, Variant, place
+from noria.rollout.contextual import read_linucb
+from noria.rollout.routes import RouteTable, Variant, place, uniform
 from noria.serving.batcher import Batcher
 from noria.serving.inputs import InputColumns
+from noria.serving.runtimes import Floats
 from noria.serving.served import Served
+
+if TYPE_CHECKING:
+    from noria.serving.shadow import Shadow
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,14 +38,20 @@ class Arm:
 
 
 class Live:
-    """One deployment at one revision; replaced as a whole. ``arms`` answer, ``shadows`` get copies."""
+    """One deployment at one revision; replaced as a whole. ``arms`` answer, ``shadows`` get copies.
 
-    def __init__(self, table: RouteTable, arms: Sequence[Arm]) -> None:
-        self.table = table
-        self.arms = [arm for arm in arms if not arm.variant.shadow]
-        self.shadows = [arm for arm in arms if arm.variant.shadow]
+    ``by_context`` chooses among the arms by the features of a row, where a contextual bandit does.
+    """
+
+    def __init__(self, table: RouteTable, arms: Sequence[Arm], shadows: Sequence[Shadow]) -> None:
+        self.table, self.arms, self.shadows = table, arms, shadows
+        self.by_context = read_linucb(table.contextual) if table.contextual else None
         self._percents = [arm.variant.percent for arm in self.arms]
         self._salt, self.unit = table.salt, table.unit
+
+    def admits(self, key: str) -> bool:
+        """Whether a request with this key, empty without one, may be answered."""
+        return not self.table.key_hashes or hashlib.sha256(key.encode()).hexdigest() in self.table.key_hashes
 
     @property
     def champion(self) -> Arm:
@@ -45,8 +60,8 @@ class Live:
 
     @property
     def all_arms(self) -> Sequence[Arm]:
-        """Those that answer, and the shadows."""
-        return [*self.arms, *self.shadows]
+        """Those that answer, and the shadows'."""
+        return [*self.arms, *(shadow.arm for shadow in self.shadows)]
 
     @property
     def models(self) -> set[str]:
@@ -57,6 +72,13 @@ class Live:
         """The arm that answers ``key``."""
         arms = self.arms
         return arms[0] if len(arms) == 1 else arms[place(self._salt + key, self._percents)]
+
+    def choose_by_context(self, key: str, numbers: Sequence[float | None] | Floats) -> Arm:
+        """The arm for a complete row; ``key`` decides where chance does."""
+        assert self.by_context is not None
+        place, _ = self.by_context.choose(np.array(numbers, dtype=np.float64), uniform(self._salt + key))
+        name = self.by_context.arms[place]
+        return next((arm for arm in self.arms if arm.variant.name == name), self.arms[0])
 
     def arm(self, version: str) -> Arm:
         """The arm a client names: by version, or by an alias or stage that the table knows. Raises NotFound."""

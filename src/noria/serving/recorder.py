@@ -30,12 +30,18 @@ class Recorder:
         self._log, self._metrics = log, metrics
         self.fault: NoriaError | None = None
 
-    def scored(self, items: Sequence[Item], rows: Rows, outcome: Outcome, kind: str = PREDICTIONS) -> None:
-        """Log one scored batch; when that fails, the answers go out all the same, and the loss is counted."""
+    def scored(
+        self, items: Sequence[Item], rows: Rows, outcome: Outcome, others: float = 0.0, kind: str = PREDICTIONS
+    ) -> None:
+        """Log one scored batch; when that fails, the answers go out all the same, and the loss is counted.
+
+        The log has latencies without the ``others`` seconds that went to other variants, so that variants can be
+        compared; the metrics have them with.
+        """
         now = time.monotonic()
         latencies = _repeated(np.array([now - item.received for item in items], np.float32), items)
         try:
-            batch, days = _batch(items, rows, outcome, latencies)
+            batch, days = _batch(items, rows, outcome, latencies - np.float32(others))
             self._log.predictions(batch, days, kind)
             self.fault = None
         except Exception as error:
@@ -50,7 +56,7 @@ class Recorder:
         variant = item.arm.variant
         table, now = item.live.table, round(time.time() * 1000)
         arm = (variant.name, variant.model, variant.version)
-        record = FailureRecord(now, table.deployment, table.revision, *arm, error.code, item.count)
+        record = FailureRecord(now, table.deployment, table.revision, *arm, error.code, 1, item.unit)
         try:
             self._log.failures([record])
         except OSError as fault:

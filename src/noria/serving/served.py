@@ -15,38 +15,63 @@ from noria.serving.runtimes import Floats, Rows, Runtime, Tensors, load
 from noria.store.blobs import BlobStore, folder_digest
 
 _SMOOTHING = 0.1
+_TAKE_NUMBERS = ("onnx", "lightgbm", "xgboost")
 
 
 class Served:
-    """One loaded version. ``row_seconds`` is what a row has cost lately, a call's own cost included."""
+    """One loaded version. ``row_seconds`` is what a row has cost lately, a call's own cost included.
+
+    Of a model that computes in the caller's thread that is processor time: that a busy machine held the thread up says
+    nothing about the model.
+    """
 
     def __init__(self, variant: Variant, bundle: Bundle, runtime: Runtime) -> None:
         self.model, self.version, self.digest = variant.model, variant.version, variant.digest
         self.bundle, self.runtime = bundle, runtime
         self.label = f"{variant.model}@{variant.version}"
         self.texts = bundle.string_places
-        self.row_seconds = 0.0
+        self.row_seconds = self._call_seconds = self._call_rows = 0.0
+        self._clock = time.thread_time if runtime.inline else time.perf_counter
 
     def score(self, rows: Rows) -> Floats | Sequence[Any] | Tensors:
         """The runtime's scores or outputs of ``rows``; what they cost is remembered."""
-        started = time.perf_counter()
+        started = self._clock()
         found = self.runtime.score(rows) if rows.tensors is None else self.runtime.infer(rows.tensors)
-        self._remember((time.perf_counter() - started) / len(rows))
+        self._remember(self._clock() - started, len(rows))
         return found
 
     def warm_up(self) -> None:
-        """Score a row of zeros: a graph that does not fit its bundle fails here, before it is given a request."""
-        if self.bundle.tensors:
-            return
-        texts = len(self.texts)
-        zeros = np.zeros((1, len(self.bundle.inputs) - texts))
-        strings = np.full((1, texts), "", dtype=object) if texts else None
-        for _ in range(2):
-            self.score(Rows(zeros, strings))
+        """Score the bundle's example, or zeros: a graph that does not fit its bundle fails here, before it serves.
 
-    def _remember(self, seconds: float) -> None:
-        """The dearer is believed at once, the cheaper bit by bit: a call that was held up is no reason to hope."""
-        self.row_seconds += (seconds - self.row_seconds) * (_SMOOTHING if seconds < self.row_seconds else 0.5)
+        Without an example only what takes any numbers is tried: who knows what code or texts would make of zeros?
+        """
+        bundle = self.bundle
+        takes_zeros = bundle.runtime in _TAKE_NUMBERS and not self.texts
+        if bundle.tensors or not (bundle.example or takes_zeros):
+            return
+        row = bundle.example or (0.0,) * len(bundle.inputs)
+        numbers = [value for place, value in enumerate(row) if place not in self.texts]
+        strings = np.array([[row[place] for place in self.texts]], dtype=object) if self.texts else None
+        for _ in range(2):
+            self.score(Rows(np.array([numbers], dtype=np.float64), strings))
+
+    def no_number(self, rows: Rows, row: int) -> str:
+        """Why the model gives no number for one of ``rows``, in words."""
+        names = [name for place, name in enumerate(self.bundle.inputs) if place not in self.texts]
+        missing = [name for name, value in zip(names, rows.numbers[row], strict=True) if np.isnan(value)]
+        cause = f"without {', '.join(missing)}" if missing else "for these values"
+        return f"{self.label} gives no number {cause}"
+
+    def _remember(self, seconds: float, rows: int) -> None:
+        """A call counts by its rows, or what a call of one row costs would be expected of each of many.
+
+        What is dearer is believed at once, unless it is so for having few rows, what is cheaper bit by bit.
+        """
+        dearer = rows >= self._call_rows and seconds > self.row_seconds * rows
+        weight = 0.5 if dearer else _SMOOTHING
+        self._call_seconds += (seconds - self._call_seconds) * weight
+        self._call_rows += (rows - self._call_rows) * weight
+        self.row_seconds = self._call_seconds / self._call_rows
 
 
 def load_served(artifacts: BlobStore, variant: Variant) -> Served:
@@ -64,8 +89,7 @@ def load_served(artifacts: BlobStore, variant: Variant) -> Served:
         )
     bundle = read_bundle(folder)
     try:
-        served = Served(variant, bundle, load(folder, bundle))
-        served.warm_up()
+        return _warm(Served(variant, bundle, load(folder, bundle)))
     except ImportError:
         raise
     except Exception as error:
@@ -73,4 +97,12 @@ def load_served(artifacts: BlobStore, variant: Variant) -> Served:
             f"{variant.model}@{variant.version} cannot be loaded: {error}",
             remedy="Register the model again, or roll back to another version.",
         ) from error
+
+
+def _warm(served: Served) -> Served:
+    try:
+        served.warm_up()
+    except BaseException:
+        served.runtime.unload()
+        raise
     return served

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -12,7 +13,7 @@ from collections.abc import AsyncIterable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from noria.errors import CorruptArtifact, InvalidInput, NotFound, NotServed, Unavailable
 
@@ -31,6 +32,15 @@ class Entry:
     def is_folder(self) -> bool:
         """Whether it holds other entries."""
         return self.size is None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file: its key, its size in bytes, and a tag that changes when its content does."""
+
+    key: str
+    size: int
+    tag: str
 
 
 class BlobStore(Protocol):
@@ -56,6 +66,15 @@ class BlobStore(Protocol):
 
     def entries(self, key: str) -> list[Entry]:
         """What lies directly below the folder ``key``, by name; nothing when there is no such folder."""
+
+    def files(self, key: str) -> list[StoredFile]:
+        """The file at ``key``, or all files below that folder at any depth, by key; nothing when there is neither."""
+
+    def open(self, key: str) -> IO[bytes]:
+        """The file at ``key``, to read from any position. Raises NotFound."""
+
+    def take(self, key: str, source: Path) -> None:
+        """Like ``write``, for a local file, which is gone afterwards."""
 
     def delete(self, key: str) -> None:
         """Remove the file, or the folder with all below it. Raises NotFound."""
@@ -116,6 +135,43 @@ class FolderBlobs:
             Entry(path.relative_to(self.root).as_posix(), None if path.is_dir() else path.stat().st_size)
             for path in found
         ]
+
+    def files(self, key: str) -> list[StoredFile]:
+        """See BlobStore. The tag is the time of the last change."""
+        target = self._path(key)
+        found = [target] if target.is_file() else sorted(path for path in target.rglob("*") if path.is_file())
+        kept = [(path.relative_to(self.root), path.stat()) for path in found if not path.name.startswith(_STAGING)]
+        return [StoredFile(path.as_posix(), stat.st_size, str(stat.st_mtime_ns)) for path, stat in kept]
+
+    def open(self, key: str) -> IO[bytes]:
+        """See BlobStore."""
+        try:
+            return self._path(key).open("rb")
+        except (FileNotFoundError, IsADirectoryError):
+            raise no_blob(key) from None
+
+    def take(self, key: str, source: Path) -> None:
+        """See BlobStore. On one file system the file is moved, not copied."""
+        target = self._path(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with source.open("rb") as file:
+            os.fsync(file.fileno())
+        try:
+            source.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._copy(source, target)
+
+    def _copy(self, source: Path, target: Path) -> None:
+        staged = _Staged(target)
+        try:
+            for piece in _pieces(source):
+                staged.write(piece)
+            staged.commit()
+        finally:
+            staged.discard()
+        source.unlink()
 
     def delete(self, key: str) -> None:
         """See BlobStore."""

@@ -163,7 +163,7 @@ class Database:
         self._engine.dispose()
 
 
-HEAD_REVISION = "0006"
+HEAD_REVISION = "0007"
 """The newest revision under ``migrations/versions``; a test holds the two together."""
 
 

@@ -7,6 +7,7 @@ Credentials and endpoint come from the environment as their clients read it: ``A
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import tempfile
@@ -14,13 +15,14 @@ from collections.abc import AsyncIterable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from noria.errors import MissingExtra, Unavailable
-from noria.store.blobs import CHUNK_BYTES, Entry, checked, clean_key, no_blob
+from noria.store.blobs import CHUNK_BYTES, Entry, StoredFile, checked, clean_key, no_blob
 
 _STREAMED_PART_BYTES = 8 * 1024 * 1024
+_READ_AHEAD_BYTES = 4 * 1024 * 1024
 
 
 class ObjectBlobs:
@@ -71,6 +73,23 @@ class ObjectBlobs:
         files = [Entry(item["path"], item["size"]) for item in found["objects"] if item["path"] != prefix]
         folders = [Entry(path.rstrip("/"), None) for path in found["common_prefixes"]]
         return sorted([*files, *folders], key=lambda entry: entry.key)
+
+    def files(self, key: str) -> list[StoredFile]:
+        """See BlobStore. The tag is the store's own."""
+        found = [StoredFile(item["path"], item["size"], str(item["e_tag"])) for item in self._below(key)]
+        return sorted(found, key=lambda file: file.key)
+
+    def open(self, key: str) -> IO[bytes]:
+        """See BlobStore. What is read is fetched as it is read."""
+        with _clear(self._url, key):
+            reader = self._obstore.open_reader(self._store, clean_key(key), buffer_size=_READ_AHEAD_BYTES)
+        return io.BufferedReader(_Ranged(reader, self._url, key), _READ_AHEAD_BYTES)
+
+    def take(self, key: str, source: Path) -> None:
+        """See BlobStore. Large files go up in parts, and appear when the last one is there."""
+        with _clear(self._url, key):
+            self._obstore.put(self._store, clean_key(key), source)
+        source.unlink()
 
     def delete(self, key: str) -> None:
         """See BlobStore."""
@@ -134,6 +153,31 @@ class ObjectBlobs:
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
+
+
+class _Ranged(io.RawIOBase):
+    """obstore's reader as Python's own kind of file."""
+
+    def __init__(self, reader: Any, url: str, key: str) -> None:
+        self._reader, self._url, self._key = reader, url, key
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._reader.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._reader.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        with _clear(self._url, self._key):
+            piece = memoryview(self._reader.read(len(buffer)))
+        buffer[: len(piece)] = piece
+        return len(piece)
 
 
 def _options(url: str) -> dict[str, Any]:

@@ -366,6 +366,47 @@ route_tables = Table(
     Column("reason", Text, nullable=False),
     Column("actor", _name(), nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("salt", String(32), nullable=False, server_default="", info=ADDED),
+    Column("unit", _name(), nullable=False, server_default="", info=ADDED),
+)
+
+# What is served under which name; ``follows`` is the alias or stage of the model whose version it serves, if any.
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("deployment", _name(), primary_key=True),
+    Column("model", _name(), nullable=False),
+    Column("follows", _name(), nullable=False, server_default=""),
+    Column("unit", _name(), nullable=False, server_default=""),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", _name(), nullable=False),
+    Column("withdrawn_at", BigInteger),
+)
+
+# The form a version is served in, where that is not the folder it was registered with.
+served_models = Table(
+    "served_models",
+    metadata,
+    Column("model", _name(), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("source", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("notes", Text, nullable=False),
+    Column("prepared_at", BigInteger, nullable=False),
+    Column("prepared_by", _name(), nullable=False),
+)
+
+# Who may ask a deployment for predictions, by the hash of a random key; without any, everybody.
+gateway_keys = Table(
+    "gateway_keys",
+    metadata,
+    Column("key_id", String(32), primary_key=True),
+    Column("deployment", _name(), nullable=False, index=True),
+    Column("name", _name(), nullable=False),
+    Column("key_hash", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", _name(), nullable=False),
+    Column("revoked_at", BigInteger),
 )
 
 rollouts = Table(
@@ -382,7 +423,44 @@ rollouts = Table(
     Column("started_at", BigInteger, nullable=False),
     Column("step_started_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
+    Column("strategy", String(16), nullable=False, server_default="canary", info=ADDED),
+    Column("challengers", Text, nullable=False, server_default="", info=ADDED),
+    Column("plan", Text, nullable=False, server_default="", info=ADDED),
+    Column("started_by", _name(), nullable=False, server_default="", info=ADDED),
+    Column("reason", Text, nullable=False, server_default="", info=ADDED),
     Index("rollouts_by_deployment", "deployment", "status"),
+)
+
+# A step of a rollout: the routes it is served by, and what was fixed before its evidence came in.
+rollout_steps = Table(
+    "rollout_steps",
+    metadata,
+    Column("rollout_id", ForeignKey("rollouts.rollout_id"), primary_key=True),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("revision", Integer, nullable=False),
+    Column("fixed", Text, nullable=False, server_default="{}"),
+    Column("started_at", BigInteger, nullable=False),
+)
+
+# The newest look at each rollout's evidence; those that changed something are among the decisions.
+rollout_looks = Table(
+    "rollout_looks",
+    metadata,
+    Column("rollout_id", ForeignKey("rollouts.rollout_id"), primary_key=True),
+    Column("evidence", Text, nullable=False),
+    Column("looked_at", BigInteger, nullable=False),
+)
+
+# Which share of the traffic a bandit gave each arm, one row a change; ``parameters`` are those of a contextual one.
+bandit_shares = Table(
+    "bandit_shares",
+    metadata,
+    Column("rollout_id", ForeignKey("rollouts.rollout_id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("shares", Text, nullable=False),
+    Column("parameters", Text, nullable=False, server_default=""),
+    Column("evidence", Text, nullable=False),
+    Column("decided_at", BigInteger, nullable=False),
 )
 
 rollout_decisions = Table(

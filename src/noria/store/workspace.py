@@ -13,12 +13,16 @@ ARTIFACT_SCHEME = "mlflow-artifacts:/"
 
 
 class Workspace:
-    """Opens what ``settings.store`` names, relative to the project's folder, and migrates the database."""
+    """Opens what ``settings.store`` names, relative to the project's folder, and migrates the database.
 
-    def __init__(self, folder: Path, settings: ServerSettings) -> None:
+    Without ``migrate`` the database is not touched until it is used: it may be away for now.
+    """
+
+    def __init__(self, folder: Path, settings: ServerSettings, *, migrate: bool = True) -> None:
         self.folder = (folder / settings.store.folder).resolve()
         self.database = Database(_absolute(settings.store.database, folder))
-        self.database.migrate()
+        if migrate:
+            self.database.migrate()
         self.artifacts = open_blobs(
             settings.store.artifacts, folder=self.folder / "artifacts", cache=self.folder / "cache" / "artifacts"
         )

@@ -11,16 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import InvalidInput
-from noria.optimize.bundle import Bundle, TensorSpec
+from noria.optimize.bundle import DTYPES, Bundle, TensorSpec
 from noria.serving import Block, DataPlane, PredictionRequest
 from noria.serving.items import Item, Outcome, Prediction, ids_of
 from noria.serving.live import Arm, Live
 
-DTYPES: Mapping[str, type] = {
-    "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
-    "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
-    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BYTES": np.object_,
-}  # fmt: skip
 _OWN_PARAMETERS = ("prediction_id", "unit_id", "event_time", "timeout", "binary_data_output")
 _MICROS = 1e-6
 
@@ -78,7 +73,7 @@ async def infer(
     if version is None and not bundle.tensors and (requests := _requests(bundle, call, named)) is not None:
         return _joined(call, arm, await plane.predict_many(live, requests, timeout))
     if bundle.tensors:
-        tensors = _fitting(bundle, call.inputs)
+        tensors = fitting(bundle, call.inputs)
         rows = len(next(iter(tensors.values())))
         block = Block(np.empty((rows, 0)), None, *named, params=given or None, tensors=tensors)
     else:
@@ -248,7 +243,7 @@ def datatype_of(tensor: NDArray[Any]) -> str:
     return next(name for name, dtype in DTYPES.items() if np.dtype(dtype) == tensor.dtype)
 
 
-def _fitting(bundle: Bundle, inputs: Sequence[InputTensor]) -> dict[str, NDArray[Any]]:
+def fitting(bundle: Bundle, inputs: Sequence[InputTensor]) -> dict[str, NDArray[Any]]:
     """The tensors a model takes, in its types. Raises InvalidInput."""
     by_name = {tensor.name: tensor for tensor in inputs}
     _check_columns(by_name, [spec.name for spec in bundle.tensors])

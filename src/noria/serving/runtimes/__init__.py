@@ -17,6 +17,12 @@ GROUP = "noria.runtimes"
 
 _BUILT_IN: Mapping[str, str] = {
     "onnx": "noria.serving.runtimes.onnx:OnnxRuntime",
+    "lightgbm": "noria.serving.runtimes.boosters:BoosterRuntime",
+    "xgboost": "noria.serving.runtimes.boosters:BoosterRuntime",
+    "pyfunc": "noria.serving.runtimes.pyfunc:PyfuncRuntime",
+    "chain": "noria.serving.runtimes.chain:ChainRuntime",
+    "ensemble": "noria.serving.runtimes.ensemble:EnsembleRuntime",
+    "remote": "noria.serving.runtimes.remote:RemoteRuntime",
 }
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.errors import InvalidInput
+from noria.errors import InvalidInput, MissingExtra
 from noria.optimize.bundle import ONNX_FILE, Bundle
 from noria.serving.runtimes.base import Floats, Rows, Tensors
+from noria.serving.runtimes.boosters import BoosterRuntime
 
 _MANY_ROWS = 256
 """From here on the rows of one call are shared by several threads."""
@@ -31,18 +33,26 @@ class OnnxRuntime:
         self._wanted = [bundle.onnx_score] if bundle.onnx_score else None
         self._dtype = np.dtype(bundle.input_dtype)
         self._casts = self._dtype != np.float64
+        native = bundle.options.get("native")
+        self._native_from = native["from_rows"] if native else sys.maxsize
+        self._native = _booster(folder, bundle, native) if native else None
 
     def score(self, rows: Rows) -> Floats:
         """See Runtime. With one output column the result is (rows,), of two classes the last."""
         numbers, bundle = rows.numbers, self._bundle
+        if self._native is not None and len(rows) >= self._native_from:
+            return self._native.score(rows)
         if self._casts:
             with np.errstate(over="ignore"):  # a double too large for a float32 input is infinite to the model
                 numbers = numbers.astype(self._dtype)
         feeds: dict[str, NDArray[Any]] = {bundle.onnx_input: numbers} if bundle.onnx_input else {}
         if rows.strings is not None and bundle.onnx_strings:
             feeds[bundle.onnx_strings] = rows.strings
-        (found,) = self._of_size(len(rows)).run(self._wanted, feeds)
-        if found.ndim > 1 and (found.shape[1] < 3 or bundle.task == "regression"):
+        try:
+            (found,) = self._of_size(len(rows)).run(self._wanted, feeds)
+        except Exception as error:  # the runtime's own errors have no public class
+            raise _refusal(error, "rows") or error from None
+        if found.ndim > 1 and bundle.task != "generic" and (found.shape[1] < 3 or bundle.task == "regression"):
             found = found[:, -1]
         return found if found.dtype == np.float64 else found.astype(np.float64)  # type: ignore[no-any-return]
 
@@ -51,11 +61,8 @@ class OnnxRuntime:
         rows = len(next(iter(tensors.values()))) if tensors else 0
         try:
             found = self._of_size(rows).run(None, dict(tensors))
-        except Exception as error:  # the runtime's own errors have no public class
-            if "INVALID_ARGUMENT" not in str(error):
-                raise
-            text = str(error).split(" : ")[-1].strip()
-            raise InvalidInput(f"the model refuses the tensors: {text}", remedy="Its metadata has shapes.") from None
+        except Exception as error:
+            raise _refusal(error, "tensors") or error from None
         return dict(zip(self._outputs, found, strict=True))
 
     def unload(self) -> None:
@@ -68,6 +75,23 @@ class OnnxRuntime:
         if self._wide is None:
             self._wide = _session(self._path, threads=self.concurrency)
         return self._wide
+
+
+def _refusal(error: Exception, what: str) -> InvalidInput | None:
+    """What to say when a graph that could score its example fails; None when that is not the rows' fault."""
+    text = str(error)
+    if "ONNXRuntimeError" not in text or "alloc" in text:
+        return None
+    reason = text.split("Status Message: ")[-1].split(" : ")[-1].strip().splitlines()[-1]
+    return InvalidInput(f"the model refuses the {what}: {reason}", remedy="Send values of the kind it was trained on.")
+
+
+def _booster(folder: Path, bundle: Bundle, options: dict[str, Any]) -> BoosterRuntime | None:
+    """The model's own library, for the batches it is faster at; without it the graph scores them, too."""
+    try:
+        return BoosterRuntime(folder, bundle, options)
+    except MissingExtra:
+        return None
 
 
 def processors() -> int:
@@ -86,6 +110,6 @@ def _session(path: Path, *, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised, and said in our words
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -24,6 +24,7 @@ from noria.surface.cli.context import (
     out,
     show,
 )
+from noria.surface.cli.rollback import roll_back_by_hand
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Registered models and their versions.")
 ModelArgument = Annotated[str, typer.Argument(help="Name of the registered model.")]
@@ -112,14 +113,10 @@ def rollback(
     model: ModelArgument,
     reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit trail.", prompt=True)],
     project: ProjectOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Put the version before the current one back into Production and give it all traffic, at once."""
-    from noria.lifecycle.operations import roll_back_model
-    from noria.pipelines import load_project
-
-    folder, _, workspace = open_workspace(project)
-    restored = roll_back_model(load_project(folder), workspace, model, actor=actor(), reason=reason)
-    out.print(f"{restored.label} is back in {restored.stage}", highlight=False)
+    """Take the traffic of a model back at once: `noria rollback` by another name."""
+    roll_back_by_hand(model, reason, project, as_json=as_json)
 
 
 @app.command()

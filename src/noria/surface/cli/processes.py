@@ -22,10 +22,11 @@ _PR_SET_PDEATHSIG = 1
 class Child:
     """A Noria process that ends with this one, even when this one is killed; it logs to ``log``, else to stderr."""
 
-    def __init__(self, command: str, project: Path, port: int, *, log: Path | None = None) -> None:
+    def __init__(self, command: str, project: Path, port: int | None = None, *, log: Path | None = None) -> None:
         self._command = command
         self._log = log
-        words = [command, "--project", str(project), "--port", str(port), "--announce"]
+        words = [command, "--project", str(project), "--announce"]
+        words += [] if port is None else ["--port", str(port)]
         with contextlib.nullcontext() if log is None else log.open("ab") as sink:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "noria", *words],
@@ -91,7 +92,7 @@ class Child:
             self._process.wait()
             self._process.stdout.close()
             raise Unavailable(f"`noria {self._command}` ended at its start", remedy=self._where())
-        return int(json.loads(line)["port"])
+        return int(json.loads(line).get("port", 0))
 
 
 def end_with_parent() -> None:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from noria.config import GatewayLimits, GatewaySettings, load_server_settings
-from noria.errors import InvalidConfig
+from noria.errors import InvalidConfig, MissingExtra
+from noria.rollout.following import RouteFollower
 from noria.store.workspace import Workspace
 from noria.surface.cli.context import ProjectOption, clear_errors, find_project, talk
 from noria.surface.cli.pool import SHARED_VARIABLE, WorkerPool
 
 if TYPE_CHECKING:
-    from noria.serving import Limits
+    from noria.serving import DataPlane, Limits
     from noria.surface.http.listen import Tls
 
 
@@ -29,6 +32,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to bind; noria.toml's by default.")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one. noria.toml's by default.")] = None,
     unix_socket: Annotated[str | None, typer.Option(help="Path of a Unix socket, in place of host and port.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="TCP port for gRPC; none by default.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that share the port.")] = None,
     store: Annotated[str, typer.Option(help="Database URL; with it no project is needed.")] = "",
     artifacts: Annotated[str, typer.Option(help="Artifacts: a folder, s3://BUCKET/PREFIX, gs:// or az://.")] = "",
@@ -37,22 +41,29 @@ def serve(
     ] = False,
     inherit: Annotated[str, typer.Option(hidden=True, help="Of a worker: the descriptors it is given.")] = "",
 ) -> None:
-    """Run the gateway: predictions over REST, gRPC-free protocols and CloudEvents, from what is deployed.
+    """Run the gateway: predictions over REST, the Open Inference Protocol, MLflow's and CloudEvents.
 
     SIGHUP replaces all workers one by one, SIGTTIN adds a worker, SIGTTOU takes one away; no request is lost.
     """
     folder = Path.cwd() if store and project is None else find_project(project)
     given = {name: url for name, url in {"database": store, "artifacts": artifacts}.items() if url}
-    named = {"host": host, "port": port, "unix_socket": unix_socket, "workers": workers}
+    named = {"host": host, "port": port, "grpc_port": grpc_port, "unix_socket": unix_socket, "workers": workers}
     chosen = {name: value for name, value in named.items() if value is not None}
     settings = load_server_settings(folder, {"store": given, "gateway": chosen})
     if inherit:
-        _work(folder, settings.gateway, Workspace(folder, settings), [int(one) for one in inherit.split(",")])
-    elif settings.gateway.workers == 1:
-        listener = _bind(folder, settings.gateway)
-        _serve(folder, settings.gateway, Workspace(folder, settings), [listener], announce)
-    else:
-        _pool(folder, settings.gateway, announce)
+        descriptors = [int(one) for one in inherit.split(",")]
+        _work(folder, settings.gateway, Workspace(folder, settings, migrate=False), descriptors)
+        return
+    follower = RouteFollower(Workspace(folder, settings, migrate=False))
+    follower.start()
+    try:
+        if settings.gateway.workers == 1:
+            listener = _bind(folder, settings.gateway)
+            _serve(folder, settings.gateway, Workspace(folder, settings, migrate=False), [listener], announce)
+        else:
+            _pool(folder, settings.gateway, announce)
+    finally:
+        follower.stop()
 
 
 def _pool(folder: Path, settings: GatewaySettings, announce: bool) -> None:
@@ -95,12 +106,25 @@ def _serve(
             online_store=workspace.online_url,
             prediction_log=workspace.prediction_log,
             largest_body_bytes=int(settings.largest_body_mib * 2**20),
-            limits=lambda model: _limits(settings, model),
+            limits=lambda model: limits_of(settings, model),
             cors_origins=settings.cors_origins,
             shared=Path(shared) if shared else None,
+            rpc=_rpc(settings),
         )
     )
     serve_on(gateway, listeners, ready=lambda port: _announce(port, announce), tls=_tls(folder, settings), more=more)
+
+
+def _rpc(settings: GatewaySettings) -> Callable[[DataPlane], Awaitable[Any]] | None:
+    """What starts a gRPC server beside HTTP, where one is wanted. Raises MissingExtra without its packages."""
+    if not settings.grpc_port:
+        return None
+    try:
+        from noria.surface.grpc.server import start
+    except ImportError:
+        raise MissingExtra("gRPC needs packages that are not installed", remedy="pip install 'noria[grpc]'") from None
+    largest = int(settings.largest_body_mib * 2**20)
+    return functools.partial(start, address=f"{settings.host}:{settings.grpc_port}", largest_bytes=largest)
 
 
 def _bind(folder: Path, settings: GatewaySettings, port: int | None = None) -> socket.socket:
@@ -111,7 +135,8 @@ def _bind(folder: Path, settings: GatewaySettings, port: int | None = None) -> s
     return bind(settings.host, settings.port if port is None else port, shared=settings.workers > 1)
 
 
-def _limits(settings: GatewaySettings, model: str) -> Limits:
+def limits_of(settings: GatewaySettings, model: str) -> Limits:
+    """What a version of ``model`` takes on."""
     from noria.serving import Limits
 
     found = next((one for pattern, one in settings.limits.items() if fnmatchcase(model, pattern)), GatewayLimits())

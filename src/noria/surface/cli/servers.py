@@ -59,15 +59,16 @@ def up(
     port: PortOption = None,
     gateway_port: Annotated[int | None, typer.Option(help="TCP port of the gateway.")] = None,
 ) -> None:
-    """Run server, console and gateway together until Ctrl-C."""
+    """Run server, console, gateway and worker together until Ctrl-C."""
     folder, settings, _ = open_workspace(project)
     children: list[Child] = []
     try:
         children.append(Child("server", folder, settings.server.port if port is None else port))
         children.append(Child("serve", folder, settings.gateway.port if gateway_port is None else gateway_port))
+        children.append(Child("worker", folder))
         talk.print(f"console and MLflow API  [bold]{children[0].url}[/bold]", highlight=False)
         talk.print(f"predictions             [bold]{children[1].url}/predict[/bold]", highlight=False)
-        talk.print("Ctrl-C ends both.")
+        talk.print("Ctrl-C ends all.")
         while all(child.alive() for child in children):
             time.sleep(0.2)
     except KeyboardInterrupt:

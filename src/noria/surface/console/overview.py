@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from noria import audit
+from noria.access import Identity, Permission
 from noria.audit import AuditEntry
 from noria.audit.watch import ChainWatch, Watched
 from noria.errors import BrokenChain
 from noria.monitoring.records import Verdict, list_verdicts, list_windows
 from noria.registry import ModelVersion, list_versions
-from noria.rollout import RouteTable, current_routes
+from noria.rollout import RouteTable
+from noria.rollout.deployments import published_routes
 from noria.rollout.records import Rollout, RolloutDecision, list_decisions, list_deployments, list_rollouts
 from noria.store.database import Database
 from noria.surface.console.chart import Chart, draw
@@ -25,13 +27,14 @@ _VERDICTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One deployment: its traffic now, its verdicts and rollouts."""
+    """One deployment: its traffic now, its verdicts and rollouts, and whether who looks may change it."""
 
     name: str
     routes: RouteTable
     chart: Chart | None
     verdicts: Sequence[Verdict]
     rollouts: Sequence[tuple[Rollout, Sequence[RolloutDecision]]]
+    may_change: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,8 @@ class Overview:
     fault: str
 
 
-def gather(database: Database, watch: ChainWatch) -> Overview:
-    """Look at the audit chain, then read everything in one snapshot."""
+def gather(database: Database, watch: ChainWatch, identity: Identity) -> Overview:
+    """Look at the audit chain, then read everything in one snapshot; ``identity`` is who looks."""
     chain, fault = None, ""
     try:
         chain = watch.look()
@@ -55,12 +58,14 @@ def gather(database: Database, watch: ChainWatch) -> Overview:
     with database.read() as tx:
         deployments = []
         for name in list_deployments(tx):
-            routes = current_routes(tx, name)
-            assert routes is not None
+            routes = published_routes(tx, name)
+            if routes is None:  # withdrawn
+                continue
             verdicts = list_verdicts(tx, name)
             rollouts = [(r, list_decisions(tx, r.rollout_id)) for r in reversed(list_rollouts(tx, name))]
             chart = draw(list_windows(tx, name), verdicts)
-            deployments.append(Deployment(name, routes, chart, verdicts[::-1][:_VERDICTS], rollouts))
+            may_change = identity.may(Permission.MAINTAIN, routes.variants[0].model)
+            deployments.append(Deployment(name, routes, chart, verdicts[::-1][:_VERDICTS], rollouts, may_change))
         return Overview(
             versions=list_versions(tx)[::-1],
             deployments=deployments,

@@ -57,7 +57,7 @@ class _Desk:
 
     def page(self, fault: NoriaError | None = None) -> Response:
         """The sign-in page, with what went wrong."""
-        content = template("sign_in.html").render(fault=fault, oidc=self._settings.oidc is not None)
+        content = template("sign_in.html").render(signed_in="", fault=fault, oidc=self._settings.oidc is not None)
         return HTMLResponse(content, 200 if fault is None else outside(fault).status, HEADERS)
 
     async def by_password(self, request: Request) -> Response:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from noria import __version__, audit
@@ -15,15 +15,18 @@ from noria.access import Grant, Identity, Permission, Role, tokens, users
 from noria.access.entities import Token, User
 from noria.audit import AuditEntry, Verification
 from noria.clock import Clock
+from noria.config import RolloutSettings
 from noria.errors import Forbidden, InvalidInput, NoriaError
+from noria.lifecycle.rolling_back import roll_back
 from noria.registry import ModelVersion, Policies, RegisteredModel, Stage, approve, get_version, list_versions
 from noria.registry.approvals import approvals
 from noria.registry.entities import Approval, Transition
 from noria.registry.models import get_model, list_models
-from noria.registry.stages import history, request_rollback, request_transition
+from noria.registry.stages import history, request_transition
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside, problem
 from noria.surface.http.guard import identity_of
+from noria.surface.http.rollout_api import Body, Reason, add_rollouts
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -33,24 +36,14 @@ _LARGEST_LIST = 1000
 _Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", str_max_length=5000)
-
-
-class Move(_Body):
+class Move(Body):
     """A stage to enter, and why."""
 
     stage: Stage
     reason: str = ""
 
 
-class Reason(_Body):
-    """Why."""
-
-    reason: str = Field(min_length=1)
-
-
-class NewToken(_Body):
+class NewToken(Body):
     """What a token is for and how long it lives."""
 
     label: str = Field("", max_length=200)
@@ -64,7 +57,7 @@ class MadeToken(BaseModel):
     expires_at: datetime
 
 
-class NewUser(_Body):
+class NewUser(Body):
     """A user and its first role; without a password it signs in by token or issuer."""
 
     name: str
@@ -73,7 +66,7 @@ class NewUser(_Body):
     models: str = "*"
 
 
-class GivenRole(_Body):
+class GivenRole(Body):
     """A role on the models of a pattern."""
 
     role: Role
@@ -83,8 +76,8 @@ class GivenRole(_Body):
 class LazyApi:
     """The API as an ASGI application that is built by its first request: most servers are asked in MLflow's words."""
 
-    def __init__(self, workspace: Workspace, policies: Policies, clock: Clock) -> None:
-        self._make: Callable[[], FastAPI] = lambda: create_api(workspace, policies, clock)
+    def __init__(self, workspace: Workspace, policies: Policies, clock: Clock, settings: RolloutSettings) -> None:
+        self._make: Callable[[], FastAPI] = lambda: create_api(workspace, policies, clock, settings)
         self._made: FastAPI | None = None
         self._once = asyncio.Lock()
 
@@ -96,14 +89,17 @@ class LazyApi:
         await self._made(scope, receive, send)
 
 
-def create_api(workspace: Workspace, policies: Policies, clock: Clock) -> FastAPI:
-    """The routes. Every change goes through the registry's own functions, under the identity of who asks."""
+def create_api(workspace: Workspace, policies: Policies, clock: Clock, settings: RolloutSettings) -> FastAPI:
+    """The routes. Every change goes through the registry's own functions, under the identity of who asks.
+
+    ``settings`` are what rollouts are planned by.
+    """
     from fastapi import FastAPI
 
     api = FastAPI(
         title="Noria",
         version=__version__,
-        summary="Governance of models, accounts and the audit trail.",
+        summary="Governance of models, deployments and rollouts, accounts and the audit trail.",
         docs_url=None,
         redoc_url=None,
         responses={
@@ -112,6 +108,7 @@ def create_api(workspace: Workspace, policies: Policies, clock: Clock) -> FastAP
     )
     _tell_errors(api)
     _add_models(api, workspace, policies, clock)
+    add_rollouts(api, workspace, policies, clock, settings)
     _add_accounts(api, workspace, clock)
     _add_audit(api, workspace)
     return api
@@ -184,9 +181,12 @@ def _add_models(api: FastAPI, workspace: Workspace, policies: Policies, clock: C
 
     @api.post("/models/{name}/rollback")
     def rollback(name: str, why: Reason, request: Request) -> ModelVersion:
-        """Put the healthy version before the current one back into Production."""
+        """Put the healthy version before the current one back into Production, with all the traffic."""
         identity_of(request).require(Permission.MAINTAIN, name)
-        return request_rollback(database, name, at=clock.now(), actor=identity_of(request).name, reason=why.reason)
+        with database.read() as tx:
+            get_model(tx, name)
+        actor = identity_of(request).name
+        return roll_back(workspace, policies, clock, name, actor=actor, reason=why.reason).version
 
 
 def _add_accounts(api: FastAPI, workspace: Workspace, clock: Clock) -> None:

@@ -41,6 +41,7 @@ _TEXT = b"text/plain; charset=utf-8"
 _WORTH_COMPRESSING_BYTES = 1400
 _CLOSE = (b"connection", b"close")
 _CHECK_SECONDS = 0.05
+_DRAIN_SECONDS = 10.0
 _CHECKS_A_SHARE = 10
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -53,7 +54,8 @@ class GatewayOptions:
     """Where a gateway finds what it serves and writes what it saw, and what it takes on.
 
     ``route_folder`` has one file a deployment; ``limits`` gives those of a model's versions. ``cors_origins`` are the
-    web pages that may call it, ``shared`` the folder where several workers leave their counts.
+    web pages that may call it, ``shared`` the folder where several workers leave their counts, ``rpc`` starts a
+    gRPC server over the same data plane, which ends with the gateway.
     """
 
     route_folder: Path
@@ -64,6 +66,7 @@ class GatewayOptions:
     limits: Callable[[str], Limits] = lambda _deployment: Limits()
     cors_origins: Sequence[str] = field(default_factory=tuple)
     shared: Path | None = None
+    rpc: Callable[[DataPlane], Awaitable[Any]] | None = None
 
 
 class _MethodNotAllowed(InvalidInput):
@@ -232,8 +235,11 @@ class Gateway:
         await receive()
         await self._files.check()
         watcher = asyncio.create_task(self._watch())
+        rpc = None if self._settings.rpc is None else await self._settings.rpc(self.plane)
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        if rpc is not None:
+            await rpc.stop(_DRAIN_SECONDS)
         watcher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watcher

@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from noria.errors import InvalidInput, NoriaError
+from noria.errors import InvalidInput, NoriaError, Unauthenticated
+from noria.serving import DataPlane
+from noria.serving.live import Live
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -26,6 +28,33 @@ class TooLarge(InvalidInput):
 
 class TooSlow(InvalidInput):
     """The body did not arrive in time."""
+
+
+def admitted(plane: DataPlane, request: Request, name: str | None = None) -> Live:
+    """The deployment a request is for, by its path or by ``name``.
+
+    Raises Unauthenticated when that one wants a key and the request has none of its keys, and what ``find`` raises.
+    """
+    live = plane.find(name or request.model)
+    if live.table.key_hashes and not live.admits(request.key):
+        raise _wants_key(f"deployment {live.table.deployment!r}", request)
+    return live
+
+
+def check_any_key(plane: DataPlane, request: Request) -> None:
+    """For what is told of no deployment by name. Raises Unauthenticated when no deployment admits the request."""
+    if request.model is not None:
+        admitted(plane, request)
+    elif not any(live.admits(request.key) for live in plane.deployments):
+        raise _wants_key("every deployment here", request)
+
+
+def _wants_key(who: str, request: Request) -> Unauthenticated:
+    found = "another" if request.key else "none"
+    return Unauthenticated(
+        f"{who} wants a key, and the request has {found}",
+        remedy="Send it as x-api-key, or as a Bearer token; `noria deploy keys add` makes one.",
+    )
 
 
 class ClientGone(NoriaError):
@@ -65,6 +94,12 @@ class Request:
     def media_type(self) -> str:
         """The content type without its parameters, in lower case."""
         return self.header(b"content-type").partition(";")[0].strip().lower()
+
+    @property
+    def key(self) -> str:
+        """The key a request came with: as x-api-key, or as a Bearer token; empty without one."""
+        key = self.headers.get(b"x-api-key") or self.headers.get(b"authorization", b"")
+        return key.decode("latin-1").removeprefix("Bearer ").strip()
 
     @property
     def timeout(self) -> float | None:

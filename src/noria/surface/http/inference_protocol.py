@@ -13,7 +13,7 @@ from noria.errors import NotFound, NotServed
 from noria.serving import DataPlane
 from noria.serving.live import Arm, Live
 from noria.surface.http import tensor_bodies as wire
-from noria.surface.http.gateway_requests import LARGE_BYTES, Request
+from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted
 from noria.surface.tensors import infer, metadata
 
 _MODEL_PATH = re.compile(r"^/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?$")
@@ -43,7 +43,7 @@ async def respond(plane: DataPlane, request: Request) -> Answer:
     match = _MODEL_PATH.match(path)
     if match is None:
         raise NotFound(f"no such path: {path}", remedy="See the Open Inference Protocol v2.")
-    live = plane.find(match["name"])
+    live = admitted(plane, request, match["name"])
     arm = live.champion if match["version"] is None else live.arm(match["version"])
     if match["verb"] == "/infer":
         return await _infer(plane, live, arm, match["version"], request)

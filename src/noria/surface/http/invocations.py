@@ -5,29 +5,33 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 
 from noria.errors import InvalidInput
+from noria.optimize.bundle import DTYPES
 from noria.serving import Block, DataPlane
 from noria.serving.frames import Columns, arrays_of, columns_of_records, columns_of_rows, requests_of
-from noria.serving.live import Arm
-from noria.surface.http.gateway_requests import LARGE_BYTES, Request
+from noria.serving.live import Arm, Live
+from noria.serving.runtimes import Tensors
+from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted
+from noria.surface.tensors import InputTensor, fitting
 
 _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+_Read = TypeVar("_Read")
 _encode = msgspec.json.Encoder().encode
 
 
 async def invoke(plane: DataPlane, request: Request) -> bytes:
     """POST /invocations: rows in any of MLflow's formats, answered with their predictions."""
-    live = plane.find(request.model)
+    live = admitted(plane, request)
     arm = live.champion
-    if len(request.body) < LARGE_BYTES:
-        columns, params = _read(arm, request)
-    else:
-        columns, params = await asyncio.to_thread(_read, arm, request)
+    if arm.served.bundle.tensors:
+        return await _invoke_tensors(plane, live, request)
+    columns, params = await _beside(_read, arm, request)
     if (requests := requests_of(arm, columns)) is not None:
         return _encode({"predictions": [one.prediction for one in await plane.predict_many(live, requests)]})
     numbers, texts = arrays_of(arm, columns)
@@ -37,11 +41,60 @@ async def invoke(plane: DataPlane, request: Request) -> bytes:
     return _encode({"predictions": outcome.predictions})
 
 
+async def _invoke_tensors(plane: DataPlane, live: Live, request: Request) -> bytes:
+    tensors, params = await _beside(_read_tensors, live.champion, request)
+    rows = np.empty((len(next(iter(tensors.values()))), 0))
+    _, outcome = await plane.predict_block(
+        live, Block(rows, params=params or None, tensors=tensors), timeout=request.timeout
+    )
+    found = {name: tensor.tolist() for name, tensor in (outcome.tensors or {}).items()}
+    return _encode({"predictions": next(iter(found.values())) if len(found) == 1 else found})
+
+
+async def _beside(read: Callable[[Arm, Request], _Read], arm: Arm, request: Request) -> _Read:
+    """What ``read`` makes of the body; of a large one in a thread, so that the loop goes on."""
+    if len(request.body) < LARGE_BYTES:
+        return read(arm, request)
+    return await asyncio.to_thread(read, arm, request)
+
+
 def _read(arm: Arm, request: Request) -> tuple[Columns, Mapping[str, Any]]:
     """The rows by column, and the params beside them. Raises InvalidInput."""
-    kind = request.media_type or "application/json"
-    if kind == "text/csv":
+    if request.media_type == "text/csv":
         return _csv(arm, request.body), {}
+    kind, content, params = _document(request)
+    return _READERS[kind](arm, content), params
+
+
+def _read_tensors(arm: Arm, request: Request) -> tuple[Tensors, Mapping[str, Any]]:
+    """The same for a model of tensors: one as nested lists, or several by name."""
+    kind, content, params = _document(request)
+    specs = arm.served.bundle.tensors
+    if kind == "dataframe_split" and isinstance(content, dict):
+        content = content.get("data")
+    if kind == "instances" and isinstance(content, list) and content and isinstance(content[0], dict):
+        content = columns_of_records(content)
+    if not isinstance(content, dict) and len(specs) > 1:
+        names = ", ".join(spec.name for spec in specs)
+        raise InvalidInput(f"the model takes several tensors: {names}", remedy="Name them, in an object.")
+    named = content if isinstance(content, dict) else {specs[0].name: content}
+    datatypes = {spec.name: spec.datatype for spec in specs}
+    given = [_tensor(name, values, datatypes.get(name, "FP64")) for name, values in named.items()]
+    return fitting(arm.served.bundle, given), params
+
+
+def _tensor(name: str, values: Any, datatype: str) -> InputTensor:
+    try:
+        return InputTensor(name, datatype, np.array(values, dtype=DTYPES[datatype]))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidInput(
+            f"{name!r} is no {datatype} tensor: {error}", remedy="Send lists that are nested alike."
+        ) from None
+
+
+def _document(request: Request) -> tuple[str, Any, Mapping[str, Any]]:
+    """In which of the formats the rows come, the rows, and the params beside them. Raises InvalidInput."""
+    kind = request.media_type or "application/json"
     if kind != "application/json":
         raise InvalidInput(f"content-type {kind!r} is not understood", remedy="Send application/json or text/csv.")
     try:
@@ -56,7 +109,7 @@ def _read(arm: Arm, request: Request) -> tuple[Columns, Mapping[str, Any]]:
     params = document.get("params") or {}
     if not isinstance(params, dict):
         raise InvalidInput("params is no object", remedy='Send {"params": {"name": value}}.')
-    return _READERS[given[0]](arm, document[given[0]]), params
+    return given[0], document[given[0]], params
 
 
 def _split(arm: Arm, content: Any) -> Columns:

@@ -15,8 +15,8 @@ from noria.serving.inputs import Value, ill_typed_feature
 from noria.serving.items import Item, Outcome, confidence
 from noria.serving.live import Arm, Live
 from noria.surface.errors import problem
-from noria.surface.http.gateway_bodies import decode_batch, decode_labels, decode_predict, decode_rewards
-from noria.surface.http.gateway_requests import LARGE_BYTES, Request
+from noria.surface.http.gateway_bodies import PredictBody, decode_batch, decode_labels, decode_predict, decode_rewards
+from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted, check_any_key
 
 _encode = msgspec.json.Encoder().encode
 
@@ -24,16 +24,20 @@ _encode = msgspec.json.Encoder().encode
 async def predict(plane: DataPlane, request: Request) -> bytes:
     """POST /predict: one row, or several as ``instances``."""
     body = await _decoded(decode_predict, request.body)
-    live = plane.find(request.model)
+    return await answer(plane, admitted(plane, request), body, request.timeout)
+
+
+async def answer(plane: DataPlane, live: Live, body: PredictBody, timeout: float | None = None) -> bytes:
+    """What POST /predict answers to a body."""
     if body.instances is None:
-        return _encode(await plane.predict(live, body, request.timeout))
-    return await _encoded({"predictions": await plane.predict_many(live, body.instances, request.timeout)})
+        return _encode(await plane.predict(live, body, timeout))
+    return await _encoded({"predictions": await plane.predict_many(live, body.instances, timeout)})
 
 
 async def predict_batch(plane: DataPlane, request: Request) -> bytes:
     """POST /predict/batch: ``instances``, each routed by itself, or rows of ``features`` that one version answers."""
     body = await _decoded(decode_batch, request.body)
-    live = plane.find(request.model)
+    live = admitted(plane, request)
     if body.features is None:
         assert body.instances is not None
         return await _encoded({"predictions": await plane.predict_many(live, body.instances, request.timeout)})
@@ -47,6 +51,7 @@ async def predict_batch(plane: DataPlane, request: Request) -> bytes:
 
 async def labels(plane: DataPlane, request: Request) -> bytes:
     """POST /labels: what turned out to be true."""
+    check_any_key(plane, request)
     records = await _decoded(decode_labels, request.body)
     plane.recorder.labels(records)
     return _encode({"accepted": len(records)})
@@ -54,6 +59,7 @@ async def labels(plane: DataPlane, request: Request) -> bytes:
 
 async def rewards(plane: DataPlane, request: Request) -> bytes:
     """POST /rewards: what predictions or units were worth."""
+    check_any_key(plane, request)
     records = await _decoded(decode_rewards, request.body)
     plane.recorder.rewards(records)
     return _encode({"accepted": len(records)})
@@ -75,7 +81,7 @@ async def info(plane: DataPlane, request: Request) -> bytes:
     """GET /model/info: what serves, what it takes, who gets which share. Of several deployments, all."""
     if request.model is None and len(plane.deployments) > 1:
         return _encode({"models": [_described(live) for live in plane.deployments]})
-    return _encode(_described(plane.find(request.model)))
+    return _encode(_described(admitted(plane, request)))
 
 
 async def metrics(plane: DataPlane, _request: Request) -> bytes:

@@ -24,10 +24,13 @@ class _Seen:
 
 
 class RouteFiles:
-    """Keeps a data plane at what a folder's files say. A bad one is reported, retried, and the old table goes on."""
+    """Keeps a data plane at what a folder's files say. A bad one is reported, retried, and the old table goes on.
 
-    def __init__(self, folder: Path, plane: DataPlane) -> None:
-        self._folder, self._plane = folder, plane
+    ``only`` names the deployment to serve; all by default.
+    """
+
+    def __init__(self, folder: Path, plane: DataPlane, only: str = "") -> None:
+        self._folder, self._plane, self._only = folder, plane, only
         self._seen: dict[str, _Seen] = {}
 
     async def check(self) -> None:
@@ -64,7 +67,7 @@ class RouteFiles:
         try:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
-                    if entry.name.endswith(".json"):
+                    if entry.name.endswith(".json") and self._only in ("", entry.name.removesuffix(".json")):
                         stat = entry.stat()
                         found[entry.name.removesuffix(".json")] = (stat.st_ino, stat.st_mtime_ns)
         except FileNotFoundError:

@@ -47,10 +47,10 @@ def create_app(folder: Path, workspace: Workspace, settings: ServerSettings, clo
     authenticator = Authenticator(workspace.database, clock) if settings.access.enabled else None
     sender = Sender(workspace.database, clock, allow_private=settings.webhooks.allow_private)
     routes: list[BaseRoute] = [
-        Mount(PREFIX, LazyApi(workspace, policies, clock)),
+        Mount(PREFIX, LazyApi(workspace, policies, clock, settings.rollout)),
         *mlflow_routes(workspace, policies, clock, sender),
         *feature_routes(folder, workspace, clock),
-        *console_routes(workspace.database),
+        *console_routes(workspace, policies, clock),
         *(sign_in_routes(workspace.database, settings.access, authenticator, clock) if authenticator else []),
         Mount("/static", StaticFiles(directory=STATIC)),
         Route("/health", _health),

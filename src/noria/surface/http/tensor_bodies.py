@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import msgspec
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import InvalidInput
-from noria.surface.tensors import DTYPES, InferCall, InferResult, InputTensor, OutputTensor
+from noria.optimize.bundle import DTYPES
+from noria.surface.tensors import InferCall, InferResult, InputTensor, OutputTensor
 
 _LENGTH = struct.Struct("<I")
 _LARGEST_SIZE = 2**40
@@ -177,12 +178,15 @@ def _array(tensor: _Tensor) -> NDArray[Any]:
     data = tensor.data
     if not isinstance(data, list):
         raise InvalidInput(f"input {tensor.name!r} has no data", remedy="Send a list of values, row-major.")
-    leaves = list(_leaves(data)) if any(isinstance(one, list) for one in data) else data
-    _check_kinds(leaves, tensor)
+    leaves, kinds = data, set(map(type, data))
+    if list in kinds:
+        leaves = list(_leaves(data))
+        kinds = set(map(type, leaves))
+    _check_kinds(leaves, kinds, tensor)
     expected = size_of(tensor.shape, tensor.name)
     if len(leaves) != expected:
         raise _wrong_size(tensor.name, len(leaves), tensor.shape, expected)
-    if tensor.datatype != "BYTES" and (np.dtype(dtype).kind == "f" or None in leaves):
+    if tensor.datatype != "BYTES" and (np.dtype(dtype).kind == "f" or type(None) in kinds):
         dtype = np.float64
     try:
         found: NDArray[Any] = np.array(leaves, dtype=dtype)
@@ -193,8 +197,7 @@ def _array(tensor: _Tensor) -> NDArray[Any]:
     return found.reshape(tensor.shape)
 
 
-def _check_kinds(leaves: Sequence[Any], tensor: _Tensor) -> None:
-    kinds = set(map(type, leaves))
+def _check_kinds(leaves: Sequence[Any], kinds: Set[type], tensor: _Tensor) -> None:
     allowed = {str, type(None)} if tensor.datatype == "BYTES" else {int, float, bool, type(None)}
     if kinds <= allowed:
         return

@@ -8,8 +8,8 @@ from itertools import groupby
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 _AT_ONCE = 500
 _NOTE = ("recorded_at", "actor", "action", "subject", "changed", "tally")
 

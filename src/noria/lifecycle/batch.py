@@ -1,0 +1,113 @@
+"""Batch prediction with what is registered or deployed, and with features as of each row's time."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from noria.clock import Clock
+from noria.config import ServerSettings
+from noria.errors import InvalidInput, NotFound
+from noria.features import FeatureStore, FeatureView, ViewSpec, join_as_of
+from noria.features.repo import is_feast_repo
+from noria.lifecycle.deploying import parse_address, version_of
+from noria.lifecycle.looks import CHAMPION
+from noria.lifecycle.served_forms import make_servable, variant_of
+from noria.optimize.bundle import read_bundle
+from noria.pipelines import load_project
+from noria.pipelines.project import FEATURES_FILE
+from noria.rollout import Variant
+from noria.rollout.deployments import published_routes
+from noria.serving.batch import ModelFiles, Options, Progress, Summary, run_job
+from noria.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True, slots=True)
+class JoinAsOf:
+    """Joins features of the project in ``folder`` to rows; travels to the processes that score them."""
+
+    folder: Path
+    specs: Sequence[ViewSpec]
+
+    def __call__(self, frame: pl.DataFrame, when: str) -> pl.DataFrame:
+        """The rows with the specs' fields as they were known at the time in column ``when``. Raises InvalidData."""
+        views = _views(self.folder, tuple(spec.name for spec in self.specs))
+        wanted = [view[list(spec.fields)] for view, spec in zip(views, self.specs, strict=True)]
+        return join_as_of(frame, wanted, event_time=when, folder=self.folder)
+
+
+def predict_batch(
+    folder: Path,
+    settings: ServerSettings,
+    workspace: Workspace,
+    clock: Clock,
+    options: Options,
+    *,
+    model: str = "",
+    deployment: str = "",
+    actor: str,
+    progress: Callable[[str], None] = lambda _: None,
+    told: Callable[[Progress], None] = lambda _: None,
+) -> Summary:
+    """Score with the version that ``model`` names, or the champion that ``deployment`` serves, as of now.
+
+    Raises what ``run_job`` does, NotFound for what is not there, and what preparing a version raises.
+    """
+    if bool(model) == bool(deployment):
+        raise InvalidInput("either a model or a deployment scores", remedy="Give --model or --deployment.")
+    variant = variant_named(workspace, clock, model, actor, progress) if model else champion_of(workspace, deployment)
+    store = settings.store
+    files = ModelFiles(variant, store.artifacts, workspace.folder / "artifacts", workspace.folder / "cache/artifacts")
+    join = None
+    if options.wishes.as_of:
+        join = JoinAsOf(folder, read_bundle(workspace.artifacts.fetch(variant.source)).views)
+    return run_job(files, options, workspace.online_url, join, told)
+
+
+def champion_of(workspace: Workspace, deployment: str) -> Variant:
+    """The version that stands first in a deployment. Raises NotFound."""
+    with workspace.database.read() as tx:
+        table = published_routes(tx, deployment)
+    if table is None:
+        raise NotFound(f"nothing is deployed as {deployment!r}", remedy="`noria deploy list` shows what is.")
+    return table.answering[0]
+
+
+def model_or_deployment(workspace: Workspace, name: str) -> dict[str, str]:
+    """What a name means that may be a deployment's, a model's or a model's address."""
+    with workspace.database.read() as tx:
+        deployed = published_routes(tx, name) is not None
+    return {"deployment": name} if deployed else {"model": name}
+
+
+def variant_named(
+    workspace: Workspace, clock: Clock, model: str, actor: str, progress: Callable[[str], None]
+) -> Variant:
+    """The version that an address names now, prepared for serving. Raises NotFound and what preparing raises."""
+    address = parse_address(model)
+    with workspace.database.read() as tx:
+        version = version_of(tx, address)
+    make_servable(workspace, version, at=clock.now(), actor=actor, progress=progress)
+    with workspace.database.read() as tx:
+        return variant_of(tx, version, CHAMPION, 100)
+
+
+@functools.lru_cache(maxsize=4)
+def _views(folder: Path, names: tuple[str, ...]) -> Sequence[FeatureView]:
+    """The views of those names: of the project's file, else of those applied to its feature store.
+
+    Raises NotFound, and InvalidConfig for a folder that is no project.
+    """
+    known: dict[str, FeatureView] = {}
+    if (folder / FEATURES_FILE).is_file() and not is_feast_repo(folder):
+        known = {view.name: view for view in load_project(folder).views}
+    if all(name in known for name in names):
+        return [known[name] for name in names]
+    store = FeatureStore(folder)
+    return [known.get(name) or store.get_feature_view(name) for name in names]

@@ -1,0 +1,332 @@
+"""Evidence: what the prediction log says of a rollout's arms, gathered as the log grows.
+
+It is a function of the log and of the rollout's record alone: a controller that starts anew comes to the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.clock import to_millis
+from noria.monitoring.log import (
+    FAILURES,
+    LABELS,
+    PREDICTIONS,
+    REWARDS,
+    SHADOWS,
+    BatchColumns,
+    FailureRecord,
+    LabelRecord,
+    PredictionBatch,
+    RewardRecord,
+)
+from noria.monitoring.tail import Tail
+from noria.rollout.bandits import ArmRewards
+from noria.rollout.estimates import Moments
+from noria.rollout.evidence import ArmEvidence
+from noria.rollout.experiments import ArmOutcome
+from noria.rollout.plan import RewardPlan
+from noria.rollout.planning import LatencyBar
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Floats = NDArray[np.float64]
+
+_SAMPLE = 20_000
+_SEED = 7
+_MINUTE = 60_000
+_ROWS = {
+    "id": np.int64, "unit": np.int64, "step": np.int16, "variant": np.int64, "at": np.int64, "score": np.float64,
+    "prediction": np.int64, "latency": np.float32, "row": np.int64,
+}  # fmt: skip
+_FAILED = {"unit": np.int64, "step": np.int16, "variant": np.int64, "requests": np.int64}
+_LABELS = {"id": np.int64, "label": np.float64}
+_REWARDS = {"id": np.int64, "unit": np.int64, "value": np.float64, "at": np.int64}
+_MOST_CHUNKS = 64
+
+
+def _key(name: str) -> int:
+    """A name as a number to compare and join by, 0 for none: texts of millions of requests would fill the memory."""
+    return hash(name) if name else 0
+
+
+def _keys(names: Iterable[str]) -> NDArray[np.int64]:
+    return np.fromiter(map(_key, names), np.int64)
+
+
+class _Growing:
+    """A frame that grows: what was added is put together when it is asked for."""
+
+    def __init__(self, types: Mapping[str, type]) -> None:
+        import polars as pl
+
+        self._types = types
+        self._added: list[Mapping[str, NDArray[Any]]] = []
+        self._frame = pl.DataFrame({name: np.empty(0, kind) for name, kind in types.items()})
+
+    def add(self, columns: Mapping[str, Any]) -> None:
+        """Take rows in; a single value stands for all of them."""
+        rows = len(next(array for array in columns.values() if isinstance(array, np.ndarray)))
+        self._added.append(
+            {name: np.broadcast_to(np.asarray(columns[name], kind), rows) for name, kind in self._types.items()}
+        )
+
+    def frame(self) -> pl.DataFrame:
+        """All that was added, in order."""
+        import polars as pl
+
+        if self._added:
+            added = {name: np.concatenate([one[name] for one in self._added]) for name in self._types}
+            self._frame = pl.concat([self._frame, pl.DataFrame(added)], rechunk=self._frame.n_chunks() > _MOST_CHUNKS)
+            self._added.clear()
+        return self._frame
+
+
+class Evidence:
+    """What happened in one rollout. ``steps`` maps route revisions to its steps; what other revisions served is none.
+
+    Where requests name units, a unit's first answer, first slow answer and first failure count, each once in the whole
+    rollout: later ones are no independent draws of the arm.
+    """
+
+    def __init__(self, log: Path, deployment: str, since: datetime, *, metric: str = "reward", keep_rows: bool = False):
+        self._tails = {kind: Tail(log, kind, since) for kind in (PREDICTIONS, SHADOWS, FAILURES, LABELS, REWARDS)}
+        self._deployment, self._metric, self._keep_rows = deployment, metric, keep_rows
+        self._answered, self._shadowed, self._failed = _Growing(_ROWS), _Growing(_ROWS), _Growing(_FAILED)
+        self._labels, self._rewards = _Growing(_LABELS), _Growing(_REWARDS)
+        self._numbers: list[Floats] = []
+        self._count = 0
+
+    def refresh(self, steps: Mapping[int, int]) -> None:
+        """Take in what the log holds by now."""
+        batches = msgspec.msgpack.Decoder(PredictionBatch).decode
+        for payload in self._tails[PREDICTIONS].read():
+            self._add(self._answered, batches(payload), steps)
+        for payload in self._tails[SHADOWS].read():
+            self._add(self._shadowed, batches(payload), steps)
+        self._add_failures(self._tails[FAILURES].read(), steps)
+        self._add_outcomes()
+
+    def rows(self) -> pl.DataFrame:
+        """All answers, oldest first."""
+        return self._answered.frame()
+
+    def champion_latencies(self, limit: int = 5000) -> Floats:
+        """Seconds of the champion's newest answers."""
+        import polars as pl
+
+        frame = self.rows().filter(pl.col("variant") == _key("champion")).tail(limit)
+        return frame["latency"].cast(pl.Float64).to_numpy()
+
+    def arm(self, step: int, variant: str, share: float, bar: LatencyBar | None, bar_since: int) -> ArmEvidence:
+        """What one arm did in one step; slow answers are those above ``bar`` since ``bar_since`` (UTC milliseconds)."""
+        import polars as pl
+
+        mine = (pl.col("step") == step) & (pl.col("variant") == _key(variant))
+        answered = self._first(self.rows()).filter(mine)
+        failed = self._first(self._failed.frame()).filter(mine)
+        errors = int(failed["requests"].sum())
+        slow = None
+        if bar is not None:
+            above = self.rows().filter((pl.col("latency") > bar.bar) & (pl.col("at") >= bar_since))
+            slow = self._first(above).filter(mine).height
+        scores = answered["score"].sample(min(_SAMPLE, answered.height), seed=_SEED).to_numpy()
+        return ArmEvidence(
+            share,
+            answered.height + errors,
+            errors,
+            slow,
+            scores if len(scores) else None,
+            self.labelled(variant, step),
+            self.rewards_of(variant, step),
+            answered.height + errors,
+        )
+
+    def labelled(self, variant: str, step: int | None = None) -> tuple[Floats, Floats] | None:
+        """Scores and labels of an arm's answers whose label is known, in one step or in all; None without any."""
+        import polars as pl
+
+        labels = self._labels.frame()
+        if labels.is_empty():
+            return None
+        mine = pl.col("variant") == _key(variant)
+        mine = mine if step is None else mine & (pl.col("step") == step)
+        known = self.rows().filter(mine).join(labels.unique("id", keep="last"), on="id", how="inner")
+        return (known["score"].to_numpy(), known["label"].to_numpy()) if known.height else None
+
+    # rewards
+
+    def final_rewards(self, plan: RewardPlan, at: datetime) -> pl.DataFrame:
+        """One row a unit: first step and variant, the sum of its rewards, and whether that is final at ``at``."""
+        import polars as pl
+
+        units = self._units()
+        came = self._rewards.frame()
+        if came.is_empty():
+            summed = pl.DataFrame(schema={"unit": pl.Int64, "value": pl.Float64})
+        else:
+            ids = self.rows().select("id", known="unit")
+            named = came.join(ids, on="id", how="left").with_columns(
+                unit=pl.when(pl.col("unit") != 0).then("unit").when(pl.col("known") != 0).then("known").otherwise("id")
+            )
+            inside = named.join(units.select("unit", first="at"), on="unit", how="inner")
+            if plan.window_minutes:
+                inside = inside.filter(pl.col("at") <= pl.col("first") + plan.window_minutes * _MINUTE)
+            summed = inside.group_by("unit").agg(pl.col("value").sum())
+        over = pl.col("at") + plan.window_minutes * _MINUTE <= to_millis(at)
+        final = over if plan.window_minutes else pl.col("value").is_not_null()
+        return units.join(summed, on="unit", how="left").with_columns(
+            final=final, value=pl.col("value").fill_null(plan.missing)
+        )
+
+    def rewards_of(self, variant: str, step: int) -> Moments | None:
+        """The rewards of an arm in a step that came in, whatever their window; None without any."""
+        import polars as pl
+
+        if self._rewards.frame().is_empty():
+            return None
+        everything = RewardPlan(window_minutes=0)
+        summed = self.final_rewards(everything, datetime.now().astimezone())
+        mine = summed.filter((pl.col("variant") == _key(variant)) & (pl.col("step") == step) & pl.col("final"))
+        return Moments.of(mine["value"].to_numpy()) if mine.height else None
+
+    def outcome(self, plan: RewardPlan, at: datetime, variant: str, share: float) -> ArmOutcome:
+        """An experiment's arm, all steps together."""
+        import polars as pl
+
+        units = self.final_rewards(plan, at).filter(pl.col("variant") == _key(variant))
+        final = units.filter("final")
+        return ArmOutcome(variant, share, units.height, Moments.of(final["value"].to_numpy()))
+
+    def arm_rewards(self, plan: RewardPlan, at: datetime, variant: str) -> ArmRewards:
+        """A bandit's arm: what is final, and how many answers still wait."""
+        import polars as pl
+
+        units = self.final_rewards(plan, at).filter(pl.col("variant") == _key(variant))
+        final = units.filter("final")
+        return ArmRewards(variant, Moments.of(final["value"].to_numpy()), units.height - final.height)
+
+    def contexts(
+        self, plan: RewardPlan, at: datetime, variants: Sequence[str]
+    ) -> tuple[Floats, NDArray[np.int64], Floats]:
+        """For a contextual bandit: features of each unit's first answer, its arm by index, its reward or NaN."""
+        import polars as pl
+
+        keys = [_key(name) for name in variants]
+        units = self.final_rewards(plan, at).filter(pl.col("variant").is_in(keys))
+        numbers = np.concatenate(self._numbers) if self._numbers else np.empty((0, 0))
+        chosen = np.array([keys.index(key) for key in units["variant"]], dtype=np.int64)
+        rewards = units.select(pl.when("final").then("value").otherwise(None)).to_series().to_numpy()
+        return numbers[units["row"].to_numpy()], chosen, np.asarray(rewards, dtype=np.float64)
+
+    # shadows
+
+    def shadow_pairs(self) -> pl.DataFrame:
+        """What the champion and its shadow answered to the same requests: one row a request both answered."""
+        shadows = self._shadowed.frame().select(
+            "id", shadow="score", shadow_prediction="prediction", shadow_latency="latency"
+        )
+        return self.rows().join(shadows.unique("id", keep="last"), on="id", how="inner")
+
+    def shadow_labelled(self) -> tuple[Floats, Floats, Floats] | None:
+        """Labels, and the champion's and the shadow's scores of the same requests; None without any."""
+        labels = self._labels.frame()
+        if labels.is_empty():
+            return None
+        known = self.shadow_pairs().join(labels.unique("id", keep="last"), on="id", how="inner")
+        return (
+            (known["label"].to_numpy(), known["score"].to_numpy(), known["shadow"].to_numpy()) if known.height else None
+        )
+
+    # taking in
+
+    def _add(self, target: _Growing, batch: PredictionBatch, steps: Mapping[int, int]) -> None:
+        step = steps.get(batch.revision)
+        if batch.deployment != self._deployment or step is None:
+            return
+        columns = BatchColumns.of(batch)
+        rows = len(columns.prediction_ids)
+        target.add(
+            {
+                "id": _keys(columns.prediction_ids),
+                "unit": _keys(batch.units) if batch.units else _unit_of(batch, rows),
+                "step": step,
+                "variant": _key(batch.variant),
+                "at": batch.received_at,
+                "score": columns.scores,
+                "prediction": _keys(map(str, columns.predictions)),
+                "latency": columns.latencies,
+                "row": np.arange(self._count, self._count + rows),
+            }
+        )
+        if target is self._answered:
+            self._count += rows
+            if self._keep_rows:
+                self._numbers.append(columns.numbers)
+
+    def _add_failures(self, payloads: Iterable[bytes], steps: Mapping[int, int]) -> None:
+        decode = msgspec.msgpack.Decoder(list[FailureRecord]).decode
+        found = [one for payload in payloads for one in decode(payload) if one.deployment == self._deployment]
+        found = [one for one in found if one.revision in steps]
+        if found:
+            self._failed.add(
+                {
+                    "unit": _keys(one.unit for one in found),
+                    "step": np.array([steps[one.revision] for one in found]),
+                    "variant": _keys(one.variant for one in found),
+                    "requests": np.array([one.requests for one in found]),
+                }
+            )
+
+    def _add_outcomes(self) -> None:
+        labels = msgspec.msgpack.Decoder(list[LabelRecord]).decode
+        rewards = msgspec.msgpack.Decoder(list[RewardRecord]).decode
+        known = [one for payload in self._tails[LABELS].read() for one in labels(payload)]
+        if known:
+            labelled = np.array([one.label for one in known])
+            self._labels.add({"id": _keys(one.prediction_id for one in known), "label": labelled})
+        earned = [one for payload in self._tails[REWARDS].read() for one in rewards(payload)]
+        earned = [one for one in earned if one.metric == self._metric]
+        if earned:
+            self._rewards.add(
+                {
+                    "id": _keys(one.prediction_id for one in earned),
+                    "unit": _keys(one.unit for one in earned),
+                    "value": np.array([one.value for one in earned]),
+                    "at": np.array([one.observed_at for one in earned]),
+                }
+            )
+
+    def _units(self) -> pl.DataFrame:
+        """The first answer of every unit; a request that names none is one by itself."""
+        import polars as pl
+
+        return (
+            self.rows()
+            .with_columns(unit=pl.when(pl.col("unit") != 0).then("unit").otherwise("id"))
+            .unique("unit", keep="first", maintain_order=True)
+        )
+
+    @staticmethod
+    def _first(frame: pl.DataFrame) -> pl.DataFrame:
+        """The frame without a unit's later rows; rows without a unit all stay."""
+        import polars as pl
+
+        named = frame.filter(pl.col("unit") != 0)
+        if named.is_empty():
+            return frame
+        return pl.concat([frame.filter(pl.col("unit") == 0), named.unique("unit", keep="first", maintain_order=True)])
+
+
+def _unit_of(batch: PredictionBatch, rows: int) -> int:
+    """The rows of one request are one draw of the arm: they count as one unit, which its id names."""
+    alone = len(batch.prediction_ids) == 1 and rows > 1
+    return _key(batch.prediction_ids[0]) if alone else 0

@@ -1,0 +1,227 @@
+"""A look at a rollout: from the log's evidence to a judgement, by its strategy."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from math import ceil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from noria.errors import InvalidInput
+from noria.lifecycle.evidence import Evidence, Floats
+from noria.rollout.bandits import ArmRewards, allocation
+from noria.rollout.contextual import fit_linucb
+from noria.rollout.estimates import compare_quality, score_shift
+from noria.rollout.evidence import ERRORS, LATENCY, ArmEvidence, StepEvidence
+from noria.rollout.plan import Plan, Strategy
+from noria.rollout.planning import LatencyBar, latency_bar, requests_needed
+from noria.rollout.records import Decision, Rollout, RolloutStep
+from noria.rollout.strategies import Judgement, judge_ab, judge_canary
+from noria.store.database import to_json
+
+CHAMPION, CANARY = "champion", "canary"
+_BAR_ROWS = 200
+"""Answers of the champion with which its latencies are known well enough to say what is slow."""
+_MOST_NEEDED = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How a bandit divides the traffic from now on; ``parameters`` are those of a contextual one, as JSON."""
+
+    shares: Mapping[str, float]
+    parameters: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look came to, what it fixed of the step under way for later ones, and a bandit's new shares."""
+
+    judgement: Judgement
+    fixed: Mapping[str, object] | None = None
+    shares: Shares | None = None
+
+
+def evidence_of(log: Path, rollout: Rollout) -> Evidence:
+    """An empty gathering of a rollout's evidence."""
+    plan = rollout.plan
+    return Evidence(log, rollout.deployment, rollout.started_at, metric=plan.rewards.metric, keep_rows=plan.contextual)
+
+
+def look_at(
+    evidence: Evidence, rollout: Rollout, steps: Sequence[RolloutStep], variants: Mapping[str, float], at: datetime
+) -> Look:
+    """Judge a running rollout at ``at``; ``variants`` are those of its routes that answer, with their percents."""
+    evidence.refresh({step.revision: step.step for step in steps})
+    minutes = (at - rollout.step_started_at).total_seconds() / 60
+    strategy = rollout.plan.strategy
+    if strategy is Strategy.CANARY:
+        return _canary(evidence, rollout, steps, minutes)
+    if strategy is Strategy.SHADOW:
+        return Look(_shadow(evidence, rollout, minutes))
+    if strategy is Strategy.AB:
+        return _ab(evidence, rollout, variants, at)
+    return _bandit(evidence, rollout, variants, at)
+
+
+def fixed_at_start(plan: Plan, latencies: Floats) -> Mapping[str, object]:
+    """What is fixed before a step's evidence comes in: when an answer is slow, and what the harm to be seen would do.
+
+    ``latencies`` are the champion's so far, in seconds; with too few of them the first look at the step fixes it.
+    """
+    if len(latencies) < _BAR_ROWS:
+        return {}
+    bar = latency_bar(latencies, plan.guards.max_latency_factor or 1.0)
+    slower = float((latencies > bar.bar / plan.latency_to_see).mean())
+    return {"bar": asdict(bar), "slower": slower, "since": 0}
+
+
+def _needed(plan: Plan, step: int, bar: LatencyBar, slower: float, error_rate: float) -> int:
+    """Challenger requests with which the harm that the plan wants to see would be seen at this step."""
+    share, allowance = min(plan.steps[step], 99.0) / 100, plan.guards.allowance(step + 1)
+    needed = 0
+    if ERRORS in plan.guards.guards:
+        allowed = plan.guards.max_error_increase or 0.0
+        needed = _requests(error_rate, error_rate + plan.errors_to_see, share, allowance, allowed)
+    if LATENCY in plan.guards.guards:
+        needed = max(needed, _requests(bar.slow, slower, share, allowance, bar.slow_if_allowed - bar.slow))
+    return needed
+
+
+@functools.lru_cache(maxsize=256)
+def _requests(base: float, harmful: float, share: float, allowance: float, allowed: float) -> int:
+    try:
+        found = requests_needed(base_rate=base, harmful_rate=harmful, share=share, alpha=allowance, allowed=allowed)
+    except InvalidInput:  # nothing to be seen: many answers take the same time, or the harm is within the limit
+        return 0
+    return min(found, _MOST_NEEDED)
+
+
+def _canary(evidence: Evidence, rollout: Rollout, steps: Sequence[RolloutStep], minutes: float) -> Look:
+    found, fixed = [], None
+    for step in steps:
+        known = step.fixed
+        if not known and step.step == rollout.step:
+            known = _fix_late(evidence, rollout.plan)
+            fixed = known or None
+        found.append(_step_evidence(evidence, rollout, step.step, known))
+    return Look(judge_canary(rollout.plan, found, minutes=minutes), fixed)
+
+
+def _fix_late(evidence: Evidence, plan: Plan) -> Mapping[str, object]:
+    """Without traffic before the rollout, the step's own first answers say what is slow; they are no evidence then."""
+    fixed = dict(fixed_at_start(plan, evidence.champion_latencies()))
+    if fixed:
+        fixed["since"] = int(str(evidence.rows()["at"].max())) + 1
+    return fixed
+
+
+def _step_evidence(evidence: Evidence, rollout: Rollout, step: int, fixed: Mapping[str, object]) -> StepEvidence:
+    share = rollout.steps[step] / 100
+    bar = msgspec.convert(fixed["bar"], LatencyBar) if "bar" in fixed else None
+    since = int(str(fixed.get("since", 0)))
+    challenger = evidence.arm(step, CANARY, share, bar, since)
+    champion = evidence.arm(step, CHAMPION, 1 - share, bar, since)
+    needed = 0
+    if bar is not None and champion.requests:
+        rate = float(f"{champion.errors / champion.requests:.1g}")  # rounded, so that what was computed serves again
+        needed = _needed(rollout.plan, step, bar, float(str(fixed["slower"])), rate)
+    if share >= 1:  # alone: its quality is held against what the champion answered before
+        champion = ArmEvidence(0.0, 0, 0, labelled=evidence.labelled(CHAMPION))
+    return StepEvidence(champion, challenger, bar, needed)
+
+
+def _shadow(evidence: Evidence, rollout: Rollout, minutes: float) -> Judgement:
+    """A comparison; a person decides what to make of it."""
+    measures = shadow_measures(evidence, rollout.plan)
+    if minutes >= rollout.plan.max_days * 24 * 60:
+        return Judgement(Decision.ROLL_BACK, f"its {rollout.plan.max_days:g} days are over", measures=measures)
+    rows, enough = int(str(measures["requests"])), rollout.plan.guards.min_rows
+    if rows < enough or minutes < rollout.plan.min_minutes:
+        return Judgement(Decision.WAIT, f"{rows} of {enough} requests compared", measures=measures)
+    return Judgement(Decision.WAIT, f"{rows} requests compared: ready to be promoted or aborted", measures=measures)
+
+
+def shadow_measures(evidence: Evidence, plan: Plan) -> dict[str, object]:
+    """What champion and shadow answered to the same requests: agreement, distribution, latency, quality."""
+    pairs = evidence.shadow_pairs()
+    if pairs.is_empty():
+        return {"requests": 0}
+    scores, shadow = pairs["score"].to_numpy(), pairs["shadow"].to_numpy()
+    shift = score_shift(scores, shadow)
+    measures: dict[str, object] = {
+        "requests": pairs.height,
+        "agreement": float((pairs["prediction"] == pairs["shadow_prediction"]).mean()),  # type: ignore[arg-type]
+        "mean_difference": float(np.mean(shadow - scores)),
+        "largest_difference": float(np.max(np.abs(shadow - scores))),
+        "score_shift": None if shift is None else shift.value,
+        "seconds": {"champion": _percentiles(pairs["latency"]), "shadow": _percentiles(pairs["shadow_latency"])},
+    }
+    if (known := evidence.shadow_labelled()) is not None:
+        labels, champion, challenger = known
+        quality = compare_quality(plan.guards.task, (champion, labels), (challenger, labels))
+        measures["labels"] = len(labels)
+        if quality is not None:
+            measures["quality"] = {"champion": quality.champion, "shadow": quality.challenger}
+    return measures
+
+
+def _percentiles(column: object) -> dict[str, float]:
+    values = np.asarray(column, dtype=np.float64)
+    return {f"p{share}": float(np.percentile(values, share)) for share in (50, 95, 99)}
+
+
+def _ab(evidence: Evidence, rollout: Rollout, variants: Mapping[str, float], at: datetime) -> Look:
+    plan = rollout.plan
+    arms = [evidence.outcome(plan.rewards, at, name, percent / 100) for name, percent in variants.items()]
+    champion = evidence.arm(0, CHAMPION, variants[CHAMPION] / 100, None, 0)
+    guards = [
+        StepEvidence(champion, evidence.arm(0, name, percent / 100, None, 0))
+        for name, percent in variants.items()
+        if name != CHAMPION
+    ]
+    days = (at - rollout.started_at).total_seconds() / 86_400
+    return Look(judge_ab(plan, arms, guards, days=days))
+
+
+def _bandit(evidence: Evidence, rollout: Rollout, variants: Mapping[str, float], at: datetime) -> Look:
+    plan, names = rollout.plan, list(variants)
+    arms = [evidence.arm_rewards(plan.rewards, at, name) for name in names]
+    measures: dict[str, object] = {
+        "arms": {
+            arm.name: {"rewards": arm.rewards.count, "mean": arm.rewards.mean, "pending": arm.pending} for arm in arms
+        }
+    }
+    if plan.contextual:
+        contexts, chosen, rewards = evidence.contexts(plan.rewards, at, names)
+        if not len(contexts):
+            return Look(Judgement(Decision.WAIT, "no answers yet", measures=measures))
+        fitted = fit_linucb(contexts, chosen, rewards, arms=names, floor=plan.bandit.floor)
+        shares = Shares({name: 1 / len(names) for name in names}, to_json(fitted.as_document()))
+    else:
+        shares = Shares(allocation(plan.bandit, arms))
+    measures["shares"] = dict(shares.shares)
+    return Look(_bandit_judgement(rollout, _best(shares, arms), measures, at), shares=shares)
+
+
+def _best(shares: Shares, arms: Sequence[ArmRewards]) -> str:
+    """The arm with the most traffic; of a contextual bandit the one with the highest mean reward."""
+    if not shares.parameters:
+        return max(shares.shares, key=lambda name: shares.shares[name])
+    return max(arms, key=lambda arm: arm.rewards.mean).name
+
+
+def _bandit_judgement(rollout: Rollout, best: str, measures: Mapping[str, object], at: datetime) -> Judgement:
+    """A bandit goes on until its days are over; then its best arm stays."""
+    plan, days = rollout.plan, (at - rollout.started_at).total_seconds() / 86_400
+    if days < plan.max_days:
+        return Judgement(Decision.WAIT, f"{best} leads", measures=measures, winner=best)
+    reason = f"{best} leads after {ceil(days)} days"
+    if best == CHAMPION:
+        return Judgement(Decision.ROLL_BACK, reason, measures=measures)
+    return Judgement(Decision.PROMOTE if plan.promotes else Decision.WAIT, reason, measures=measures, winner=best)

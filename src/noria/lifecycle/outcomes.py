@@ -1,0 +1,133 @@
+"""Outcomes from outside: labels and rewards out of files and databases, into the log that HTTP writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from noria.clock import to_millis
+from noria.errors import InvalidData, InvalidInput
+from noria.monitoring.log import LabelRecord, PredictionLog, RewardRecord
+from noria.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_READERS = {".csv": "read_csv", ".parquet": "read_parquet", ".jsonl": "read_ndjson", ".ndjson": "read_ndjson"}
+
+
+def read_table(source: str, query: str, folder: Path) -> pl.DataFrame:
+    """The rows of a file (CSV, Parquet, JSON lines), or of a query of the database at a URL.
+
+    Raises InvalidInput for a source that is neither, InvalidData for one that cannot be read.
+    """
+    import polars as pl
+
+    if query:
+        return _query(source, query)
+    path = folder / source
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InvalidInput(
+            f"{source!r} is no table",
+            remedy=f"Give a file that ends in {', '.join(_READERS)}, or a database URL and --query.",
+        )
+    try:
+        found: pl.DataFrame = getattr(pl, reader)(path)
+    except Exception as error:  # each reader has errors of its own
+        raise InvalidData(f"{source} cannot be read: {error}", remedy="Check the path, and that it is whole.") from None
+    return found
+
+
+def bring_in(workspace: Workspace, frame: pl.DataFrame, *, kind: str, metric: str, at: datetime) -> int:
+    """Log ``frame`` as rewards or labels; returns how many rows. Nothing is logged unless every row can be.
+
+    Rewards need ``value`` and ``prediction_id`` or ``unit_id``; labels ``prediction_id``, ``event_time`` and ``label``.
+    ``observed_at`` is ``at`` where it is missing. Raises InvalidData that names column or row.
+    """
+    if kind not in ("rewards", "labels"):
+        raise InvalidInput(f"{kind!r} are no outcomes", remedy="Use rewards or labels.")
+    log = PredictionLog(workspace.prediction_log)
+    try:
+        if kind == "rewards":
+            log.rewards(_rewards(frame, metric, at))
+        else:
+            log.labels(_labels(frame, at))
+    finally:
+        log.close()
+    return frame.height
+
+
+def _rewards(frame: pl.DataFrame, metric: str, at: datetime) -> Sequence[RewardRecord]:
+    if not {"prediction_id", "unit_id"} & set(frame.columns):
+        raise InvalidData("the rewards name neither prediction_id nor unit_id", remedy="Give one of the columns.")
+    _require(frame, ["value"])
+    return [
+        RewardRecord(
+            _millis(row.get("observed_at"), at, place),
+            _number(row["value"], "value", place),
+            str(row.get("prediction_id") or ""),
+            str(row.get("unit_id") or ""),
+            str(row.get("metric") or metric),
+        )
+        for place, row in enumerate(frame.iter_rows(named=True))
+    ]
+
+
+def _labels(frame: pl.DataFrame, at: datetime) -> Sequence[LabelRecord]:
+    _require(frame, ["prediction_id", "event_time", "label"])
+    return [
+        LabelRecord(
+            str(row["prediction_id"]),
+            _millis(row["event_time"], at, place),
+            _millis(row.get("observed_at"), at, place),
+            _number(row["label"], "label", place),
+        )
+        for place, row in enumerate(frame.iter_rows(named=True))
+    ]
+
+
+def _require(frame: pl.DataFrame, names: Sequence[str]) -> None:
+    if missing := [name for name in names if name not in frame.columns]:
+        raise InvalidData(
+            f"columns are missing: {', '.join(missing)}", remedy=f"The table has: {', '.join(frame.columns)}."
+        )
+
+
+def _number(value: Any, name: str, place: int) -> float:
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = float("nan")
+    if found != found:
+        raise InvalidData(f"row {place}: {name} is {value!r}, no number", remedy="Give a number in every row.")
+    return found
+
+
+def _millis(value: Any, at: datetime, place: int) -> int:
+    """UTC milliseconds of an instant: a time (UTC without a zone), RFC 3339 text, or nothing for ``at``."""
+    try:
+        if value is None or value == "":
+            return to_millis(at)
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if isinstance(moment, date) and not isinstance(moment, datetime):
+            moment = datetime(moment.year, moment.month, moment.day)
+        return to_millis(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except (ValueError, AttributeError):
+        raise InvalidData(f"row {place}: {value!r} is no instant", remedy="Write RFC 3339.") from None
+
+
+def _query(url: str, query: str) -> pl.DataFrame:
+    import polars as pl
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+        with engine.connect() as connection:
+            rows = connection.execute(text(query))
+            return pl.DataFrame([dict(row._mapping) for row in rows], infer_schema_length=None)
+    except SQLAlchemyError as error:
+        raise InvalidData(f"the query fails: {error}", remedy="Check the URL and the SQL.") from None

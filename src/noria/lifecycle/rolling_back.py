@@ -1,0 +1,107 @@
+"""Rolling back: one word that takes the traffic back, whatever state a deployment is in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from noria.clock import Clock
+from noria.errors import Conflict
+from noria.lifecycle.looks import CHAMPION
+from noria.lifecycle.rollouts import Rollouts
+from noria.lifecycle.served_forms import make_servable, variant_of
+from noria.registry import ModelVersion, Policies, get_version
+from noria.registry.models import get_model, set_alias
+from noria.registry.stages import roll_back as restore_production
+from noria.registry.stages import rollback_target
+from noria.rollout import current_routes, set_routes
+from noria.rollout.deployments import find_deployment, own_name, write_routes
+from noria.rollout.records import open_rollout
+from noria.rollout.routes import earlier_champion
+from noria.store.database import Transaction
+from noria.store.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """What has all the traffic again, and what was done for it."""
+
+    deployment: str
+    version: ModelVersion
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What a deployment goes back to, and the alias that has to move for it; ``serves`` is false without routes."""
+
+    deployment: str
+    model: str
+    version: int
+    by_stage: bool
+    alias: str
+    unit: str
+    serves: bool
+
+
+def roll_back(
+    workspace: Workspace, policies: Policies, clock: Clock, name: str, *, actor: str, reason: str
+) -> RolledBack:
+    """Take the traffic back: from a rollout's challengers while one is under way, else from the version that serves.
+
+    ``name`` is a deployment or a model. Under a model's own name the version goes back into Production that was there
+    before, or the alias moves back that the deployment follows; no policy is asked, as it was let in before. Raises
+    Conflict where there is nothing to go back to, NotFound for an unknown name.
+    """
+    with workspace.database.read() as tx:
+        deployment = name if find_deployment(tx, name) or current_routes(tx, name) else own_name(tx, name)
+        rollout = open_rollout(tx, deployment)
+    if rollout is not None:
+        after = Rollouts(workspace, policies, clock).abort(rollout.rollout_id, actor=actor, reason=reason)
+        with workspace.database.read() as tx:
+            champion = get_version(tx, after.model, after.champion)
+        return RolledBack(deployment, champion, f"rollout {after.rollout_id[:8]} aborted")
+    with workspace.database.read() as tx:
+        target = _target(tx, deployment)
+        version = get_version(tx, target.model, target.version)
+    if target.serves:
+        make_servable(workspace, version, at=clock.now(), actor=actor)
+    with workspace.database.write() as tx:
+        if _target(tx, deployment) != target:
+            raise Conflict(f"{deployment!r} changed meanwhile", remedy="See how it stands, then ask again.")
+        restored = _restore(tx, target, clock, actor, reason)
+    write_routes(workspace, deployment)
+    return RolledBack(deployment, restored, "the version before serves")
+
+
+def _target(tx: Transaction, deployment: str) -> _Target:
+    record, routes = find_deployment(tx, deployment), current_routes(tx, deployment)
+    model = record.model if record else routes.variants[0].model if routes else get_model(tx, deployment).name
+    follows = record.follows if record else ""
+    by_stage = own_name(tx, model) == deployment and not follows.startswith("@")
+    if by_stage:
+        version = rollback_target(tx, model)
+    else:
+        earlier = earlier_champion(tx, deployment)
+        version = None if earlier is None else earlier.version
+    if version is None:
+        raise Conflict(
+            f"{deployment!r} has no earlier version to go back to",
+            remedy=f"`noria models history {model}` shows which versions were in Production.",
+        )
+    alias = follows[1:] if follows.startswith("@") else ""
+    return _Target(deployment, model, version, by_stage, alias, record.unit if record else "", routes is not None)
+
+
+def _restore(tx: Transaction, target: _Target, clock: Clock, actor: str, reason: str) -> ModelVersion:
+    """Registry, alias and routes in one transaction."""
+    now = clock.now()
+    if target.by_stage:
+        restore_production(tx, target.model, at=now, actor=actor, reason=reason)
+    if target.alias:
+        set_alias(tx, target.model, target.alias, target.version, at=now, actor=actor)
+    restored = get_version(tx, target.model, target.version)
+    if target.serves:
+        variants = [variant_of(tx, restored, CHAMPION, 100)]
+        why = f"rolled back: {reason}"
+        set_routes(tx, target.deployment, variants, at=now, actor=actor, reason=why, unit=target.unit)
+    return restored

@@ -1,0 +1,366 @@
+"""Rollouts as a reconciler runs them: started, looked at, moved along, promoted or taken back.
+
+Every move is one transaction of registry change, policy decision, route and audit entry. A look that is cut short is
+taken again and ends in the same state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from noria.clock import Clock
+from noria.errors import Conflict, NoriaError, PolicyRefused
+from noria.lifecycle.checks import check_with_log
+from noria.lifecycle.evidence import Evidence, Floats
+from noria.lifecycle.looks import CANARY, CHAMPION, Look, evidence_of, fixed_at_start, look_at
+from noria.lifecycle.served_forms import make_servable, variant_of
+from noria.optimize.bundle import Task
+from noria.registry import ModelVersion, Policies, Stage, approve, get_version, transition
+from noria.registry.stages import request_transition
+from noria.rollout import Decision, Plan, Rollout, Strategy, Variant, current_routes, set_routes
+from noria.rollout.deployments import find_deployment, write_routes
+from noria.rollout.records import (
+    PAUSED,
+    ROLLED_BACK,
+    RUNNING,
+    begin_step,
+    fix_step,
+    get_rollout,
+    list_rollouts,
+    list_steps,
+    open_rollout,
+    record_decision,
+    record_look,
+    record_shares,
+    start_rollout,
+)
+from noria.rollout.strategies import Judgement, judge_checks
+from noria.serving.served import load_served
+from noria.store.database import Transaction
+from noria.store.workspace import Workspace
+
+ACTOR = "noria/lifecycle"
+_NAMES = {Strategy.CANARY: CANARY, Strategy.BLUE_GREEN: "green", Strategy.SHADOW: "shadow"}
+_LATELY = timedelta(days=2)
+_REST = 10
+"""Times as long as a look took, the next look at the same rollout is put off: looking may not eat the machine."""
+_log = structlog.get_logger()
+
+
+class Rollouts:
+    """The controller of all rollouts of a workspace. One process runs it at a time."""
+
+    def __init__(
+        self, workspace: Workspace, policies: Policies, clock: Clock, progress: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._workspace, self._policies, self._clock, self._progress = workspace, policies, clock, progress
+        self._evidence: dict[str, Evidence] = {}
+        self._checks: dict[str, Mapping[str, object]] = {}
+        self._rests: dict[str, float] = {}
+
+    # what people ask for
+
+    def start(
+        self, deployment: str, challengers: Sequence[int], plan: Plan, *, actor: str, reason: str = ""
+    ) -> Rollout:
+        """Prepare the challengers, move them through the gate (Staging, under policy), and begin the first step.
+
+        Raises Conflict without a champion or with another rollout under way, PolicyRefused for a challenger that the
+        gate does not let through, and what preparing raises.
+        """
+        database, now = self._workspace.database, self._clock.now()
+        with database.read() as tx:
+            champion = self._champion(tx, deployment)
+            versions = [get_version(tx, champion.model, number) for number in challengers]
+            if (other := open_rollout(tx, deployment)) is not None:
+                raise Conflict(
+                    f"deployment {deployment!r} has a rollout under way: {other.rollout_id[:8]}",
+                    remedy="Promote or abort it first.",
+                )
+        for version in versions:
+            make_servable(self._workspace, version, at=now, actor=actor, progress=self._progress)
+            plan = replace(plan, guards=replace(plan.guards, task=self._loaded_task(version)))
+            if version.stage is Stage.NONE:
+                self._move(version, Stage.STAGING, actor, "the gate before a rollout")
+        latencies = self._latencies_before(deployment, now)
+        with database.write() as tx:
+            rollout = start_rollout(
+                tx,
+                deployment,
+                champion.model,
+                champion=champion.version,
+                challengers=challengers,
+                plan=plan,
+                at=now,
+                actor=actor,
+                reason=reason,
+            )
+            self._begin_step(tx, rollout, f"{plan.strategy} of {_named(rollout)} starts", actor, latencies)
+        write_routes(self._workspace, deployment)
+        return rollout
+
+    def pause(self, rollout_id: str, *, actor: str, reason: str) -> Rollout:
+        """Leave the shares as they are and decide nothing until it is resumed."""
+        return self._record(rollout_id, (RUNNING,), Decision.PAUSE, actor, reason)
+
+    def resume(self, rollout_id: str, *, actor: str, reason: str) -> Rollout:
+        """Go on with a paused rollout."""
+        return self._record(rollout_id, (PAUSED,), Decision.RESUME, actor, reason)
+
+    def promote(self, rollout_id: str, *, actor: str, reason: str, version: int | None = None) -> Rollout:
+        """Give a challenger all the traffic and Production, under policy; ``version`` says which of several.
+
+        Raises Conflict when the rollout has ended, PolicyRefused with all that is missing.
+        """
+        with self._workspace.database.write() as tx:
+            rollout = self._open(tx, rollout_id)
+            winner = version if version is not None else self._only_challenger(rollout)
+            after = self._promoted(tx, rollout, winner, Judgement(Decision.PROMOTE, reason), actor, passed=False)
+        write_routes(self._workspace, after.deployment)
+        return after
+
+    def abort(self, rollout_id: str, *, actor: str, reason: str) -> Rollout:
+        """Give the champion all the traffic again, at once, from whatever state the rollout is in."""
+        with self._workspace.database.write() as tx:
+            rollout = self._open(tx, rollout_id)
+            after = record_decision(
+                tx, rollout, Decision.ROLL_BACK, {"reason": reason}, at=self._clock.now(), actor=actor
+            )
+            self._route(tx, after, reason, actor)
+        write_routes(self._workspace, after.deployment)
+        self._evidence.pop(after.rollout_id, None)
+        return after
+
+    # the reconciler
+
+    def step(self) -> None:
+        """Look at every running rollout once. What fails for one is logged, and the others are looked at."""
+        with self._workspace.database.read() as tx:
+            running = [rollout for rollout in list_rollouts(tx) if rollout.status == RUNNING]
+        for rollout in running:
+            if time.monotonic() < self._rests.get(rollout.rollout_id, 0.0):
+                continue
+            started = time.process_time()
+            try:
+                self.look(rollout.rollout_id)
+            except NoriaError as error:
+                _log.error("rollout_look_failed", rollout=rollout.rollout_id, reason=error.message)
+            self._rests[rollout.rollout_id] = time.monotonic() + _REST * (time.process_time() - started)
+
+    def look(self, rollout_id: str) -> Rollout:
+        """Judge a running rollout on its evidence so far, and do what that asks for; in the end its routes stand."""
+        with self._workspace.database.read() as tx:
+            rollout = get_rollout(tx, rollout_id)
+            steps = list_steps(tx, rollout.rollout_id)
+            routes = current_routes(tx, rollout.deployment)
+        if rollout.status != RUNNING or routes is None:
+            return rollout
+        now = self._clock.now()
+        if rollout.plan.strategy is Strategy.BLUE_GREEN:
+            if rollout.rollout_id not in self._checks or not self._checks[rollout.rollout_id]["requests"]:
+                self._checks[rollout.rollout_id] = check_with_log(self._workspace, routes, rollout.plan)
+            look = Look(judge_checks(rollout.plan, self._checks[rollout.rollout_id]))
+        else:
+            evidence = self._evidence.setdefault(
+                rollout.rollout_id, evidence_of(self._workspace.prediction_log, rollout)
+            )
+            answering = {variant.name: variant.percent for variant in routes.answering}
+            look = look_at(evidence, rollout, steps, answering, now)
+        after = self._act(rollout, look, now)
+        if not after.is_open:
+            self._evidence.pop(after.rollout_id, None)
+        write_routes(self._workspace, after.deployment)
+        return after
+
+    def _act(self, rollout: Rollout, look: Look, now: datetime) -> Rollout:
+        judgement = look.judgement
+        if judgement.decision is Decision.WAIT:
+            with self._workspace.database.write() as tx:
+                record_look(tx, rollout, judgement.as_document(), at=now)
+                if look.fixed is not None:
+                    fix_step(tx, rollout, look.fixed, at=now, actor=ACTOR)
+                if look.shares is not None:
+                    shares, why = look.shares, judgement.as_document()
+                    record_shares(tx, rollout, shares.shares, shares.parameters, why, at=now, actor=ACTOR)
+            return rollout
+        self._progress(f"{rollout.plan.strategy} at {rollout.percent:g}%: {judgement.decision.replace('_', ' ')}")
+        if judgement.decision is Decision.ROLL_BACK:
+            return self._roll_back(rollout, judgement)
+        return self._advance(rollout, judgement)
+
+    def _roll_back(self, rollout: Rollout, judgement: Judgement) -> Rollout:
+        """Take the traffic away first; archiving comes second, since a policy may refuse it."""
+        with self._workspace.database.write() as tx:
+            after = record_decision(
+                tx, rollout, Decision.ROLL_BACK, judgement.as_document(), at=self._clock.now(), actor=ACTOR
+            )
+            self._route(tx, after, judgement.reason, ACTOR)
+            versions = [get_version(tx, rollout.model, number) for number in rollout.challengers]
+        for version in versions:
+            with contextlib.suppress(PolicyRefused):  # audited; the version keeps its stage, without traffic
+                self._move(version, Stage.ARCHIVED, ACTOR, f"rolled back: {judgement.reason}")
+        return after
+
+    def _advance(self, rollout: Rollout, judgement: Judgement) -> Rollout:
+        """The next step; after the last one Production, unless the policy asks for a person first: then wait."""
+        last = rollout.step + 1 == len(rollout.steps)
+        promotes = judgement.decision is Decision.PROMOTE or last
+        try:
+            with self._workspace.database.write() as tx:
+                if promotes:
+                    winner = self._winner(rollout, judgement)
+                    return self._promoted(tx, rollout, winner, judgement, ACTOR, passed=rollout.plan.approves)
+                after = record_decision(
+                    tx, rollout, Decision.ADVANCE, judgement.as_document(), at=self._clock.now(), actor=ACTOR
+                )
+                latencies = self._evidence[rollout.rollout_id].champion_latencies()
+                self._begin_step(tx, after, judgement.reason, ACTOR, latencies)
+                return after
+        except PolicyRefused as refusal:
+            self._progress(str(refusal))
+            with self._workspace.database.write() as tx:
+                document = judgement.as_document() | {"waits_for": [refusal.message, *refusal.details]}
+                record_look(tx, rollout, document, at=self._clock.now())
+            return rollout
+
+    # moves, within a transaction
+
+    def _promoted(
+        self, tx: Transaction, rollout: Rollout, winner: int, judgement: Judgement, actor: str, *, passed: bool
+    ) -> Rollout:
+        """Production, all the traffic, and the rollout's end; ``passed`` counts as the approval of a passed canary."""
+        now, model = self._clock.now(), rollout.model
+        if passed:
+            approve(
+                tx, model, winner, Stage.PRODUCTION, at=now, actor=ACTOR, reason="passed its rollout", roles=[CANARY]
+            )
+        reason = f"passed its {rollout.plan.strategy} rollout: {judgement.reason}" if passed else judgement.reason
+        transition(tx, model, winner, Stage.PRODUCTION, policies=self._policies, at=now, actor=actor, reason=reason)
+        document = judgement.as_document() | {"winner": winner}
+        decision = Decision.ADVANCE if judgement.decision is Decision.ADVANCE else Decision.PROMOTE
+        after = record_decision(tx, rollout, decision, document, at=now, actor=actor)
+        self._set(tx, after, [self._variant(tx, after, winner, CHAMPION, 100)], judgement.reason, actor)
+        return after
+
+    def _begin_step(self, tx: Transaction, rollout: Rollout, reason: str, actor: str, latencies: Floats) -> None:
+        revision = self._route(tx, rollout, reason, actor)
+        begin_step(tx, rollout, revision, fixed_at_start(rollout.plan, latencies), at=self._clock.now(), actor=actor)
+
+    def _loaded_task(self, version: ModelVersion) -> Task:
+        """What a version predicts, as it says once loaded: one that does not load gets no traffic."""
+        with self._workspace.database.read() as tx:
+            variant = variant_of(tx, version, CANARY, 0)
+        served = load_served(self._workspace.artifacts, variant)
+        served.runtime.unload()
+        return served.bundle.task
+
+    def _latencies_before(self, deployment: str, at: datetime) -> Floats:
+        """What the champion's answers took lately, under the routes that stand now."""
+        with self._workspace.database.read() as tx:
+            table = current_routes(tx, deployment)
+        evidence = Evidence(self._workspace.prediction_log, deployment, at - _LATELY)
+        evidence.refresh({} if table is None else {table.revision: 0})
+        return evidence.champion_latencies()
+
+    def _route(self, tx: Transaction, rollout: Rollout, reason: str, actor: str) -> int:
+        """Make the routes say what the rollout's state says; their revision."""
+        return self._set(tx, rollout, self._variants(tx, rollout), reason, actor)
+
+    def _set(self, tx: Transaction, rollout: Rollout, variants: Sequence[Variant], reason: str, actor: str) -> int:
+        record = find_deployment(tx, rollout.deployment)
+        table = set_routes(
+            tx,
+            rollout.deployment,
+            variants,
+            at=self._clock.now(),
+            actor=actor,
+            reason=reason,
+            salt=rollout.plan.salt if rollout.is_open else "",
+            unit="" if record is None else record.unit,
+        )
+        return table.revision
+
+    def _variants(self, tx: Transaction, rollout: Rollout) -> Sequence[Variant]:
+        if rollout.status == ROLLED_BACK:
+            return [self._variant(tx, rollout, rollout.champion, CHAMPION, 100)]
+        strategy, share = rollout.plan.strategy, rollout.percent
+        if strategy is Strategy.SHADOW:
+            champion = self._variant(tx, rollout, rollout.champion, CHAMPION, 100)
+            return [champion, self._variant(tx, rollout, rollout.challenger, "shadow", share, shadow=True)]
+        share = 0.0 if strategy is Strategy.BLUE_GREEN else share
+        champion = self._variant(tx, rollout, rollout.champion, CHAMPION, 100 - share)
+        each = share / len(rollout.challengers)
+        challengers = [
+            self._variant(tx, rollout, number, _NAMES.get(strategy, f"v{number}"), each)
+            for number in rollout.challengers
+        ]
+        return [champion, *challengers]
+
+    @staticmethod
+    def _variant(
+        tx: Transaction, rollout: Rollout, version: int, name: str, percent: float, *, shadow: bool = False
+    ) -> Variant:
+        return variant_of(tx, get_version(tx, rollout.model, version), name, percent, shadow=shadow)
+
+    def _record(self, rollout_id: str, states: Sequence[str], decision: Decision, actor: str, reason: str) -> Rollout:
+        with self._workspace.database.write() as tx:
+            rollout = get_rollout(tx, rollout_id)
+            if rollout.status not in states:
+                raise Conflict(
+                    f"rollout {rollout.rollout_id[:8]} is {rollout.status}", remedy=f"Only {states[0]} ones can be."
+                )
+            return record_decision(tx, rollout, decision, {"reason": reason}, at=self._clock.now(), actor=actor)
+
+    @staticmethod
+    def _open(tx: Transaction, rollout_id: str) -> Rollout:
+        rollout = get_rollout(tx, rollout_id)
+        if not rollout.is_open:
+            raise Conflict(
+                f"rollout {rollout.rollout_id[:8]} has ended: {rollout.status}",
+                remedy="`noria models rollback` takes back a version that was promoted.",
+            )
+        return rollout
+
+    @staticmethod
+    def _only_challenger(rollout: Rollout) -> int:
+        if len(rollout.challengers) > 1:
+            raise Conflict(
+                f"rollout {rollout.rollout_id[:8]} has several challengers", remedy="Say which with --version."
+            )
+        return rollout.challenger
+
+    @staticmethod
+    def _winner(rollout: Rollout, judgement: Judgement) -> int:
+        named = [number for number in rollout.challengers if judgement.winner == f"v{number}"]
+        return named[0] if named else rollout.challenger
+
+    @staticmethod
+    def _champion(tx: Transaction, deployment: str) -> Variant:
+        routes = current_routes(tx, deployment)
+        if routes is None:
+            raise Conflict(
+                f"nothing is deployed as {deployment!r}", remedy="Deploy a first version with `noria deploy`."
+            )
+        return routes.variants[0]
+
+    def _move(self, version: ModelVersion, stage: Stage, actor: str, reason: str) -> None:
+        request_transition(
+            self._workspace.database,
+            version.model,
+            version.version,
+            stage,
+            policies=self._policies,
+            at=self._clock.now(),
+            actor=actor,
+            reason=reason,
+        )
+
+
+def _named(rollout: Rollout) -> str:
+    return ", ".join(f"{rollout.model}@{number}" for number in rollout.challengers)

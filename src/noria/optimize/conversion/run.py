@@ -1,0 +1,272 @@
+"""Converts the model of an MLflow folder, in a process of its own and with the packages that the model needs.
+
+Called with a JSON file: {"folder", "out", "flavors", "columns", "tensors"}. Writes what it made into "out", and beside
+it result.json, which says what it is or why there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from noria.optimize.conversion.closeness import NotConverted, closest
+from noria.optimize.conversion.graphs import session_of, unwrapped
+from noria.optimize.conversion.samples import categories_of, sample
+from noria.optimize.conversion.tensors import convert_torch, convert_torch_of_columns
+
+_BATCHES = (1, 32, 256, 2048)
+_SECONDS_A_BATCH = 0.15
+
+
+def main(spec_file: str) -> None:
+    """Convert, and write result.json."""
+    spec = json.loads(Path(spec_file).read_text())
+    out = Path(spec["out"])
+    try:
+        result = _convert(Path(spec["folder"]), out, spec["flavors"], spec["columns"], spec["tensors"])
+    except NotConverted as failures:
+        result = {"failures": list(failures.args)}
+    except Exception as error:  # the model's own code runs here
+        result = {"failures": [f"{type(error).__name__}: {error}"], "traceback": traceback.format_exc()}
+    (out / "result.json").write_text(json.dumps(result))
+
+
+def _convert(
+    folder: Path, out: Path, flavors: dict[str, Any], columns: list[Any], tensors: list[Any]
+) -> dict[str, Any]:
+    if "pytorch" in flavors:
+        data = folder / flavors["pytorch"]["model_data"]
+        return convert_torch(data, out, tensors) if tensors else convert_torch_of_columns(data, out, columns)
+    model = unwrapped(_load(folder, flavors))
+    columns = [(name, kind) for name, kind in columns] or _columns_of(model)
+    frame = _example(folder)
+    numbers, strings = sample(model, columns, frame)
+    task, classes = _task_of(model)
+    ask = _Asked(model, columns, task)
+    try:
+        expected = ask(numbers, strings)
+    except ValueError:
+        numbers = np.nan_to_num(numbers)  # a model that takes nothing missing
+        expected = ask(numbers, strings)
+    found = closest(model, columns, expected, numbers, strings, labels=task == "classification")
+    (out / "model.onnx").write_bytes(found.graph.content)
+    result: dict[str, Any] = {
+        "task": task,
+        "classes": classes,
+        "columns": columns,
+        "numbers": found.graph.numbers,
+        "strings": found.graph.strings,
+        "score": found.graph.score,
+        "dtype": found.graph.dtype,
+        "way": found.graph.way,
+        "rows_checked": found.rows_checked,
+        "labels_flipped": found.labels_flipped,
+        "largest_difference": found.largest_difference,
+        "scale": float(np.max(np.abs(expected), initial=1.0)),
+        "algorithm": type(model).__name__,
+        "example": _row(columns, numbers, strings),
+    }
+    return result | _native(model, out, found.graph, numbers)
+
+
+def _row(columns: list[tuple[str, str]], numbers: Any, strings: Any) -> list[Any]:
+    """One of the rows checked, in the order of the columns; null where a number is missing."""
+    left, words = iter(numbers[0].tolist()), iter([] if strings is None else strings[0].tolist())
+    row = [next(words) if kind == "string" else next(left) for _, kind in columns]
+    return [None if value != value else value for value in row]
+
+
+class _Asked:
+    """The model's own answers: probabilities as a graph gives them, or values."""
+
+    def __init__(self, model: Any, columns: list[tuple[str, str]], task: str) -> None:
+        self._model, self._columns, self._task = model, columns, task
+        self._named = getattr(model, "feature_names_in_", None) is not None or any(k == "string" for _, k in columns)
+
+    def __call__(self, numbers: Any, strings: Any) -> Any:
+        rows = self._frame(numbers, strings) if self._named else numbers
+        model = self._model
+        if type(model).__module__.startswith("xgboost") and not hasattr(model, "get_booster"):
+            import xgboost
+
+            found = model.predict(xgboost.DMatrix(numbers, feature_names=model.feature_names))
+        elif self._task == "classification" and hasattr(model, "predict_proba"):
+            found = model.predict_proba(rows)
+        else:
+            found = model.predict(rows)
+        array = np.asarray(found, dtype=np.float64).reshape(len(numbers), -1)
+        return array[:, -1] if array.shape[1] < 3 else array
+
+    def _frame(self, numbers: Any, strings: Any) -> Any:
+        import pandas as pd
+
+        left = {"string": iter(range(0 if strings is None else strings.shape[1]))}
+        places = iter(range(numbers.shape[1]))
+        found = {}
+        for name, kind in self._columns:
+            if kind == "string":
+                found[name] = strings[:, next(left["string"])]
+            else:
+                column = numbers[:, next(places)]
+                found[name] = column.astype(np.int64) if kind in ("long", "integer") else column
+        return pd.DataFrame(found)
+
+
+def _load(folder: Path, flavors: dict[str, Any]) -> Any:
+    """The fitted object, without MLflow."""
+    if "lightgbm" in flavors:
+        import lightgbm
+
+        path = folder / flavors["lightgbm"]["data"]
+        if str(flavors["lightgbm"].get("model_class", "")).endswith("Booster"):
+            return lightgbm.Booster(model_file=str(path))
+        return _unpickle(path)
+    if "xgboost" in flavors:
+        return _load_xgboost(folder, flavors["xgboost"])
+    sklearn = flavors.get("sklearn") or flavors.get("python_function") or {}
+    file = sklearn.get("pickled_model") or sklearn.get("model_path") or sklearn.get("data")
+    if file is None:
+        raise NotConverted(f"no converter knows models of the flavors {', '.join(sorted(flavors))}")
+    if sklearn.get("serialization_format") == "skops":
+        import skops.io
+
+        return skops.io.load(folder / file, trusted=sklearn.get("skops_trusted_types") or [])
+    return _unpickle(folder / file)
+
+
+def _unpickle(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            return pickle.load(file)
+    except (pickle.UnpicklingError, KeyError):
+        import joblib
+
+        return joblib.load(path)
+
+
+def _load_xgboost(folder: Path, flavor: dict[str, Any]) -> Any:
+    import xgboost
+
+    path = str(folder / flavor["data"])
+    kind = str(flavor.get("model_class", "xgboost.core.Booster")).rsplit(".", 1)[-1]
+    model = getattr(xgboost, kind)()
+    model.load_model(path)
+    return model
+
+
+def _task_of(model: Any) -> tuple[str, list[Any]]:
+    """What it predicts, and its classes."""
+    classes = getattr(model, "classes_", None)
+    if classes is not None and hasattr(model, "predict_proba"):
+        if isinstance(classes, list):
+            raise NotConverted("a model of several outputs is not converted")
+        return "classification", [_plain(one) for one in classes]
+    objective = _objective(model)
+    if objective.startswith(("binary", "reg:logistic")):
+        return "classification", [0, 1]
+    if objective.startswith("multi"):
+        raise NotConverted("a booster of several classes without its estimator is not converted")
+    if hasattr(model, "decision_function") or not hasattr(model, "predict"):
+        raise NotConverted(f"{type(model).__name__} gives no probabilities")
+    return "regression", []
+
+
+def _objective(model: Any) -> str:
+    if hasattr(model, "params") and isinstance(model.params, dict):
+        return str(model.params.get("objective", ""))
+    if hasattr(model, "save_config"):
+        return str(json.loads(model.save_config())["learner"]["objective"]["name"])
+    return ""
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    return value if isinstance(value, int | str) else str(value)
+
+
+def _columns_of(model: Any) -> list[tuple[str, str]]:
+    """The columns of a model that was logged without a signature."""
+    first = model.steps[0][1] if hasattr(model, "steps") else model
+    names = getattr(model, "feature_names_in_", None)
+    if names is None and hasattr(model, "feature_name"):
+        names = model.feature_name()
+    if names is None:
+        names = getattr(model, "feature_names", None)
+    width = getattr(model, "n_features_in_", None) or getattr(first, "n_features_in_", None)
+    if names is None and width is None and hasattr(model, "num_features"):
+        width = model.num_features()
+    if names is not None:
+        listed = [str(name) for name in names]
+    elif width is not None:
+        listed = [f"x{place}" for place in range(int(width))]
+    else:
+        raise NotConverted("the model says neither its columns' names nor how many it takes")
+    texts = {name for name, values in categories_of(model, listed) if all(isinstance(one, str) for one in values)}
+    return [(name, "string" if name in texts else "double") for name in listed]
+
+
+def _example(folder: Path) -> Any:
+    """The input example logged with the model, as a pandas frame, or None."""
+    path = folder / "input_example.json"
+    if not path.is_file():
+        return None
+    try:
+        import pandas as pd
+
+        document = json.loads(path.read_text())
+        return pd.DataFrame(document["data"], columns=document["columns"]) if "columns" in document else None
+    except Exception:
+        return None  # an example only helps
+
+
+def _native(model: Any, out: Path, graph: Any, numbers: Any) -> dict[str, Any]:
+    """For a booster alone its own file, and from how many rows on it is faster than its graph."""
+    kind = type(model).__module__.split(".")[0]
+    if kind not in ("lightgbm", "xgboost"):
+        return {}
+    booster = model.get_booster() if hasattr(model, "get_booster") else getattr(model, "booster_", model)
+    file = "model.lgb" if kind == "lightgbm" else "model.ubj"
+    booster.save_model(str(out / file))
+    if kind == "lightgbm":
+
+        def native(rows: Any) -> Any:
+            return booster.predict(rows, num_threads=1)
+    else:
+        booster.set_param({"nthread": 1})
+
+        def native(rows: Any) -> Any:
+            return booster.inplace_predict(rows, validate_features=False)
+
+    session = session_of(graph.content)
+    name = session.get_inputs()[0].name
+
+    def onnx(rows: Any) -> Any:
+        return session.run([graph.score], {name: rows.astype(graph.dtype)})
+
+    ratios = {size: _seconds(onnx, numbers, size) / _seconds(native, numbers, size) for size in _BATCHES}
+    faster = [size for size in _BATCHES if all(ratios[more] > 1.2 for more in _BATCHES if more >= size)]
+    return {"native": {"kind": kind, "file": file, "from_rows": faster[0] if faster else 0, "speed": ratios}}
+
+
+def _seconds(score: Any, numbers: Any, size: int) -> float:
+    rows = np.ascontiguousarray(numbers[:size])
+    score(rows)
+    best, until = float("inf"), time.perf_counter() + _SECONDS_A_BATCH
+    while time.perf_counter() < until:
+        started = time.perf_counter()
+        score(rows)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,271 @@
+"""Preparation: from the model a client logged, in any of MLflow's flavors, to the folder a gateway serves.
+
+What can be an ONNX graph becomes one, checked against the model on labels and probabilities; a booster whose graph
+differs keeps its own runtime; all else is served by a process with the model's own environment. Loading a model runs
+code that came with it: that happens in a process of its own, once, when somebody deploys it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from noria.errors import CorruptArtifact, InvalidData
+from noria.optimize.bundle import BUNDLE_FILE, Bundle, Kind, Task, TensorSpec, read_bundle, write_bundle
+from noria.optimize.environments import environment_for, fits_here, python_of, requirements_of
+from noria.optimize.onnx import ParityBroken, check_parity
+
+MLMODEL_FILE = "MLmodel"
+MODEL_FOLDER = "model"
+_CONVERTIBLE: Mapping[str, Sequence[str]] = {
+    "lightgbm": ("lightgbm",),
+    "xgboost": ("xgboost",),
+    "sklearn": ("scikit-learn",),
+    "pytorch": ("torch",),
+}
+"""Flavors that converters know, and the packages it takes to load them."""
+_CONVERTERS = (
+    "skl2onnx",
+    "onnxmltools",
+    "onnxruntime",
+    "onnx",
+    "protobuf<7",
+    "numpy",
+    "pandas",
+    "cloudpickle",
+    "joblib",
+)
+_CONVERSION_SECONDS = 900
+_PACKAGE = Path(__file__).parents[1]
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a version is served from: its runtime, and what there is to say about how it came about."""
+
+    bundle: Bundle
+    notes: Sequence[str]
+
+
+def prepare(folder: Path, out: Path, progress: Progress = lambda _: None) -> Prepared:
+    """Make of the model in ``folder`` one to serve, in ``out``, which is empty.
+
+    Raises CorruptArtifact for a folder that is no MLflow model, InvalidData for one that nothing here can serve.
+    """
+    if (folder / BUNDLE_FILE).is_file():
+        shutil.copytree(folder, out, dirs_exist_ok=True)
+        return Prepared(read_bundle(out), ["as it was registered"])
+    flavors, signature = _read(folder)
+    columns, tensors = _columns(signature), _tensors(signature)
+    notes: list[str] = []
+    if "onnx" in flavors:
+        return _graph(folder, out, flavors["onnx"])
+    if convertible := [name for name in _CONVERTIBLE if name in flavors]:
+        progress("convert")
+        spec = {"folder": str(folder), "out": str(out), "flavors": flavors, "columns": columns, "tensors": tensors}
+        packages = [package for name in convertible for package in _CONVERTIBLE[name]]
+        result = _converted(folder, out, spec, packages)
+        notes = list(result.get("failures", []))
+        if not notes:
+            try:
+                return _from_result(out, result)
+            except ParityBroken as error:
+                notes.append(error.message)
+                if "native" in result:
+                    return _booster(out, result, notes)
+    if "python_function" not in flavors:
+        raise InvalidData(
+            f"a model of the flavors {', '.join(sorted(flavors)) or '(none)'} cannot be served",
+            details=notes,
+            remedy="Log it with a python_function flavor, as all of MLflow's log_model functions do.",
+        )
+    progress("environment")
+    interpreter_of(folder)
+    return _pyfunc(folder, out, columns, signature, notes)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Flavors and signature of an MLflow model."""
+    try:
+        document: Any = yaml.safe_load((folder / MLMODEL_FILE).read_text())
+        return dict(document.get("flavors") or {}), document.get("signature") or {}
+    except (OSError, yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
+        raise CorruptArtifact(
+            f"{folder.name!r} is no MLflow model: its {MLMODEL_FILE} cannot be read: {error}",
+            remedy="Register what log_model saved.",
+        ) from None
+
+
+def _columns(signature: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and kind of every column; empty for a model of tensors, and one without a signature."""
+    found: list[tuple[str, str]] = []
+    for place, entry in enumerate(_entries(signature, "inputs")):
+        if entry.get("type") == "tensor":
+            shape = entry["tensor-spec"]["shape"]
+            is_matrix = not entry.get("name") and len(shape) == 2 and shape[1] > 0
+            return [(f"x{number}", "double") for number in range(shape[1])] if is_matrix else []
+        found.append((str(entry.get("name", f"x{place}")), str(entry.get("type", "double"))))
+    return found
+
+
+def _tensors(signature: Mapping[str, Any]) -> list[list[Any]]:
+    """Name, numpy type and shape of every tensor."""
+    entries = [entry for entry in _entries(signature, "inputs") if "tensor-spec" in entry]
+    return [[one.get("name", ""), one["tensor-spec"]["dtype"], one["tensor-spec"]["shape"]] for one in entries]
+
+
+def _entries(signature: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
+    listed = signature.get(part)
+    return json.loads(listed) if isinstance(listed, str) else list(listed or [])
+
+
+def _converted(folder: Path, out: Path, spec: Mapping[str, Any], packages: Sequence[str]) -> dict[str, Any]:
+    """What the conversion made, run with the packages the model was made with."""
+    requirements = requirements_of(folder)
+    if fits_here(requirements, packages):
+        interpreter = Path(sys.executable)
+    else:
+        needed = [line for line in requirements if not line.lower().startswith("mlflow")]
+        interpreter = environment_for([*needed, *_CONVERTERS], python_of(folder))
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "noria").symlink_to(_PACKAGE)  # ours alone: the environment's packages are its own
+        spec_file = Path(scratch) / "spec.json"
+        spec_file.write_text(json.dumps(spec))
+        done = subprocess.run(
+            [interpreter, "-m", "noria.optimize.conversion.run", spec_file],
+            env={**os.environ, "PYTHONPATH": scratch},
+            cwd=scratch,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_CONVERSION_SECONDS,
+        )
+    result = out / "result.json"
+    if not result.is_file():
+        return {"failures": [f"the conversion ended without a result: {done.stderr.strip()[-500:]}"]}
+    found: dict[str, Any] = json.loads(result.read_text())
+    result.unlink()
+    return found
+
+
+def _from_result(out: Path, result: dict[str, Any]) -> Prepared:
+    """The bundle of a graph, when it is close enough to its model. Raises ParityBroken."""
+    task = cast(Task, result["task"])
+    difference, flipped, rows = result["largest_difference"], result["labels_flipped"], result["rows_checked"]
+    check_parity(task, rows, flipped, difference, result["scale"])
+    options: dict[str, Any] = {"algorithm": result["algorithm"]}
+    native = result.get("native")
+    if native and native["from_rows"]:
+        options["native"] = {name: native[name] for name in ("kind", "file", "from_rows")}
+    elif native:
+        (out / native["file"]).unlink()
+    if "tensors" in result:
+        bundle = Bundle(task, tensors=_specs(result["tensors"]), outputs=_specs(result["outputs"]), options=options)
+    else:
+        bundle = _column_bundle(result, options=options, onnx_input=result["numbers"], onnx_score=result["score"],
+                                onnx_strings=result["strings"], input_dtype=result["dtype"])  # fmt: skip
+    write_bundle(out, bundle)
+    notes = [f"ONNX graph ({result['way']}): {rows} rows checked, {flipped} labels flipped, "
+             f"largest difference {difference:.2g}"]  # fmt: skip
+    if native and native["from_rows"]:
+        notes.append(f"{native['kind']}'s own runtime from {native['from_rows']} rows on, where it is faster")
+    return Prepared(bundle, notes)
+
+
+def _booster(out: Path, result: dict[str, Any], notes: Sequence[str]) -> Prepared:
+    """A booster served by its own library."""
+    native = result["native"]
+    (out / "model.onnx").unlink()
+    bundle = _column_bundle(
+        result, runtime=native["kind"], options={"algorithm": result["algorithm"], "file": native["file"]}
+    )
+    write_bundle(out, bundle)
+    return Prepared(bundle, [*notes, f"served by {native['kind']} itself"])
+
+
+def _column_bundle(result: Mapping[str, Any], **more: Any) -> Bundle:
+    kinds = {name: cast(Kind, kind) for name, kind in result["columns"] if kind != "double"}
+    return Bundle(
+        cast(Task, result["task"]),
+        tuple(name for name, _ in result["columns"]),
+        kinds=kinds,
+        classes=tuple(result["classes"]) or (0, 1),
+        example=tuple(result["example"]),
+        **more,
+    )
+
+
+def _graph(folder: Path, out: Path, flavor: Mapping[str, Any]) -> Prepared:
+    """A model that is a graph already."""
+    import onnxruntime
+
+    shutil.copyfile(folder / flavor["data"], out / "model.onnx")
+    session = onnxruntime.InferenceSession(str(out / "model.onnx"), providers=["CPUExecutionProvider"])
+    taken, given = (
+        _specs([[one.name, _ONNX_TYPES.get(one.type, "FP32"), _shape(one.shape)] for one in ends])
+        for ends in (session.get_inputs(), session.get_outputs())
+    )
+    bundle = Bundle("generic", tensors=taken, outputs=given, options={"algorithm": "ONNX"})
+    write_bundle(out, bundle)
+    return Prepared(bundle, ["the graph as it was logged"])
+
+
+def _pyfunc(
+    folder: Path, out: Path, columns: list[tuple[str, str]], signature: Mapping[str, Any], notes: Sequence[str]
+) -> Prepared:
+    """The model as it is, for a process with its own environment."""
+    shutil.copytree(folder, out / MODEL_FOLDER)
+    kinds = {name: cast(Kind, kind) for name, kind in columns if kind != "double"}
+    params = {entry["name"]: entry.get("default") for entry in _entries(signature, "params")}
+    bundle = Bundle(
+        "generic",
+        tuple(name for name, _ in columns),
+        kinds=kinds,
+        runtime="pyfunc",
+        options={"algorithm": "python_function", "params": params},
+    )
+    write_bundle(out, bundle)
+    return Prepared(bundle, [*notes, "served by a process with the model's own environment"])
+
+
+def interpreter_of(folder: Path) -> Path:
+    """The interpreter that runs an MLflow model: of its own environment, made when it is missing."""
+    requirements = requirements_of(folder)
+    if fits_here(requirements, ["mlflow"]) and all(map(_is_here, requirements)):
+        return Path(sys.executable)
+    has_mlflow = any(line.lower().startswith("mlflow") for line in requirements)
+    return environment_for([*requirements, *([] if has_mlflow else ["mlflow"])], python_of(folder))
+
+
+def _is_here(requirement: str) -> bool:
+    name = requirement.split("=")[0].split("[")[0].split("<")[0].split(">")[0].strip()
+    return fits_here([requirement], [name])
+
+
+def _specs(listed: Sequence[Sequence[Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name, datatype, tuple(shape)) for name, datatype, shape in listed)
+
+
+def _shape(shape: Sequence[Any]) -> list[int]:
+    """A graph's shape; what it leaves open is -1."""
+    return [size if isinstance(size, int) else -1 for size in shape] or [-1]
+
+
+_ONNX_TYPES: Mapping[str, str] = {
+    "tensor(float)": "FP32", "tensor(double)": "FP64", "tensor(float16)": "FP16", "tensor(int64)": "INT64",
+    "tensor(int32)": "INT32", "tensor(int16)": "INT16", "tensor(int8)": "INT8", "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16", "tensor(uint32)": "UINT32", "tensor(uint64)": "UINT64", "tensor(bool)": "BOOL",
+    "tensor(string)": "BYTES",
+}  # fmt: skip

@@ -1,0 +1,247 @@
+"""Deployments: what is served under which name, by which keys, and the files gateways read it from."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy import Row, insert, select, update
+
+from noria import audit
+from noria.clock import from_millis, to_millis
+from noria.errors import InvalidInput, NotFound
+from noria.ids import new_id
+from noria.registry import Stage, version_in_stage
+from noria.registry.models import aliases
+from noria.rollout.plan import Strategy
+from noria.rollout.records import latest_shares, open_rollout
+from noria.rollout.routes import RouteTable, current_routes, publish
+from noria.store import tables
+from noria.store.database import Transaction, from_json
+from noria.store.workspace import Workspace
+
+_KEY_PREFIX = "nk_"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A name under which a model is served. ``follows`` is the alias (@name) or stage whose version it serves."""
+
+    deployment: str
+    model: str
+    follows: str
+    unit: str
+    created_at: datetime
+    created_by: str
+    withdrawn_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayKey:
+    """A key that requests to a deployment may come with; the key itself is not kept."""
+
+    key_id: str
+    deployment: str
+    name: str
+    created_at: datetime
+    created_by: str
+    revoked_at: datetime | None
+
+
+def save_deployment(
+    tx: Transaction, deployment: str, model: str, *, follows: str, unit: str, at: datetime, actor: str
+) -> Deployment:
+    """Record what a name stands for; one that was withdrawn is served again.
+
+    Raises InvalidInput for a name that is no file's name.
+    """
+    if not deployment or deployment != deployment.strip(". ") or any(sign in deployment for sign in "/\\\0"):
+        raise InvalidInput(f"{deployment!r} is no name of a deployment", remedy="Use letters, digits, - and _.")
+    before = find_deployment(tx, deployment)
+    values = {"model": model, "follows": follows, "unit": unit, "withdrawn_at": None}
+    table = tables.deployments
+    if before is None:
+        created = {"created_at": to_millis(at), "created_by": actor}
+        tx.execute(insert(table).values(deployment=deployment, **values, **created))
+    elif (before.model, before.follows, before.unit, before.withdrawn_at) == (model, follows, unit, None):
+        return before
+    else:
+        tx.execute(update(table).where(table.c.deployment == deployment).values(values))
+    _audit(tx, "set", deployment, {"model": model, "follows": follows, "unit": unit}, at=at, actor=actor)
+    return get_deployment(tx, deployment)
+
+
+def withdraw(tx: Transaction, deployment: str, *, at: datetime, actor: str, reason: str) -> None:
+    """Serve a deployment no longer. Raises NotFound."""
+    get_deployment(tx, deployment)
+    table = tables.deployments
+    tx.execute(update(table).where(table.c.deployment == deployment).values(withdrawn_at=to_millis(at)))
+    _audit(tx, "withdraw", deployment, {"reason": reason}, at=at, actor=actor)
+
+
+def find_deployment(tx: Transaction, deployment: str) -> Deployment | None:
+    """The deployment of that name, also a withdrawn one, or None."""
+    row = tx.execute(select(tables.deployments).where(tables.deployments.c.deployment == deployment)).first()
+    return None if row is None else _deployment(row)
+
+
+def get_deployment(tx: Transaction, deployment: str) -> Deployment:
+    """The deployment of that name. Raises NotFound."""
+    found = find_deployment(tx, deployment)
+    if found is None:
+        raise NotFound(f"there is no deployment {deployment!r}", remedy="`noria deploy list` shows all.")
+    return found
+
+
+def own_name(tx: Transaction, model: str) -> str:
+    """The name a model is served under when nobody gives one: of its first deployment, else its own."""
+    query = select(tables.deployments.c.deployment).where(tables.deployments.c.model == model)
+    first = tx.execute(query.order_by(tables.deployments.c.created_at).limit(1)).scalar()
+    return model if first is None else str(first)
+
+
+def all_deployments(tx: Transaction) -> list[Deployment]:
+    """All deployments by name, those withdrawn too."""
+    query = select(tables.deployments).order_by(tables.deployments.c.deployment)
+    return [_deployment(row) for row in tx.execute(query)]
+
+
+# keys
+
+
+def add_key(tx: Transaction, deployment: str, name: str, *, at: datetime, actor: str) -> tuple[GatewayKey, str]:
+    """A new key for a deployment, and the key itself, which is shown this once. Raises NotFound.
+
+    It has 256 random bits, so a plain SHA-256 keeps it: there is nothing to guess that slow hashing would slow.
+    """
+    get_deployment(tx, deployment)
+    secret, key_id = _KEY_PREFIX + secrets.token_urlsafe(32), new_id()
+    row = {"key_id": key_id, "deployment": deployment, "name": name, "created_by": actor}
+    tx.execute(insert(tables.gateway_keys).values(**row, key_hash=key_hash(secret), created_at=to_millis(at)))
+    _audit_key(tx, "add", deployment, key_id, name, at=at, actor=actor)
+    return next(key for key in list_keys(tx, deployment) if key.key_id == key_id), secret
+
+
+def revoke_key(tx: Transaction, key_id: str, *, at: datetime, actor: str) -> None:
+    """Take a key's right away. Raises NotFound."""
+    table = tables.gateway_keys
+    row = tx.execute(select(table).where(table.c.key_id == key_id, table.c.revoked_at.is_(None))).first()
+    if row is None:
+        raise NotFound(f"there is no key {key_id!r} to revoke", remedy="`noria deploy keys` lists them.")
+    tx.execute(update(table).where(table.c.key_id == key_id).values(revoked_at=to_millis(at)))
+    _audit_key(tx, "revoke", row.deployment, key_id, row.name, at=at, actor=actor)
+
+
+def list_keys(tx: Transaction, deployment: str | None = None) -> list[GatewayKey]:
+    """The keys of one deployment or of all, oldest first, revoked ones too."""
+    query = select(tables.gateway_keys).order_by(tables.gateway_keys.c.created_at)
+    if deployment is not None:
+        query = query.where(tables.gateway_keys.c.deployment == deployment)
+    return [
+        GatewayKey(
+            row.key_id,
+            row.deployment,
+            row.name,
+            from_millis(row.created_at),
+            row.created_by,
+            None if row.revoked_at is None else from_millis(row.revoked_at),
+        )
+        for row in tx.execute(query)
+    ]
+
+
+def key_hash(secret: str) -> str:
+    """What is kept of a key, and what gateways compare."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+# what gateways read
+
+
+def write_routes(workspace: Workspace, deployment: str) -> int:
+    """Put a deployment's routes where gateways read them; returns their revision, 0 when it is not served."""
+    path = workspace.route_file(deployment)
+    with workspace.database.read() as tx:
+        table = published_routes(tx, deployment)
+    if table is None:
+        path.unlink(missing_ok=True)
+        return 0
+    publish(table, path)
+    return table.revision
+
+
+def write_all_routes(workspace: Workspace) -> Mapping[str, int]:
+    """The same for all deployments; name → revision of those that are served."""
+    with workspace.database.read() as tx:
+        names = [row.deployment for row in tx.execute(select(tables.route_tables.c.deployment).distinct())]
+    revisions = {name: write_routes(workspace, name) for name in sorted(names)}
+    return {name: revision for name, revision in revisions.items() if revision}
+
+
+def published_routes(tx: Transaction, deployment: str) -> RouteTable | None:
+    """The newest routes with all that gateways need: a bandit's shares of now, addresses, hashes of keys."""
+    table, record = current_routes(tx, deployment), find_deployment(tx, deployment)
+    if table is None or (record is not None and record.withdrawn_at is not None):
+        return None
+    table = _with_shares(tx, table)
+    model = table.variants[0].model
+    addresses = dict(aliases(tx, model))
+    for stage in (Stage.STAGING, Stage.PRODUCTION):
+        if (version := version_in_stage(tx, model, stage)) is not None:
+            addresses[stage.value] = version.version
+    query = select(tables.gateway_keys.c.key_hash).where(
+        tables.gateway_keys.c.deployment == deployment, tables.gateway_keys.c.revoked_at.is_(None)
+    )
+    hashes = sorted(tx.execute(query).scalars())
+    return replace(table, addresses=dict(sorted(addresses.items())), key_hashes=tuple(hashes))
+
+
+def _with_shares(tx: Transaction, table: RouteTable) -> RouteTable:
+    """The table with the shares that a bandit gives its arms now."""
+    rollout = open_rollout(tx, table.deployment)
+    if rollout is None or rollout.plan.strategy is not Strategy.BANDIT:
+        return table
+    found = latest_shares(tx, rollout.rollout_id)
+    if found is None:
+        return table
+    shares, parameters = found
+    percents = _percents([shares.get(variant.name, 0.0) for variant in table.variants])
+    variants = [replace(variant, percent=percent) for variant, percent in zip(table.variants, percents, strict=True)]
+    contextual = from_json(parameters) if parameters else {}
+    return replace(table, variants=tuple(variants), contextual=contextual)
+
+
+def _percents(shares: Sequence[float]) -> list[float]:
+    """Shares as percents that sum to 100, to the last digit."""
+    rest = [round(100 * share, 6) for share in shares[1:]]
+    return [round(100 - sum(rest), 6), *rest]
+
+
+def _deployment(row: Row[tuple[object, ...]]) -> Deployment:
+    return Deployment(
+        row.deployment,
+        row.model,
+        row.follows,
+        row.unit,
+        from_millis(row.created_at),
+        row.created_by,
+        None if row.withdrawn_at is None else from_millis(row.withdrawn_at),
+    )
+
+
+def _audit(
+    tx: Transaction, what: str, deployment: str, detail: Mapping[str, object], *, at: datetime, actor: str
+) -> None:
+    subject, changed = f"deployment:{deployment}", [(tables.deployments, (deployment,))]
+    audit.append(tx, at=at, actor=actor, action=f"deployment.{what}", subject=subject, detail=detail, changed=changed)
+
+
+def _audit_key(
+    tx: Transaction, what: str, deployment: str, key_id: str, name: str, *, at: datetime, actor: str
+) -> None:
+    detail, changed = {"key_id": key_id, "name": name}, [(tables.gateway_keys, (key_id,))]
+    action, subject = f"gateway_key.{what}", f"deployment:{deployment}"
+    audit.append(tx, at=at, actor=actor, action=action, subject=subject, detail=detail, changed=changed)

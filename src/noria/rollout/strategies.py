@@ -1,0 +1,94 @@
+"""What each strategy makes of its evidence: wait, go on, promote, or go back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from noria.rollout.evidence import ERRORS, LATENCY, SCORES, SPLIT, GuardFinding, GuardState, StepEvidence
+from noria.rollout.experiments import ArmOutcome, ExperimentState, judge_experiment
+from noria.rollout.guards import judge_guards
+from noria.rollout.plan import Plan
+from noria.rollout.records import Decision
+
+_NEED_TWO_ARMS = (ERRORS, LATENCY, SCORES, SPLIT)
+"""Guards that have nothing to compare with once the challenger has all the traffic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A decision, why in words, and what it rests on; ``winner`` is the arm to promote, where there are several."""
+
+    decision: Decision
+    reason: str
+    findings: Sequence[GuardFinding] = ()
+    measures: Mapping[str, object] = field(default_factory=dict)
+    winner: str = ""
+
+    def as_document(self) -> dict[str, object]:
+        """The JSON kept as evidence."""
+        document: dict[str, object] = {"reason": self.reason, **self.measures}
+        if self.findings:
+            document["guards"] = [finding.as_document() for finding in self.findings]
+        return document
+
+
+def judge_canary(plan: Plan, steps: Sequence[StepEvidence], *, minutes: float) -> Judgement:
+    """Judge the step under way, ``minutes`` after it began.
+
+    Harm ends the rollout at once. A step passes after its least time, when every guard it needs says that all is well;
+    without that in ``max_days`` the champion stays.
+    """
+    findings = judge_guards(plan.guards, steps)
+    if harmed := [finding for finding in findings if finding.state is GuardState.HARMED]:
+        return Judgement(Decision.ROLL_BACK, harmed[0].reason, findings)
+    alone = steps[-1].champion.share <= 0
+    missing = [finding for finding in findings if _holds_up(plan, finding, alone)]
+    if not missing and minutes >= plan.min_minutes:
+        return Judgement(Decision.ADVANCE, _all_well(findings), findings)
+    if minutes >= plan.max_days * 24 * 60:
+        reason = f"no decision after {plan.max_days:g} days: the champion stays"
+        return Judgement(Decision.ROLL_BACK, reason, findings)
+    reason = missing[0].reason if missing else f"{minutes:.1f} of {plan.min_minutes:g} minutes of this step"
+    return Judgement(Decision.WAIT, reason, findings)
+
+
+def _holds_up(plan: Plan, finding: GuardFinding, alone: bool) -> bool:
+    if finding.state is GuardState.UNDECIDED:
+        return True
+    if finding.state is not GuardState.NOT_MEASURED or finding.guard not in plan.required:
+        return False
+    return not (alone and finding.guard in _NEED_TWO_ARMS)
+
+
+def _all_well(findings: Sequence[GuardFinding]) -> str:
+    passed = [finding.reason for finding in findings if finding.state is GuardState.OK and finding.guard != SPLIT]
+    return "; ".join(passed) or "nothing was measured against it"
+
+
+def judge_ab(plan: Plan, arms: Sequence[ArmOutcome], guards: Sequence[StepEvidence], *, days: float) -> Judgement:
+    """Judge an experiment: guards of each challenger first, then rewards. The first arm is the champion."""
+    assert plan.experiment is not None
+    for evidence in guards:
+        findings = judge_guards(plan.guards, [evidence])
+        if harmed := [one for one in findings if one.state is GuardState.HARMED and one.guard != SPLIT]:
+            return Judgement(Decision.ROLL_BACK, harmed[0].reason, findings)
+    verdict = judge_experiment(plan.experiment, [arms], days)
+    measures = {"experiment": verdict.as_document()}
+    if verdict.state is ExperimentState.RUNNING:
+        return Judgement(Decision.WAIT, verdict.reason, measures=measures)
+    if verdict.state is ExperimentState.WINNER and verdict.winner != arms[0].name:
+        decision = Decision.PROMOTE if plan.promotes else Decision.WAIT
+        return Judgement(decision, verdict.reason, measures=measures, winner=verdict.winner or "")
+    return Judgement(Decision.ROLL_BACK, verdict.reason, measures=measures)
+
+
+def judge_checks(plan: Plan, checks: Mapping[str, object]) -> Judgement:
+    """Judge what testing a blue-green challenger beforehand found: ``faults`` in words, and measures."""
+    faults = checks.get("faults")
+    if isinstance(faults, list) and faults:
+        return Judgement(Decision.ROLL_BACK, f"the tests before the switch failed: {faults[0]}", measures=checks)
+    if not checks.get("requests"):
+        return Judgement(Decision.WAIT, "no logged requests to test it with yet", measures=checks)
+    reason = f"tested with {checks['requests']} logged requests: ready to switch"
+    return Judgement(Decision.PROMOTE if plan.promotes else Decision.WAIT, reason, measures=checks)

@@ -1,0 +1,157 @@
+"""The files a batch job reads: found by name, folder or pattern, on this machine or in an object store."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import unquote
+
+from noria.errors import InvalidInput, NotFound
+from noria.serving.batch.parts import Listed
+from noria.store.blobs import BlobStore, open_blobs
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Format = Literal["parquet", "csv", "jsonl"]
+ENDINGS: Mapping[str, Format] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+}
+FORMATS: Sequence[Format] = ("parquet", "csv", "jsonl")
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+_WILD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class InputFiles:
+    """Files below ``root``, by key. ``hive`` holds the columns that their folders' names give, the same for all."""
+
+    root: str
+    files: Sequence[Listed]
+    hive: Mapping[str, Mapping[str, int | str | None]] = field(default_factory=dict)
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[IO[bytes]]:
+        """A file's content, decompressed when its name ends in .gz."""
+        with open_place(self.root).open(key) as file:
+            if key.endswith(".gz"):
+                with gzip.open(file) as content:
+                    yield content  # type: ignore[misc]  # a GzipFile reads as a file does
+            else:
+                yield file
+
+    @property
+    def hive_types(self) -> Mapping[str, pl.DataType]:
+        """The types of the columns from folders' names: whole numbers where all are, else texts."""
+        import polars as pl
+
+        found: dict[str, Any] = {}
+        for values in self.hive.values():
+            for name, value in values.items():
+                is_text = isinstance(value, str) or found.get(name) == pl.String()
+                found[name] = pl.String() if is_text else pl.Int64()
+        return found
+
+
+def find_files(address: str, wanted: str = "") -> tuple[InputFiles, Format]:
+    """The files an address names, and their format: ``wanted``, or what the first one's name ends in.
+
+    Files in a folder whose name begins with a dot or an underscore are none of its rows. Raises NotFound, InvalidInput.
+    """
+    root, rest = split_place(address)
+    pattern = _pattern(rest) if _WILD.search(rest) else None
+    below = rest[: _WILD.search(rest).start()].rpartition("/")[0] if pattern else rest  # type: ignore[union-attr]
+    found = [file for file in open_place(root).files(below) if pattern is None or pattern.fullmatch(file.key)]
+    if [file.key for file in found] != [below]:
+        found = [file for file in found if not _is_hidden(file.key.removeprefix(below))]
+    kinds = {file.key: format_of(file.key) for file in found}
+    format_ = _format(wanted, [kind for kind in kinds.values() if kind is not None], address)
+    if not wanted and pattern is None:
+        found = [file for file in found if kinds[file.key] == format_]
+    if not found:
+        raise NotFound(f"there is nothing to read at {address}", remedy="Name a file, a folder of files or a pattern.")
+    listed = tuple(Listed(file.key, file.size, file.tag) for file in found)
+    return InputFiles(root, listed, _hive([file.key for file in found], below)), format_
+
+
+@functools.lru_cache(maxsize=16)
+def open_place(root: str) -> BlobStore:
+    """The folder or bucket a job reads from or writes to, opened once; nothing that lies there is cached."""
+    return open_blobs(root, folder=Path(), cache=Path())
+
+
+def split_place(address: str) -> tuple[str, str]:
+    """Root and key: bucket and rest of an object's URL, or the root of this machine's files and the absolute path."""
+    scheme, separator, rest = address.partition("://")
+    if not separator or scheme == "file":
+        path = Path(rest if separator else address).expanduser().resolve()
+        return "/", path.as_posix().lstrip("/")
+    bucket, _, key = rest.partition("/")
+    return f"{scheme}://{bucket}", key.rstrip("/")
+
+
+def _format(wanted: str, found: Sequence[Format], address: str) -> Format:
+    named = named_format(wanted)
+    if named in FORMATS:
+        return cast(Format, named)
+    if wanted or not found:
+        what = f"format {wanted!r}" if wanted else f"the format of {address}"
+        raise InvalidInput(f"{what} is not known", remedy="Use --format parquet, csv, jsonl or json.")
+    return found[0]
+
+
+def named_format(word: str) -> str:
+    """The name of a format by any of its names."""
+    return "jsonl" if word in ("json", "ndjson") else word
+
+
+def format_of(name: str) -> Format | None:
+    """The format a file's name ends in, before .gz; None for any other."""
+    plain = name.removesuffix(".gz")
+    return next((kind for ending, kind in ENDINGS.items() if plain.endswith(ending)), None)
+
+
+def _is_hidden(key: str) -> bool:
+    return any(part.startswith((".", "_")) and "=" not in part for part in key.split("/"))
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """A glob over keys: ``*`` and ``?`` stay within a name, ``**`` goes through any number of folders."""
+    out, place = "", 0
+    for match in re.finditer(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]", text):
+        out += re.escape(text[place : match.start()])
+        sign = match[0]
+        out += {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(sign, sign.replace("[!", "[^"))
+        place = match.end()
+    return re.compile(out + re.escape(text[place:]))
+
+
+def _hive(keys: Sequence[str], below: str) -> dict[str, dict[str, int | str | None]]:
+    """What ``name=value`` folders say of each file; empty unless all files lie in folders of the same names."""
+    found: dict[str, dict[str, str | None]] = {}
+    for key in keys:
+        folders = [part.partition("=") for part in key.removeprefix(below).split("/")[:-1] if "=" in part]
+        found[key] = {name: None if value == _HIVE_NULL else unquote(value) for name, _, value in folders}
+    names = {tuple(values) for values in found.values()}
+    if len(names) != 1 or not next(iter(names)):
+        return {}
+    whole = {name for name in next(iter(names)) if all(_is_whole(values[name]) for values in found.values())}
+    return {
+        key: {name: int(v) if name in whole and v is not None else v for name, v in values.items()}
+        for key, values in found.items()
+    }
+
+
+def _is_whole(value: str | None) -> bool:
+    return value is None or re.fullmatch(r"-?(0|[1-9]\d{0,17})", value) is not None

@@ -1,0 +1,218 @@
+"""Scoring a batch of rows: from a frame to predictions, and to what was refused and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.errors import InvalidData, InvalidInput, NoriaError, NotFound
+from noria.optimize.bundle import Bundle
+from noria.serving.batch.columns import Columns
+from noria.serving.batch.parts import Batch, Refusal
+from noria.serving.inputs import OnlineInputs
+from noria.serving.items import Outcome, outcome_of
+from noria.serving.runtimes import Rows
+from noria.serving.served import Served
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Join = Callable[["pl.DataFrame", str], "pl.DataFrame"]
+"""Adds the features of a model's views, called ``view__field``, as of the time in a column."""
+_ROWS_OWN = (InvalidInput, InvalidData, NotFound)
+"""Errors that say something about a row, not about the world."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The output's rows of a batch, and the rows of it that have none."""
+
+    frame: pl.DataFrame
+    refused: Sequence[Refusal]
+
+
+class Scorer:
+    """Scores the batches of one job. ``at`` (UTC milliseconds) is when features are looked up."""
+
+    def __init__(self, served: Served, columns: Columns, online: OnlineInputs, join: Join | None, at: int) -> None:
+        self._served, self._columns, self._at = served, columns, at
+        self._online, self._join = online, join
+
+    def score(self, batch: Batch, ids: Callable[[int], str]) -> Scored:
+        """``ids`` gives the prediction id of a row by its place. What is about the world and not a row is raised."""
+        import polars as pl
+
+        refused = list(batch.refused)
+        places = np.arange(batch.frame.height)
+        frame, places = _without(batch.frame, places, [one.place for one in refused])
+        if self._columns.looks_up:
+            frame, places = self._completed(frame, places, refused)
+        rows = rows_of(self._served.bundle, self._columns, frame) if frame.height else None
+        found = [] if rows is None else list(self._outcomes(rows, places, refused))
+        empty = pl.DataFrame(schema=dict(self._columns.written))
+        pieces = [self._written(frame, places, *one, ids) for one in found]
+        frame = pl.concat([empty, *pieces]) if len(pieces) != 1 else pieces[0]
+        return Scored(frame, sorted(refused, key=lambda one: one.place))
+
+    def _completed(
+        self, frame: pl.DataFrame, places: NDArray[np.int64], refused: list[Refusal]
+    ) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+        """The frame with the features it lacks, without the rows for which there are none."""
+        bundle, keys = self._served.bundle, self._columns.keys
+        if self._join is not None:
+            when = self._columns.as_of
+            timeless = places[frame[when].is_null().to_numpy()]
+            refused += [Refusal(int(place), f"{when!r} is null: there is no time to join as of") for place in timeless]
+            frame, places = _without(frame, places, list(timeless))
+            joined = self._join(frame.select(list(dict.fromkeys([*keys, when]))), when)
+            return frame.with_columns(joined.select(_view_inputs(bundle))), places
+        entities = frame.select(keys).rows(named=True)
+        vectors = self._online.vectors(bundle.views, [(one, self._at) for one in entities])
+        faults = {place: one for place, one in enumerate(vectors) if isinstance(one, NoriaError)}
+        for fault in faults.values():
+            if not isinstance(fault, _ROWS_OWN):
+                raise fault
+        refused += [Refusal(int(places[place]), fault.message) for place, fault in faults.items()]
+        frame, places = _without(frame, places, list(places[list(faults)]))
+        known = [one for one in vectors if not isinstance(one, NoriaError)]
+        return frame.with_columns(_looked_up(_view_inputs(bundle), known, self._columns.texts)), places
+
+    def _outcomes(
+        self, rows: Rows, places: NDArray[np.int64], refused: list[Refusal]
+    ) -> Sequence[tuple[NDArray[np.int64], Outcome]]:
+        """What the model says of ``rows``, and of which of them; after a failure of each half, to find the row."""
+        bundle = self._served.bundle
+        indices: NDArray[np.int64] = np.arange(len(rows))
+        pending, found = [indices], []
+        while pending:
+            some = pending.pop()
+            part = rows if len(some) == len(rows) else _part(rows, some)
+            try:
+                outcome = outcome_of(bundle, self._served.score(part))
+            except Exception as error:
+                if isinstance(error, NoriaError) and not isinstance(error, _ROWS_OWN):
+                    raise
+                if len(some) == 1:
+                    refused.append(Refusal(int(places[some[0]]), str(getattr(error, "message", error))))
+                else:
+                    pending += [some[len(some) // 2 :], some[: len(some) // 2]]
+                continue
+            good = _numbers(outcome, generic=bundle.task == "generic")
+            for bad in np.flatnonzero(~good):
+                refused.append(Refusal(int(places[some[bad]]), self._served.no_number(part, int(bad))))
+            found.append((some, outcome) if good.all() else (some[good], _chosen(outcome, good)))
+        return found
+
+    def _written(
+        self,
+        frame: pl.DataFrame,
+        places: NDArray[np.int64],
+        indices: NDArray[np.int64],
+        outcome: Outcome,
+        ids: Callable[[int], str],
+    ) -> pl.DataFrame:
+        """The output's rows: what is kept, and what the model says."""
+        import polars as pl
+
+        columns = self._columns
+        kept = frame.select(list(columns.kept))
+        if len(indices) != frame.height:
+            kept = kept[indices]
+        values: dict[str, Any] = {
+            "prediction": predictions(self._served.bundle, outcome, columns.outputs["prediction"]),
+            "probability": outcome.probabilities,
+            "score": outcome.scores,
+        }
+        if "prediction_id" in columns.outputs:
+            values["prediction_id"] = [ids(int(place)) for place in places[indices]]
+        series = [pl.Series(name, values[name], dtype=kind) for name, kind in columns.outputs.items() if name in values]
+        version = pl.lit(str(self._served.version), pl.String).alias("model_version")
+        added = kept.with_columns(series) if kept.width else pl.DataFrame(series)
+        return added.with_columns(version).select(list(columns.written))
+
+
+def rows_of(bundle: Bundle, columns: Columns, frame: pl.DataFrame) -> Rows:
+    """The rows of a frame that holds all inputs, as the model takes them."""
+    import polars as pl
+
+    inputs, texts = bundle.inputs, set(columns.texts)
+    column = {name: columns.inputs.get(name, name) for name in inputs}
+    numbers = [pl.col(column[name]).cast(pl.Float64).alias(name) for name in inputs if name not in texts]
+    strings = [pl.col(column[name]).cast(pl.String).alias(name) for name in inputs if name in texts]
+    matrix = frame.select(numbers).to_numpy(order="c") if numbers else np.empty((frame.height, 0))
+    words = np.column_stack([one.to_numpy() for one in frame.select(strings)]) if strings else None
+    return Rows(matrix, words)
+
+
+def prediction_type(bundle: Bundle, sample: Callable[[], Sequence[Any]]) -> Any:
+    """The type of the output's predictions; for a model that may answer anything, that of its answers to a sample."""
+    import polars as pl
+
+    if bundle.task == "regression":
+        return pl.Float64()
+    if bundle.task == "classification":
+        return pl.Int64() if all(isinstance(one, int) for one in bundle.classes) else pl.String()
+    answers = sample()
+    if answers and all(isinstance(one, bool) for one in answers):
+        return pl.Boolean()
+    is_number = answers and all(isinstance(one, int | float) for one in answers)
+    return pl.Float64() if is_number else pl.String()
+
+
+def predictions(bundle: Bundle, outcome: Outcome, kind: Any) -> Any:
+    """The predictions as a column takes them: what is neither number nor text as JSON."""
+    import polars as pl
+
+    if bundle.task == "regression":
+        return outcome.scores
+    if bundle.task == "generic" and kind == pl.String:
+        return [one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in outcome.predictions]
+    return [str(one) for one in outcome.predictions] if kind == pl.String else outcome.predictions
+
+
+def _view_inputs(bundle: Bundle) -> Sequence[str]:
+    """The inputs that come from feature views."""
+    return bundle.inputs[len(bundle.request_columns) :]
+
+
+def _without(
+    frame: pl.DataFrame, places: NDArray[np.int64], refused: Sequence[int]
+) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    """The frame without the rows at those places of the batch."""
+    if not refused:
+        return frame, places
+    stays = ~np.isin(places, refused)
+    return frame.filter(stays), places[stays]
+
+
+def _looked_up(names: Sequence[str], vectors: Sequence[Any], texts: Sequence[str]) -> list[pl.Series]:
+    import polars as pl
+
+    columns = zip(*vectors, strict=True) if vectors else ([] for _ in names)
+    kinds = [pl.String if name in texts else pl.Float64 for name in names]
+    found = zip(names, columns, kinds, strict=True)
+    return [pl.Series(name, list(values), dtype=kind, strict=False) for name, values, kind in found]
+
+
+def _part(rows: Rows, some: NDArray[np.int64]) -> Rows:
+    return Rows(rows.numbers[some], None if rows.strings is None else rows.strings[some])
+
+
+def _numbers(outcome: Outcome, *, generic: bool) -> NDArray[np.bool_]:
+    """Of which rows the model said something."""
+    good: NDArray[np.bool_] = np.isfinite(outcome.scores)
+    if generic and any(one != one for one in outcome.predictions):  # what is not equal to itself is no number
+        good &= np.array([one == one for one in outcome.predictions])
+    return good
+
+
+def _chosen(outcome: Outcome, good: NDArray[np.bool_]) -> Outcome:
+    """The rows of an outcome that are good."""
+    kept = np.flatnonzero(good).tolist()
+    probabilities = None if outcome.probabilities is None else outcome.probabilities[kept]
+    return Outcome([outcome.predictions[place] for place in kept], outcome.scores[kept], probabilities)

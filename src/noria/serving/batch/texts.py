@@ -1,0 +1,90 @@
+"""Rows out of text files, by byte ranges that end where records do.
+
+A block of lines is read at once when all its values fit; else value by value, to say which row does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from noria.serving.batch.files import InputFiles
+from noria.serving.batch.parts import Batch, Listed, Part
+from noria.serving.batch.text_blocks import record_blocks
+
+SAMPLED_ROWS = 10_000
+_PLANNED_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """What CSV and JSON lines have in common. ``texts`` are columns that are texts whatever they look like."""
+
+    files: InputFiles
+    texts: Sequence[str] = field(default=())
+
+    typed = False
+    quoted = False
+    header_rows = 0
+
+    def listing(self) -> Sequence[Listed]:
+        """See Source."""
+        return self.files.files
+
+    def parts(self, rows: int) -> Sequence[Part]:
+        """See Source. Local files are read once to find where records end; one that is compressed, or that lies in
+        an object store, is one part."""
+        found: list[Part] = []
+        for listed in self.files.files:
+            if self.files.root != "/" or listed.name.endswith(".gz") or self.is_one_document(listed.name):
+                found.append(Part(len(found), listed.name, (0, None)))
+            else:
+                found += self._cut(listed.name, rows, len(found))
+        return found
+
+    def is_one_document(self, name: str) -> bool:
+        """Whether a file cannot be cut."""
+        del name
+        return False
+
+    def _cut(self, name: str, rows: int, number: int) -> Iterator[Part]:
+        with self.files.open(name) as text:
+            start = end = sum(len(text.readline()) for _ in range(self.header_rows))
+            first = reached = 0
+            for block, count in record_blocks(text, min(rows, _PLANNED_ROWS), quoted=self.quoted):
+                end, reached = end + len(block), reached + count
+                if reached - first >= rows:
+                    yield Part(number, name, (start, end), reached - first, first)
+                    number, start, first = number + 1, end, reached
+            if reached > first:
+                yield Part(number, name, (start, end), reached - first, first)
+
+    def blocks(self, part: Part, rows: int) -> Iterator[bytes]:
+        """The part's records as blocks of lines."""
+        with self.files.open(part.source) as text:
+            start, end = part.span
+            if end is None:
+                for _ in range(self.header_rows):
+                    text.readline()
+            else:
+                text.seek(start)
+            size = None if end is None else end - start
+            for block, _ in record_blocks(text, rows, quoted=self.quoted, size=size):
+                yield block
+
+    def with_hive(self, batch: Batch, part: Part, columns: Sequence[str], schema: Mapping[str, Any]) -> Batch:
+        """The batch with what its file's folders say."""
+        import polars as pl
+
+        hive = self.files.hive.get(part.source, {})
+        added = [pl.lit(hive[name], schema[name]).alias(name) for name in columns if name in hive]
+        return Batch(batch.frame.with_columns(added).select(columns), batch.refused)
+
+
+def ill_typed(name: str, value: object, wanted: str) -> str:
+    """Why a value is refused."""
+    shown = msgspec.json.encode(value)[:60].decode(errors="replace")
+    return f"column {name!r} is {shown}, not {wanted}"

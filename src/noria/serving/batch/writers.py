@@ -1,0 +1,75 @@
+"""Output files: frames appended one by one, in the format asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from noria.errors import InvalidInput
+from noria.serving.batch.files import Format
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class FrameWriter(Protocol):
+    """Writes frames of one schema to one file."""
+
+    def write(self, frame: pl.DataFrame) -> None:
+        """Append rows."""
+
+    def close(self) -> None:
+        """Finish the file."""
+
+
+def open_writer(path: Path, format_: Format, schema: Mapping[str, pl.DataType]) -> FrameWriter:
+    """A writer of a new file."""
+    return _ParquetWriter(path, schema) if format_ == "parquet" else _TextWriter(path, format_, schema)
+
+
+class _ParquetWriter:
+    """A row group a frame, compressed by zstd."""
+
+    def __init__(self, path: Path, schema: Mapping[str, pl.DataType]) -> None:
+        import polars as pl
+        import pyarrow.parquet
+
+        self._schema = pl.DataFrame(schema=dict(schema)).to_arrow().schema
+        texts = [name for name, kind in schema.items() if kind == pl.String]  # what repeats: numbers hardly do
+        self._file: Any = pyarrow.parquet.ParquetWriter(
+            path, self._schema, compression="zstd", compression_level=1, use_dictionary=texts
+        )
+
+    def write(self, frame: pl.DataFrame) -> None:
+        if frame.height:
+            self._file.write_table(frame.to_arrow().cast(self._schema))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _TextWriter:
+    """CSV with a header, or JSON lines."""
+
+    def __init__(self, path: Path, format_: Format, schema: Mapping[str, pl.DataType]) -> None:
+        import polars as pl
+
+        nested = [name for name, kind in schema.items() if kind.is_nested()]
+        if format_ == "csv" and nested:
+            raise InvalidInput(
+                f"columns of lists or structs do not go into CSV: {', '.join(nested)}",
+                remedy="Use --format parquet or jsonl, or --keep without them.",
+            )
+        self._is_csv, self._file = format_ == "csv", path.open("wb")
+        if self._is_csv:
+            pl.DataFrame(schema=dict(schema)).write_csv(self._file)
+
+    def write(self, frame: pl.DataFrame) -> None:
+        if self._is_csv:
+            frame.write_csv(self._file, include_header=False)
+        else:
+            frame.write_ndjson(self._file)
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,78 @@
+"""Several models that are asked the same rows, and give one answer together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.optimize.bundle import Bundle, read_bundle
+from noria.serving.runtimes import load
+from noria.serving.runtimes.base import Floats, Rows, Tensors
+
+MEAN, MEDIAN, VOTE = "mean", "median", "vote"
+HOW = (MEAN, MEDIAN, VOTE)
+
+
+class EnsembleRuntime:
+    """The weighted mean or the median of its members' scores, or the share of the members that say each class."""
+
+    def __init__(self, folder: Path, bundle: Bundle) -> None:
+        self._members = [_Member(folder / name, bundle) for name in bundle.options["members"]]
+        weights: Floats = np.array(bundle.options["weights"], dtype=np.float64)
+        self._weights = weights / weights.sum()
+        self._how = bundle.options["combine"]
+        self.inline = all(member.runtime.inline for member in self._members)
+        self.concurrency = min(member.runtime.concurrency for member in self._members)
+
+    def score(self, rows: Rows) -> Floats:
+        """See Runtime."""
+        found = [member.votes(rows) if self._how == VOTE else member.scores(rows) for member in self._members]
+        stacked = np.stack(found)
+        if self._how == MEDIAN:
+            median: Floats = np.median(stacked, axis=0)
+            return median
+        mean: Floats = np.tensordot(self._weights, stacked, axes=1)
+        return mean
+
+    def infer(self, tensors: Tensors) -> Tensors:
+        """See Runtime: ensembles take columns."""
+        raise NotImplementedError
+
+    def unload(self) -> None:
+        """See Runtime."""
+        for member in self._members:
+            member.runtime.unload()
+
+
+class _Member:
+    """One of the models, and which of the ensemble's inputs it takes."""
+
+    def __init__(self, folder: Path, whole: Bundle) -> None:
+        self.bundle = read_bundle(folder)
+        self.runtime = load(folder, self.bundle)
+        self._numbers = _places(_names(whole, texts=False), _names(self.bundle, texts=False))
+        self._strings = _places(_names(whole, texts=True), _names(self.bundle, texts=True))
+
+    def scores(self, rows: Rows) -> Floats:
+        strings = None if rows.strings is None or not len(self._strings) else rows.strings[:, self._strings]
+        return np.asarray(self.runtime.score(Rows(rows.numbers[:, self._numbers], strings)), dtype=np.float64)
+
+    def votes(self, rows: Rows) -> Floats:
+        found = self.scores(rows)
+        if found.ndim == 1:
+            return (found > self.bundle.decision_threshold).astype(np.float64)
+        votes = np.zeros_like(found)
+        votes[np.arange(len(found)), found.argmax(axis=1)] = 1.0
+        return votes
+
+
+def _names(bundle: Bundle, *, texts: bool) -> Sequence[str]:
+    places = set(bundle.string_places)
+    return [name for place, name in enumerate(bundle.inputs) if (place in places) == texts]
+
+
+def _places(names: Sequence[str], wanted: Sequence[str]) -> NDArray[np.intp]:
+    return np.array([names.index(name) for name in wanted], dtype=np.intp)

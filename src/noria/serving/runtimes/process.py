@@ -1,0 +1,174 @@
+"""Models in processes of their own: started with their own interpreter, asked over a socket, replaced when they die."""
+
+from __future__ import annotations
+
+import json
+import queue
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from noria.errors import InvalidInput, NoriaError, Unavailable
+
+_log = structlog.get_logger()
+_HEAD = struct.Struct("<II")
+_START_SECONDS = 180.0
+_STUCK_SECONDS = 120.0
+_CHILD = Path(__file__).with_name("process_child.py")
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class ModelProcesses:
+    """As many processes as are asked at once, each with the model loaded. Threads may share it.
+
+    ``words`` tell the child what to load: ``pyfunc FOLDER``, or ``transformer FILE``.
+    """
+
+    def __init__(self, interpreter: Path, words: Sequence[str], label: str) -> None:
+        self._command = [str(interpreter), str(_CHILD), *words]
+        self._label = label
+        self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+        self._idle.put(self._start())
+        self._closed = False
+
+    def ask(self, verb: str, arrays: Arrays, **more: Any) -> Any:
+        """What the model answers: JSON. Raises InvalidInput for what it refuses, NoriaError when its process fails."""
+        child = self._take()
+        try:
+            answer = child.ask({"verb": verb, **more}, arrays)
+        except (OSError, EOFError, ValueError) as error:
+            child.stop()
+            _log.error("model_process_failed", model=self._label, reason=str(error) or type(error).__name__)
+            raise NoriaError(
+                f"the process of {self._label} ended or did not answer in {_STUCK_SECONDS:g} seconds",
+                remedy="The gateway's log says why; it is started again with the next request.",
+            ) from None
+        self._give_back(child)
+        if "error" in answer:
+            raise InvalidInput(f"{self._label} refuses the rows: {answer['error']}", remedy="Check them.")
+        return answer["result"]
+
+    def stop(self) -> None:
+        """End all processes."""
+        self._closed = True
+        while not self._idle.empty():
+            self._idle.get().stop()
+
+    def _take(self) -> _Child:
+        try:
+            child = self._idle.get_nowait()
+        except queue.Empty:
+            return self._start()
+        return child if child.alive() else self._start()
+
+    def _give_back(self, child: _Child) -> None:
+        if self._closed:
+            child.stop()
+        else:
+            self._idle.put(child)
+
+    def _start(self) -> _Child:
+        child = _Child(self._command)
+        try:
+            ready = child.receive(_START_SECONDS)
+        except (OSError, EOFError, ValueError) as error:
+            child.stop()
+            raise Unavailable(
+                f"the process of {self._label} did not start: {child.last_words() or error}",
+                remedy="Check the model's requirements and code: they run when it is loaded.",
+            ) from None
+        if "error" in ready:
+            child.stop()
+            raise Unavailable(f"{self._label} cannot be loaded: {ready['error']}", remedy="Log the model again.")
+        return child
+
+
+class _Child:
+    """One process and our end of the socket to it."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._process = subprocess.Popen(
+            [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdout=sys.stderr, stderr=subprocess.PIPE
+        )
+        theirs.close()
+        self._errors = _Tail(self._process.stderr)
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def last_words(self) -> str:
+        return self._errors.text()
+
+    def ask(self, header: Mapping[str, Any], arrays: Arrays) -> Any:
+        described = [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
+        buffers = [_raw(array) for array in arrays.values()]
+        sizes = [len(buffer) for buffer in buffers]
+        head = json.dumps({**header, "arrays": described, "sizes": sizes}).encode()
+        self._socket.sendall(_HEAD.pack(len(head), sum(sizes)))
+        for part in (head, *buffers):
+            self._socket.sendall(part)
+        return self.receive(_STUCK_SECONDS)
+
+    def receive(self, seconds: float) -> Any:
+        self._socket.settimeout(seconds)
+        length, _ = _HEAD.unpack(self._exactly(_HEAD.size))
+        return json.loads(self._exactly(length))
+
+    def _exactly(self, size: int) -> bytes:
+        parts: list[bytes] = []
+        while size:
+            part = self._socket.recv(min(size, 1 << 20))
+            if not part:
+                raise EOFError("its process ended")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def stop(self) -> None:
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+        self._errors.close()
+
+
+class _Tail:
+    """The last lines a process wrote to standard error, read beside it and passed on to ours."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._lines: deque[str] = deque(maxlen=8)
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def text(self) -> str:
+        self._thread.join(1)
+        return " | ".join(line.strip() for line in self._lines if line.strip())[-600:]
+
+    def close(self) -> None:
+        self._thread.join(1)
+        self._stream.close()
+
+    def _read(self) -> None:
+        for line in self._stream:
+            text = line.decode(errors="replace")
+            self._lines.append(text)
+            sys.stderr.write(text)
+
+
+def _raw(array: NDArray[Any]) -> bytes:
+    """An array's bytes; of texts, JSON: the child may have another numpy, so no pickles."""
+    if array.dtype.kind == "O":
+        return json.dumps(array.reshape(-1).tolist()).encode()
+    return np.ascontiguousarray(array).tobytes()

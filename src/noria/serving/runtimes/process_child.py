@@ -1,0 +1,149 @@
+"""The other end of a model process: loads what it is told to, and answers. Imports nothing of Noria.
+
+Frames are two lengths, a JSON header and raw arrays; answers are JSON. What the model prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import struct
+import sys
+from typing import Any
+
+_HEAD = struct.Struct("<II")
+
+
+def main() -> None:
+    """Load, say that it is done, and answer until the socket closes."""
+    kind, target, descriptor = sys.argv[1:4]
+    link = socket.socket(fileno=int(descriptor))
+    try:
+        model = _Pyfunc(target) if kind == "pyfunc" else _Transformer(target)
+    except Exception as error:
+        _send(link, {"error": f"{type(error).__name__}: {error}"})
+        raise
+    _send(link, {"ready": True})
+    while (frame := _receive(link)) is not None:
+        header, arrays = frame
+        try:
+            answer = {"result": model.answer(header, arrays)}
+        except Exception as error:  # the model's own code runs here
+            answer = {"error": f"{type(error).__name__}: {error}"[:2000]}
+        _send(link, answer)
+
+
+class _Pyfunc:
+    """Any MLflow model, through its python_function flavor."""
+
+    def __init__(self, folder: str) -> None:
+        import mlflow
+
+        self._model = mlflow.pyfunc.load_model(folder)
+
+    def answer(self, header: dict[str, Any], arrays: dict[str, Any]) -> Any:
+        rows = _frame(arrays, header["kinds"]) if header["verb"] == "rows" else _tensors(arrays)
+        params = header.get("params")
+        return _plain(self._model.predict(rows, params=params) if params else self._model.predict(rows))
+
+
+class _Transformer:
+    """A file with ``preprocess(columns)``, ``postprocess(answers, columns)``, or both."""
+
+    def __init__(self, path: str) -> None:
+        spec = importlib.util.spec_from_file_location("transformer", path)
+        assert spec is not None and spec.loader is not None
+        self._module = importlib.util.module_from_spec(spec)
+        sys.path.insert(0, os.path.dirname(path))  # noqa: PTH120  files beside it may be imported
+        spec.loader.exec_module(self._module)
+
+    def answer(self, header: dict[str, Any], arrays: dict[str, Any]) -> Any:
+        columns = {name: array.tolist() for name, array in arrays.items()}
+        if header["verb"] == "describe":
+            told = {name: getattr(self._module, name, None) for name in ("columns", "example")}
+            return {**told, "verbs": [verb for verb in ("preprocess", "postprocess") if hasattr(self._module, verb)]}
+        if header["verb"] == "preprocess":
+            found = self._module.preprocess(columns)
+            return {name: _plain(column) for name, column in found.items()}
+        return _plain(self._module.postprocess(header["answers"], columns))
+
+
+def _frame(arrays: dict[str, Any], kinds: dict[str, str]) -> Any:
+    """A pandas frame in the types of the model's signature."""
+    import pandas as pd
+
+    return pd.DataFrame({name: _column(array, kinds.get(name, "double")) for name, array in arrays.items()})
+
+
+def _column(array: Any, kind: str) -> Any:
+    import numpy as np
+    import pandas as pd
+
+    if kind == "datetime":
+        return pd.to_datetime(pd.Series(array.tolist()))
+    whole = {"long": "int64", "integer": "int32", "boolean": "bool"}.get(kind)
+    if whole is not None:
+        return array if np.isnan(array).any() else array.astype(whole)
+    return array.astype("float32") if kind == "float" else array
+
+
+def _tensors(arrays: dict[str, Any]) -> Any:
+    """One tensor as it is, several by name."""
+    return next(iter(arrays.values())) if len(arrays) == 1 else arrays
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: frames as one object a row."""
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):
+        return json.loads(value.to_json(orient="records", date_format="iso"))
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _send(link: socket.socket, answer: dict[str, Any]) -> None:
+    body = json.dumps(answer).encode()
+    link.sendall(_HEAD.pack(len(body), 0) + body)
+
+
+def _receive(link: socket.socket) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    import numpy as np
+
+    lengths = _exactly(link, _HEAD.size)
+    if lengths is None:
+        return None
+    head, body = _HEAD.unpack(lengths)
+    content, raw = _exactly(link, head), memoryview(_exactly(link, body) or b"")
+    header: dict[str, Any] = json.loads(content or b"{}")
+    arrays, start = {}, 0
+    for (name, dtype, shape), size in zip(header["arrays"], header["sizes"], strict=True):
+        part = raw[start : start + size]
+        start += size
+        if "O" in dtype:
+            arrays[name] = np.array(json.loads(bytes(part)), dtype=object).reshape(shape)
+        else:
+            arrays[name] = np.frombuffer(part, dtype).reshape(shape)
+    return header, arrays
+
+
+def _exactly(link: socket.socket, size: int) -> bytes | None:
+    parts = []
+    while size:
+        part = link.recv(min(size, 1 << 20))
+        if not part:
+            return None
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Shadows: versions that get copies of requests, off the hot path, and whose answers only the log sees."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import structlog
+
+from noria.errors import NoriaError
+from noria.monitoring.log import SHADOWS
+from noria.rollout.routes import place
+from noria.serving.items import Item, outcome_of
+from noria.serving.live import Arm
+from noria.serving.recorder import Recorder
+from noria.serving.runtimes import Rows
+
+if TYPE_CHECKING:
+    from noria.serving.inputs import OnlineInputs
+    from noria.serving.metrics import ServingMetrics
+
+_log = structlog.get_logger()
+_LONGEST_QUEUE_ROWS = 4096
+_BATCH_ROWS = 256
+
+
+class Shadow:
+    """One shadow of one deployment: a thread of its own with a queue of bounded length. What does not fit is dropped
+    and counted; the requests themselves never wait for it."""
+
+    def __init__(
+        self, arm: Arm, deployment: str, salt: str, online: OnlineInputs, recorder: Recorder, metrics: ServingMetrics
+    ) -> None:
+        self.arm, self._online = arm, online
+        self._deployment, self._salt = deployment, f"{salt}shadow"
+        self._recorder, self._metrics = recorder, metrics
+        self._waiting: deque[Item] = deque()
+        self._rows = 0
+        self._wake = threading.Semaphore(0)
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name=f"shadow {arm.served.label}", daemon=True)
+        self._thread.start()
+
+    def offer(self, items: Sequence[Item]) -> None:
+        """Take copies of the share of ``items`` that is the shadow's; they are complete and will not change."""
+        percent = self.arm.variant.percent
+        taken = items if percent >= 100 else [item for item in items if self._takes(item, percent)]
+        rows = sum([item.count for item in taken])
+        if not rows:
+            return
+        if self._rows + rows > _LONGEST_QUEUE_ROWS:
+            self._metrics.count_shadow(self._deployment, "dropped", rows)
+            return
+        self._rows += rows
+        self._waiting.extend(taken)
+        self._wake.release()
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait or are being scored."""
+        return self._rows
+
+    def stop(self) -> None:
+        """End the thread once what it works on is done."""
+        self._ended = True
+        self._wake.release()
+
+    def _takes(self, item: Item, percent: float) -> bool:
+        return place(self._salt + item.prediction_id, (100 - percent, percent)) == 1
+
+    def _run(self) -> None:
+        while True:
+            self._wake.acquire()
+            if self._ended:
+                return
+            while self._waiting and not self._ended:
+                batch = self._next_batch()
+                self._score(batch)
+                self._rows -= sum([item.count for item in batch])
+
+    def _next_batch(self) -> list[Item]:
+        batch = [self._waiting.popleft()]
+        rows = batch[0].count
+        while self._waiting and not batch[0].is_block and not self._waiting[0].is_block and rows < _BATCH_ROWS:
+            batch.append(self._waiting.popleft())
+            rows += 1
+        return batch
+
+    def _score(self, items: Sequence[Item]) -> None:
+        """Score a batch as the shadow would have answered it; its latency is the time of scoring alone."""
+        rows = sum(item.count for item in items)
+        try:
+            inputs = self._inputs(items)
+            started = time.monotonic()
+            outcome = outcome_of(self.arm.served.bundle, self.arm.served.score(inputs))
+            copies = [item.copy_for(self.arm, started) for item in items]
+            self._recorder.scored(copies, inputs, outcome, kind=SHADOWS)
+            self._metrics.count_shadow(self._deployment, "scored", rows)
+        except Exception as error:  # whatever a model raises: nobody waits for this answer
+            self._metrics.count_shadow(self._deployment, "failed", rows)
+            _log.warning("shadow_failed", model_version=self.arm.served.label, reason=str(error))
+
+    def _inputs(self, items: Sequence[Item]) -> Rows:
+        """The rows as the shadow takes them. Raises NoriaError for requests that lack what it needs."""
+        if items[0].arm.served.bundle.inputs == self.arm.served.bundle.inputs:
+            if items[0].is_block:
+                return Rows(items[0].numbers, items[0].texts, items[0].params)  # type: ignore[arg-type]
+            numbers = [item.numbers for item in items]
+            texts = None if items[0].texts is None else np.array([item.texts for item in items], dtype=object)
+            return Rows(np.array(numbers, dtype=np.float64), texts)
+        rows = [self._row(item) for item in items]
+        texts = None if rows[0][1] is None else np.array([row[1] for row in rows], dtype=object)
+        return Rows(np.array([row[0] for row in rows], dtype=np.float64), texts)
+
+    def _row(self, item: Item) -> tuple[list[Any], list[str | None] | None]:
+        """For a shadow with inputs of its own: what the client sent, by name, and what is looked up."""
+        if item.request is None:
+            raise NoriaError("a block of rows for the champion's inputs does not fit the shadow's")
+        sent, bundle = item.request.features, self.arm.served.bundle
+        named = sent if isinstance(sent, dict) else dict(zip(item.arm.columns.names, sent, strict=False))
+        numbers, texts = self.arm.columns.row({name: named[name] for name in bundle.request_columns if name in named})
+        if bundle.views:
+            (vector,) = self._online.vectors(bundle.views, [(item.entities, item.event_time)])
+            if isinstance(vector, NoriaError):
+                raise vector
+            more, words = self.arm.columns.looked_up(vector)
+            numbers, texts = [*numbers, *more], None if texts is None else [*texts, *words]
+        return numbers, texts

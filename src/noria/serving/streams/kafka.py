@@ -1,0 +1,178 @@
+"""Kafka's protocol, through librdkafka. Its calls wait, so each is made beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from noria.errors import Unavailable
+from noria.serving.streams.brokers import StreamUrl
+from noria.serving.streams.messages import Answer, Message
+
+_DELIVERY_MILLIS = 30_000
+_TICK_SECONDS = 0.5
+_ASK_SECONDS = 5.0
+_MOVED = (
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError._ASSIGNMENT_LOST,
+)
+"""Why offsets are not taken while partitions go to other members: whoever has them next answers the messages again."""
+
+_log = structlog.get_logger()
+
+
+class KafkaReader:
+    """A consumer that commits only what was acknowledged. Partitions are paused while nothing is received."""
+
+    def __init__(self, stream: StreamUrl, group: str) -> None:
+        self._stream = stream
+        ours: dict[str, Any] = {
+            "bootstrap.servers": stream.server,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+        }
+        self._consumer = Consumer({**ours, **stream.options, "logger": _Quiet()})
+        self._consumer.subscribe([stream.stream])
+        self._held: list[Any] = []
+        self._paused = False
+
+    async def receive(self, most: int, seconds: float) -> Sequence[Message]:
+        """See Reader."""
+        found = await asyncio.to_thread(self._consume, most, seconds)
+        faults = [one.error() for one in found if one.error() is not None]
+        if faults and len(faults) == len(found):
+            raise self._unavailable(faults[0])
+        return [_message(one) for one in found if one.error() is None]
+
+    async def acknowledge(self, messages: Sequence[Message]) -> None:
+        """See Reader."""
+        last: dict[tuple[str, int], int] = {}
+        for message in messages:
+            topic, partition, offset = message.handle
+            last[topic, partition] = offset + 1
+        offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in last.items()]
+        try:
+            await asyncio.to_thread(self._consumer.commit, offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() not in _MOVED:
+                raise self._unavailable(error.args[0]) from None
+            _log.info("partitions_moved", stream=self._stream.shown, messages=len(messages))
+
+    async def hold(self, messages: Sequence[Message]) -> None:
+        """See Reader: the group hears of us, and nothing is fetched meanwhile."""
+        del messages
+        await asyncio.to_thread(self._hold)
+
+    async def lag(self) -> int | None:
+        """See Reader."""
+        return await asyncio.to_thread(self._lag)
+
+    async def close(self) -> None:
+        """See Reader."""
+        await asyncio.to_thread(self._consumer.close)
+
+    def _consume(self, most: int, seconds: float) -> list[Any]:
+        if self._paused:
+            self._consumer.resume(self._consumer.assignment())
+            self._paused = False
+        held, self._held = self._held, []
+        try:
+            return held or self._consumer.consume(most, seconds)
+        except KafkaException as error:
+            raise self._unavailable(error.args[0]) from None
+
+    def _hold(self) -> None:
+        if not self._paused:
+            self._consumer.pause(self._consumer.assignment())
+            self._paused = True
+        if (one := self._consumer.poll(0)) is not None and one.error() is None:
+            self._held.append(one)
+
+    def _lag(self) -> int | None:
+        try:
+            total = 0
+            for where in self._consumer.committed(self._consumer.assignment(), timeout=_ASK_SECONDS):
+                low, high = self._consumer.get_watermark_offsets(where, timeout=_ASK_SECONDS)
+                total += high - (where.offset if where.offset >= 0 else low)
+        except KafkaException:
+            return None
+        return total
+
+    def _unavailable(self, error: KafkaError) -> Unavailable:
+        return _unavailable(self._stream, error)
+
+
+class KafkaWriter:
+    """An idempotent producer; ``send`` ends when every message is acknowledged by all replicas in sync."""
+
+    def __init__(self, stream: StreamUrl) -> None:
+        self._stream = stream
+        ours: dict[str, Any] = {
+            "bootstrap.servers": stream.server,
+            "enable.idempotence": True,
+            "message.timeout.ms": _DELIVERY_MILLIS,
+            "linger.ms": 2,
+        }
+        self._producer = Producer({**ours, **stream.options, "logger": _Quiet()})
+
+    async def send(self, answers: Sequence[Answer]) -> None:
+        """See Writer."""
+        await asyncio.to_thread(self._send, answers)
+
+    async def close(self) -> None:
+        """See Writer."""
+        await asyncio.to_thread(self._producer.flush, _ASK_SECONDS)
+
+    def _send(self, answers: Sequence[Answer]) -> None:
+        faults: list[KafkaError] = []
+
+        def delivered(error: KafkaError | None, _message: Any) -> None:
+            if error is not None:
+                faults.append(error)
+
+        for answer in answers:
+            key = answer.idempotency_key.encode() if answer.key is None else answer.key
+            headers: list[tuple[str, str | bytes | None]] = list(answer.all_headers.items())
+            self._produce(answer.body, key, headers, delivered)
+        while self._producer.flush(_TICK_SECONDS):
+            pass  # each message is delivered, or has failed, when its time is over
+        if faults:
+            raise _unavailable(self._stream, faults[0])
+
+    def _produce(self, body: bytes, key: bytes, headers: Any, delivered: Any) -> None:
+        while True:
+            try:
+                self._producer.produce(self._stream.stream, body, key, headers=headers, on_delivery=delivered)
+                return
+            except BufferError:  # the local queue is full
+                self._producer.poll(_TICK_SECONDS)
+            except KafkaException as error:
+                raise _unavailable(self._stream, error.args[0]) from None
+
+
+class _Quiet:
+    """librdkafka tells of every lost connection; what matters comes with an error of a call."""
+
+    def log(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def _message(one: Any) -> Message:
+    topic, partition, offset = one.topic(), one.partition(), one.offset()
+    headers = {name: (value or b"").decode(errors="replace") for name, value in one.headers() or ()}
+    position = f"{topic}/{partition}/{offset}"
+    return Message(position, one.value() or b"", str(partition), one.key(), headers, (topic, partition, offset))
+
+
+def _unavailable(stream: StreamUrl, error: KafkaError) -> Unavailable:
+    return Unavailable(
+        f"{stream.shown} cannot be used: {error.str()}", remedy="Check that the broker runs, and that the topic exists."
+    )

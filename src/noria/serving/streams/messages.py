@@ -1,0 +1,74 @@
+"""What streams carry, and what is asked of a broker on either side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+SOURCE_HEADER = "noria-source"
+"""Where the message that was answered stands in its stream."""
+KEY_HEADER = "noria-idempotency-key"
+"""The same for every answer to one message, however often it is given: who has seen it drops the repeat."""
+REASON_HEADER = "noria-reason"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it was consumed.
+
+    ``position`` says where it stands: topic/partition/offset, stream/id or stream/sequence.
+    ``partition`` is what order is kept within; ``handle`` is what its broker acknowledges it by.
+    """
+
+    position: str
+    body: bytes
+    partition: str = ""
+    key: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    handle: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A message to produce. ``idempotency_key`` depends on the message it answers alone."""
+
+    idempotency_key: str
+    body: bytes
+    key: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def all_headers(self) -> dict[str, str]:
+        """Its headers with the idempotency key."""
+        return {**self.headers, KEY_HEADER: self.idempotency_key}
+
+
+class Reader(Protocol):
+    """Consumes one stream as a member of a group. Every method raises Unavailable while the broker cannot be used, and
+    works again by itself once it can; none is called while another one runs."""
+
+    async def receive(self, most: int, seconds: float) -> Sequence[Message]:
+        """The next messages, in the order of their partitions; nothing when none comes in time."""
+
+    async def acknowledge(self, messages: Sequence[Message]) -> None:
+        """These need not be consumed again, by nobody of the group."""
+
+    async def hold(self, messages: Sequence[Message]) -> None:
+        """Keep what was received from being given to others, while it takes longer."""
+
+    async def lag(self) -> int | None:
+        """How many messages wait for the group, None where the broker does not say."""
+
+    async def close(self) -> None:
+        """Leave the group; what was not acknowledged is consumed again."""
+
+
+class Writer(Protocol):
+    """Produces into one stream."""
+
+    async def send(self, answers: Sequence[Answer]) -> None:
+        """Return once the broker has all of them, in order. Raises Unavailable when it is not known to have them."""
+
+    async def close(self) -> None:
+        """Let go of the connection."""

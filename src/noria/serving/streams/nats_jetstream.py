@@ -1,0 +1,150 @@
+"""NATS JetStream: subjects of a stream that is there already, read by a durable pull consumer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import nats
+from nats.errors import Error as NatsError
+from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import NotFoundError
+
+from noria.errors import Unavailable
+from noria.serving.streams.brokers import StreamUrl
+from noria.serving.streams.messages import Answer, Message
+
+_ACK_SECONDS = 30.0
+"""What a consumer holds for longer without a sign of life is given to another."""
+_WAIT_SECONDS = 5.0
+
+
+class NatsReader:
+    """A durable pull consumer; its name is the group's."""
+
+    def __init__(self, stream: StreamUrl, group: str) -> None:
+        self._stream, self._group = stream, group
+        self._ack_seconds = float(stream.options.get("ack_seconds", _ACK_SECONDS))
+        self._link = _Link(stream)
+        self._subscription: Any = None
+
+    async def receive(self, most: int, seconds: float) -> Sequence[Message]:
+        """See Reader."""
+        async with _telling(self._stream):
+            if self._subscription is None:
+                self._subscription = await self._subscribe()
+            try:
+                found = await self._subscription.fetch(most, timeout=seconds)
+            except TimeoutError:  # nothing came, or nothing can
+                await self._link.context()
+                return []
+            except NatsError:
+                self._subscription = None  # a server that forgot the consumer is asked for it again
+                raise
+        return [_message(one) for one in found]
+
+    async def acknowledge(self, messages: Sequence[Message]) -> None:
+        """See Reader. Each is confirmed by the server, so that none comes again unnoticed."""
+        async with _telling(self._stream):
+            await asyncio.gather(*(message.handle.ack_sync(_WAIT_SECONDS) for message in messages))
+
+    async def hold(self, messages: Sequence[Message]) -> None:
+        """See Reader."""
+        async with _telling(self._stream):
+            for message in messages:
+                await message.handle.in_progress()
+
+    async def lag(self) -> int | None:
+        """See Reader: what was not delivered yet, and what was not acknowledged."""
+        if self._subscription is None:
+            return None
+        async with _telling(self._stream):
+            info = await self._subscription.consumer_info()
+        return int(info.num_pending or 0) + int(info.num_ack_pending or 0)
+
+    async def close(self) -> None:
+        """See Reader."""
+        await self._link.close()
+
+    async def _subscribe(self) -> Any:
+        context = await self._link.context()
+        config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=self._ack_seconds)
+        return await context.pull_subscribe(self._stream.stream, durable=self._group, config=config)
+
+
+class NatsWriter:
+    """Publishes with the idempotency key as Nats-Msg-Id: within the stream's window the server drops repeats itself."""
+
+    def __init__(self, stream: StreamUrl) -> None:
+        self._stream, self._link = stream, _Link(stream)
+
+    async def send(self, answers: Sequence[Answer]) -> None:
+        """See Writer."""
+        async with _telling(self._stream):
+            context = await self._link.context()
+            waiting = []
+            for answer in answers:  # published in order, confirmed in any
+                headers = {**answer.all_headers, "Nats-Msg-Id": answer.idempotency_key}
+                waiting.append(await context.publish_async(self._stream.stream, answer.body, headers=headers))
+            async with asyncio.timeout(_ACK_SECONDS):
+                await asyncio.gather(*waiting)
+
+    async def close(self) -> None:
+        """See Writer."""
+        await self._link.close()
+
+
+class _Link:
+    """A connection that comes back by itself, made when it is first needed."""
+
+    def __init__(self, stream: StreamUrl) -> None:
+        self._stream = stream
+        self._client: Any = None
+
+    async def context(self) -> Any:
+        """JetStream over a connection that is there now. Raises ConnectionError."""
+        if self._client is None or self._client.is_closed:
+            self._client = await nats.connect(
+                self._stream.server,
+                max_reconnect_attempts=-1,
+                allow_reconnect=True,
+                reconnect_time_wait=0.5,
+                connect_timeout=2,
+                error_cb=_ignore,
+            )
+        if not self._client.is_connected:
+            raise ConnectionError("the connection is lost")
+        return self._client.jetstream(timeout=_WAIT_SECONDS)
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._client is not None:
+            await self._client.close()
+
+
+async def _ignore(_error: Exception) -> None:
+    """A lost connection is told of by the call that needs it."""
+
+
+def _message(one: Any) -> Message:
+    about = one.metadata
+    position = f"{about.stream}/{about.sequence.stream}"
+    return Message(position, one.data, one.subject, None, dict(one.headers or {}), one)
+
+
+@asynccontextmanager
+async def _telling(stream: StreamUrl) -> AsyncIterator[None]:
+    try:
+        yield
+    except NotFoundError as error:
+        raise Unavailable(
+            f"{stream.shown}: no JetStream stream has that subject ({error.description})",
+            remedy=f"Make one: nats stream add --subjects {stream.stream!r}; it is looked for again by itself.",
+        ) from error
+    except (NatsError, OSError, TimeoutError) as error:
+        raise Unavailable(
+            f"{stream.shown} cannot be used: {error or type(error).__name__}",
+            remedy="Check that NATS runs there with JetStream on.",
+        ) from error

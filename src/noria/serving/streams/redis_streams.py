@@ -1,0 +1,133 @@
+"""Redis Streams: an entry's field ``data`` is the message, its other fields are headers."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import redis.asyncio as redis
+from redis.exceptions import RedisError, ResponseError
+
+from noria.errors import Unavailable
+from noria.serving.streams.brokers import StreamUrl
+from noria.serving.streams.messages import Answer, Message
+
+_DATA = b"data"
+_CLAIM_MILLIS = 30_000
+"""Entries that a member of the group holds for longer without a sign of life are taken over."""
+_WAIT_SECONDS = 5.0
+
+
+class RedisReader:
+    """A member of a consumer group. First it takes over what members that are gone had not acknowledged."""
+
+    def __init__(self, stream: StreamUrl, group: str) -> None:
+        self._stream, self._name, self._group = stream, stream.stream, group
+        self._claim_millis = int(stream.options.get("claim_ms", _CLAIM_MILLIS))
+        self._me = f"{socket.gethostname()}-{os.getpid()}"
+        self._redis = _connect(stream)
+        self._joined = False
+
+    async def receive(self, most: int, seconds: float) -> Sequence[Message]:
+        """See Reader."""
+        async with _telling(self._stream):
+            if not self._joined:
+                await self._join()
+            try:
+                left = await self._redis.xautoclaim(self._name, self._group, self._me, self._claim_millis, count=most)
+                entries = [entry for entry in left[1] if entry[1]]
+                if not entries:
+                    waiting = max(1, int(seconds * 1000))
+                    found = await self._redis.xreadgroup(
+                        self._group, self._me, {self._name: ">"}, count=most, block=waiting
+                    )
+                    entries = found[0][1] if found else []
+            except ResponseError as error:
+                if "NOGROUP" not in str(error):
+                    raise
+                self._joined = False  # the server lost the stream
+                return []
+        return [self._message(identity, fields) for identity, fields in entries]
+
+    async def acknowledge(self, messages: Sequence[Message]) -> None:
+        """See Reader."""
+        async with _telling(self._stream):
+            await self._redis.xack(self._name, self._group, *(message.handle for message in messages))
+
+    async def hold(self, messages: Sequence[Message]) -> None:
+        """See Reader."""
+        async with _telling(self._stream):
+            mine = [message.handle for message in messages]
+            await self._redis.xclaim(self._name, self._group, self._me, 0, mine, justid=True)
+
+    async def lag(self) -> int | None:
+        """See Reader: what nobody received yet, and what nobody acknowledged."""
+        async with _telling(self._stream):
+            for group in await self._redis.xinfo_groups(self._name):
+                if group["name"] == self._group.encode():
+                    return int(group["pending"]) + int(group.get("lag") or 0)
+        return None
+
+    async def close(self) -> None:
+        """See Reader. A member that holds nothing is forgotten."""
+        try:
+            async with _telling(self._stream):
+                held = await self._redis.xpending_range(self._name, self._group, "-", "+", 1, self._me)
+                if self._joined and not held:
+                    await self._redis.xgroup_delconsumer(self._name, self._group, self._me)
+        except Unavailable:
+            pass  # it is gone anyway
+        finally:
+            await self._redis.aclose()
+
+    async def _join(self) -> None:
+        try:
+            await self._redis.xgroup_create(self._name, self._group, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        self._joined = True
+
+    def _message(self, identity: bytes, fields: dict[bytes, bytes]) -> Message:
+        body = fields.get(_DATA, next(iter(fields.values())) if len(fields) == 1 else b"")
+        headers = {name.decode(): value.decode(errors="replace") for name, value in fields.items() if name != _DATA}
+        return Message(f"{self._name}/{identity.decode()}", body, "", None, headers, identity)
+
+
+class RedisWriter:
+    """Adds entries, all of a batch in one transaction. ``?maxlen=`` in the URL keeps about so many."""
+
+    def __init__(self, stream: StreamUrl) -> None:
+        self._stream = stream
+        self._longest = int(stream.options["maxlen"]) if "maxlen" in stream.options else None
+        self._redis = _connect(stream)
+
+    async def send(self, answers: Sequence[Answer]) -> None:
+        """See Writer."""
+        async with _telling(self._stream), self._redis.pipeline(transaction=True) as pipeline:
+            for answer in answers:
+                fields: dict[Any, Any] = {_DATA: answer.body, **answer.all_headers}
+                pipeline.xadd(self._stream.stream, fields, maxlen=self._longest)
+            await pipeline.execute()
+
+    async def close(self) -> None:
+        """See Writer."""
+        await self._redis.aclose()
+
+
+def _connect(stream: StreamUrl) -> Any:
+    return redis.Redis.from_url(stream.server, socket_connect_timeout=_WAIT_SECONDS, socket_timeout=2 * _WAIT_SECONDS)
+
+
+@asynccontextmanager
+async def _telling(stream: StreamUrl) -> AsyncIterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise Unavailable(
+            f"{stream.shown} cannot be used: {error}",
+            remedy="Check that Redis runs there, takes writes and has memory.",
+        ) from error

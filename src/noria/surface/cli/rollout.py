@@ -1,0 +1,293 @@
+"""`noria rollout`: send new versions out, see how they do, promote them or take them back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from noria.clock import SystemClock
+from noria.errors import InvalidInput, NotFound
+from noria.registry import Policies
+from noria.rollout import Rollout, Strategy
+from noria.rollout.deployments import own_name
+from noria.rollout.records import (
+    get_rollout,
+    latest_look,
+    list_decisions,
+    list_rollouts,
+    list_steps,
+    open_rollout,
+    share_history,
+)
+from noria.store.database import Transaction
+from noria.surface.cli.context import (
+    JsonOption,
+    ProjectOption,
+    actor,
+    clear_errors,
+    open_governed,
+    open_records,
+    out,
+    show,
+    show_sections,
+    talk,
+)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="How new versions earn their traffic.")
+WhichArgument = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Name of the deployment, or a rollout's id.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the audit trail.")]
+
+
+@app.command()
+@clear_errors
+def start(
+    addresses: Annotated[list[str], typer.Argument(metavar="MODEL...", help="models:/NAME/4; several for ab, bandit.")],
+    strategy: Annotated[Strategy, typer.Option(help="How it meets the traffic.")] = Strategy.CANARY,
+    deployment: Annotated[str, typer.Option(help="Name of the deployment; the model's own by default.")] = "",
+    steps: Annotated[str, typer.Option(help="Percents, such as 5,10,25,50,100; of ab the challengers' share.")] = "",
+    min_minutes: Annotated[float | None, typer.Option(help="Least duration of a step.")] = None,
+    max_days: Annotated[float | None, typer.Option(help="Days after which the champion stays.")] = None,
+    require: Annotated[
+        list[str] | None, typer.Option(help="Guard without which no step ends; may be repeated.")
+    ] = None,
+    effect: Annotated[float, typer.Option(help="ab: difference in mean reward per unit that is worth finding.")] = 0.0,
+    metric: Annotated[str, typer.Option(help="ab, bandit: which rewards count.")] = "reward",
+    window_minutes: Annotated[float, typer.Option(help="ab, bandit: minutes until a unit's reward is final.")] = 60.0,
+    algorithm: Annotated[str, typer.Option(help="bandit: thompson, epsilon-greedy or linucb.")] = "thompson",
+    floor: Annotated[float, typer.Option(help="bandit: share that each arm keeps.")] = 0.05,
+    epsilon: Annotated[float, typer.Option(help="bandit: share that epsilon-greedy explores with.")] = 0.1,
+    real_rewards: Annotated[bool, typer.Option("--real-rewards", help="bandit: any numbers, not 0 or 1.")] = False,
+    by_hand: Annotated[bool, typer.Option("--by-hand", help="Wait for `noria rollout promote` in the end.")] = False,
+    reason: ReasonOption = "",
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send versions out beside the one that serves: canary, blue_green, shadow, ab or bandit.
+
+    `noria worker` (part of `noria up`) judges it; this command prepares, checks the gate, and sets the routes.
+    """
+    from noria.lifecycle.deploying import challengers_of
+    from noria.lifecycle.plans import planned
+    from noria.lifecycle.rollouts import Rollouts
+
+    settings, workspace = open_governed(project)
+    model, numbers = challengers_of(addresses)
+    plan = planned(
+        settings.rollout,
+        strategy,
+        steps=_percents(steps),
+        min_minutes=min_minutes,
+        max_days=max_days,
+        required=require,
+        promotes=not by_hand,
+        effect=effect,
+        metric=metric,
+        window_minutes=window_minutes,
+        algorithm=algorithm,
+        floor=floor,
+        epsilon=epsilon,
+        rewards="real" if real_rewards else "binary",
+    )
+    with talk.status("looking") as status:
+        rollouts = Rollouts(
+            workspace, Policies.from_settings(settings.policies), SystemClock(), lambda step: status.update(step)
+        )
+        with workspace.database.read() as tx:
+            name = deployment or own_name(tx, model)
+        rollout = rollouts.start(name, numbers, plan, actor=actor(), reason=reason)
+    show([_row(rollout)], as_json=as_json, title="Started")
+
+
+@app.command(name="list")
+@clear_errors
+def list_(
+    deployment: Annotated[str | None, typer.Argument(help="Of one deployment; of all by default.")] = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the rollouts, newest first."""
+    with open_records(project).database.read() as tx:
+        rows = [_row(rollout) for rollout in reversed(list_rollouts(tx, deployment))]
+    show(rows, as_json=as_json, title="Rollouts")
+
+
+@app.command()
+@clear_errors
+def status(which: WhichArgument, project: ProjectOption = None, as_json: JsonOption = False) -> None:
+    """Show how a rollout stands: its step, what the newest look saw, what it waits for."""
+    with open_records(project).database.read() as tx:
+        rollout = _find(tx, which)
+        look = latest_look(tx, rollout.rollout_id)
+    document: dict[str, object] = {"rollout": _row(rollout)}
+    if look is not None:
+        document["looked_at"] = look[1]
+        document |= _readable(look[0])
+    show_sections(document, as_json=as_json)
+
+
+@app.command()
+@clear_errors
+def explain(which: WhichArgument, project: ProjectOption = None, as_json: JsonOption = False) -> None:
+    """Tell a rollout's story: its plan, each step, each decision with the evidence it rests on."""
+    with open_records(project).database.read() as tx:
+        rollout = _find(tx, which)
+        decisions = list_decisions(tx, rollout.rollout_id)
+        steps = list_steps(tx, rollout.rollout_id)
+        look = latest_look(tx, rollout.rollout_id)
+        shares = share_history(tx, rollout.rollout_id)
+    document: dict[str, object] = {
+        "rollout": _row(rollout),
+        "plan": _flat(rollout.plan.as_document()),
+        "steps": [
+            f"{one.started_at:%Y-%m-%d %H:%M:%S}  step {one.step + 1}: {rollout.steps[one.step]:g}%, "
+            f"route revision {one.revision}"
+            for one in steps
+        ],
+        "decisions": [
+            f"{one.decided_at:%Y-%m-%d %H:%M:%S}  {one.decision.value.replace('_', ' ')} at {one.percent:g}%: "
+            f"{one.evidence.get('reason')}"
+            for one in decisions
+        ],
+    }
+    if shares:
+        document["shares"] = [f"{at:%Y-%m-%d %H:%M:%S}  {_shares(each)}" for at, each in shares[-20:]]
+    if look is not None and rollout.is_open:
+        document["now"] = _readable(look[0])
+    if as_json:
+        document["decisions"] = [
+            {"decision": one.decision.value, "percent": one.percent, "at": one.decided_at, "evidence": one.evidence}
+            for one in decisions
+        ]
+    show_sections(document, as_json=as_json)
+
+
+@app.command()
+@clear_errors
+def pause(which: WhichArgument, reason: ReasonOption = "", project: ProjectOption = None) -> None:
+    """Leave the shares as they are and decide nothing until `noria rollout resume`."""
+    _change(project, which, lambda rollouts, found: rollouts.pause(found, actor=actor(), reason=reason))
+
+
+@app.command()
+@clear_errors
+def resume(which: WhichArgument, reason: ReasonOption = "", project: ProjectOption = None) -> None:
+    """Go on with a paused rollout."""
+    _change(project, which, lambda rollouts, found: rollouts.resume(found, actor=actor(), reason=reason))
+
+
+@app.command()
+@clear_errors
+def promote(
+    which: WhichArgument,
+    version: Annotated[int | None, typer.Option(help="Which challenger, where there are several.")] = None,
+    reason: ReasonOption = "promoted by hand",
+    project: ProjectOption = None,
+) -> None:
+    """Give a challenger Production, under policy, and all the traffic, at once."""
+    _change(
+        project, which, lambda rollouts, found: rollouts.promote(found, actor=actor(), reason=reason, version=version)
+    )
+
+
+@app.command()
+@clear_errors
+def abort(which: WhichArgument, reason: ReasonOption = "aborted by hand", project: ProjectOption = None) -> None:
+    """Give the champion all the traffic again, at once, whatever the rollout's state."""
+    _change(project, which, lambda rollouts, found: rollouts.abort(found, actor=actor(), reason=reason))
+
+
+@app.command()
+@clear_errors
+def outcomes(
+    source: Annotated[str, typer.Argument(help="A CSV, Parquet or JSON-lines file, or a database URL with --query.")],
+    query: Annotated[str, typer.Option(help="SQL that gives the columns.")] = "",
+    kind: Annotated[str, typer.Option(help="rewards (unit or prediction_id, value) or labels.")] = "rewards",
+    metric: Annotated[str, typer.Option(help="Name of the reward.")] = "reward",
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring in rewards or labels from a file or by SQL; columns: prediction_id or unit_id, value or label."""
+    from noria.lifecycle.outcomes import bring_in, read_table
+
+    workspace = open_records(project)
+    frame = read_table(source, query, Path.cwd())
+    count = bring_in(workspace, frame, kind=kind, metric=metric, at=SystemClock().now())
+    show([{"kind": kind, "rows": count}], as_json=as_json, title="Brought in")
+
+
+def _change(project: Path | None, which: str, change: Any) -> None:
+    from noria.lifecycle.rollouts import Rollouts
+
+    settings, workspace = open_governed(project)
+    with workspace.database.read() as tx:
+        found = _find(tx, which).rollout_id
+    rollouts = Rollouts(workspace, Policies.from_settings(settings.policies), SystemClock())
+    rollout = change(rollouts, found)
+    out.print(f"{rollout.rollout_id[:8]} of {rollout.deployment} is {rollout.status}", highlight=False)
+
+
+def _find(tx: Transaction, which: str) -> Rollout:
+    """The rollout under way in a deployment, else its last one; or the one of that id. Raises NotFound."""
+    if (found := open_rollout(tx, which)) is not None:
+        return found
+    if known := list_rollouts(tx, which):
+        return known[-1]
+    try:
+        return get_rollout(tx, which)
+    except NotFound:
+        raise NotFound(
+            f"there is no rollout of {which!r}, nor one of that id", remedy="`noria rollout list` shows all."
+        ) from None
+
+
+def _percents(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise InvalidInput(f"{text!r} are no percents", remedy="Write them as 5,10,25,50,100.") from None
+
+
+def _row(rollout: Rollout) -> dict[str, object]:
+    return {
+        "rollout": rollout.rollout_id[:8],
+        "deployment": rollout.deployment,
+        "strategy": rollout.plan.strategy.value,
+        "champion": rollout.champion,
+        "challengers": ", ".join(map(str, rollout.challengers)),
+        "status": rollout.status,
+        "step": f"{rollout.step + 1} of {len(rollout.steps)}",
+        "percent": rollout.percent,
+        "started_at": rollout.started_at,
+        "ended_at": rollout.ended_at,
+    }
+
+
+def _readable(look: Mapping[str, object]) -> dict[str, object]:
+    """What a look saw, one line a guard."""
+    found: dict[str, object] = {"waits_because": look.get("reason")}
+    guards = look.get("guards")
+    if isinstance(guards, list):
+        found["guards"] = [f"{one['guard']}: {one['state']}: {one['reason']}" for one in guards]
+    for name, value in look.items():
+        if name not in ("reason", "guards"):
+            found[name] = _flat(value) if isinstance(value, Mapping) else value
+    return found
+
+
+def _flat(document: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            found[prefix + name] = ", ".join(map(str, value))
+        elif value is not None:
+            found[prefix + name] = value
+    return found
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {100 * share:.1f}%" for name, share in shares.items())

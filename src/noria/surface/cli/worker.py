@@ -1,0 +1,111 @@
+"""`noria worker`: rollouts looked at, aliases followed, and a project's wheel turned."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import structlog
+import typer
+
+from noria.config import CONFIG_FILE, load_server_settings
+from noria.errors import NoriaError
+from noria.store.workspace import Workspace
+from noria.surface.cli.context import ProjectOption, clear_errors, find_project, talk
+
+if TYPE_CHECKING:
+    from noria.lifecycle.wheel import Wheel
+
+_log = structlog.get_logger()
+_FOLLOW_SECONDS = 2.0
+_TURN_SECONDS = 60.0
+
+
+@clear_errors
+def worker(
+    project: ProjectOption = None,
+    store: Annotated[str, typer.Option(help="Database URL; with it no project is needed.")] = "",
+    artifacts: Annotated[str, typer.Option(help="Artifacts: a folder, s3://BUCKET/PREFIX, gs:// or az://.")] = "",
+    announce: Annotated[bool, typer.Option("--announce", hidden=True, help="Say as JSON when ready.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+) -> None:
+    """Run the controllers: judge rollouts, follow aliases and stages, turn the wheel of a project once a day."""
+    from noria.clock import SystemClock
+    from noria.lifecycle.deploying import follow
+    from noria.lifecycle.rollouts import ACTOR, Rollouts
+    from noria.registry import Policies
+
+    folder = Path.cwd() if store and project is None else find_project(project)
+    given = {name: url for name, url in {"database": store, "artifacts": artifacts}.items() if url}
+    settings = load_server_settings(folder, {"store": given})
+    workspace, clock = Workspace(folder, settings), SystemClock()
+    policies = Policies.from_settings(settings.policies)
+    rollouts = Rollouts(workspace, policies, clock, talk.print)
+    jobs: list[tuple[float, Callable[[], None]]] = [
+        (_FOLLOW_SECONDS, lambda: follow(workspace, policies, clock, actor=ACTOR)),
+        (settings.rollout.look_seconds, rollouts.step),
+    ]
+    if (folder / CONFIG_FILE).is_file() and (wheel := _wheel(folder, workspace)) is not None:
+        jobs.append((_TURN_SECONDS, _Turns(wheel)))
+    if once:
+        for _, job in jobs:
+            job()
+        return
+    print("{}", flush=True) if announce else talk.print("worker ready", highlight=False)
+    _run(jobs)
+
+
+def _run(jobs: list[tuple[float, Callable[[], None]]]) -> None:
+    """Do each job in its rhythm until a signal ends the process; one that fails is logged and done again."""
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    due = [0.0] * len(jobs)
+    tick = min(seconds for seconds, _ in jobs)
+    elapsed = 0.0
+    while not ended.is_set():
+        for place, (seconds, job) in enumerate(jobs):
+            if elapsed >= due[place]:
+                due[place] = elapsed + seconds
+                _try(job)
+        ended.wait(tick)
+        elapsed += tick
+
+
+def _try(job: Callable[[], None]) -> None:
+    try:
+        job()
+    except NoriaError as error:
+        _log.error("worker_job_failed", reason=error.message)
+    except Exception:
+        _log.exception("worker_job_failed")
+
+
+def _wheel(folder: Path, workspace: Workspace) -> Wheel | None:
+    """The project's wheel; None for a folder that trains nothing."""
+    from noria.clock import SystemClock
+    from noria.lifecycle.wheel import Wheel
+    from noria.pipelines import load_project
+    from noria.pipelines.project import FEATURES_FILE
+
+    if not (folder / FEATURES_FILE).is_file():
+        return None
+    return Wheel(load_project(folder), workspace, SystemClock(), talk.print)
+
+
+class _Turns:
+    """Takes stock of each day once it is over; a turn that failed is taken again."""
+
+    def __init__(self, wheel: Wheel) -> None:
+        self._wheel = wheel
+        self._done: date | None = None
+
+    def __call__(self) -> None:
+        yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
+        if self._done != yesterday:
+            self._wheel.turn(yesterday)
+            self._done = yesterday

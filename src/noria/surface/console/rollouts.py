@@ -1,0 +1,186 @@
+"""What the page of a rollout shows: its traffic over time, its evidence as intervals, its decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from noria.rollout import Rollout, RouteTable
+from noria.rollout.deployments import published_routes
+from noria.rollout.records import (
+    RolloutDecision,
+    RolloutStep,
+    get_rollout,
+    latest_look,
+    list_decisions,
+    list_steps,
+    share_history,
+)
+from noria.store.database import Transaction
+from noria.surface.console.chart import Mark
+
+_WIDTH, _HEIGHT = 900, 180
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 8, 12, 26
+_TICKS = 5
+_AN_HOUR = timedelta(hours=1)
+_HALF = 110
+"""Half the width of an interval's drawing, whose zero is at 120."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShareLine:
+    """One variant's share over time, as points of a polyline; ``color`` is the variant's among those of the routes."""
+
+    name: str
+    color: int
+    points: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShareChart:
+    """Shares of the traffic over time, in a viewBox of ``width`` by ``height``."""
+
+    width: int
+    height: int
+    lines: Sequence[ShareLine]
+    levels: Sequence[Mark]
+    dates: Sequence[Mark]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its bounds: places on an axis whose middle is no difference, and the numbers in words."""
+
+    low: float
+    estimate: float
+    high: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One thing that is compared between the arms."""
+
+    name: str
+    state: str
+    reason: str
+    interval: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPage:
+    """All that the page needs."""
+
+    rollout: Rollout
+    routes: RouteTable | None
+    shares: ShareChart | None
+    looked_at: datetime | None
+    reason: str
+    comparisons: Sequence[Compared]
+    measures: Sequence[tuple[str, str]]
+    decisions: Sequence[RolloutDecision]
+    may_change: bool
+
+
+def gather_rollout(tx: Transaction, rollout_id: str, now: datetime, *, may_change: bool) -> RolloutPage:
+    """Read one rollout. Raises NotFound."""
+    rollout = get_rollout(tx, rollout_id)
+    look = latest_look(tx, rollout.rollout_id)
+    decisions = list_decisions(tx, rollout.rollout_id)
+    seen = decisions[-1].evidence if not rollout.is_open and decisions else look[0] if look else {}
+    return RolloutPage(
+        rollout,
+        published_routes(tx, rollout.deployment) if rollout.is_open else None,
+        _share_chart(tx, rollout, rollout.ended_at or now),
+        look[1] if look else None,
+        str(seen.get("reason", "")),
+        _comparisons(seen),
+        _measures(seen),
+        decisions,
+        may_change,
+    )
+
+
+def _share_chart(tx: Transaction, rollout: Rollout, until: datetime) -> ShareChart | None:
+    """Of a bandit its shares, of the others the challengers' percent at each step."""
+    if history := share_history(tx, rollout.rollout_id):
+        names = list(history[-1][1])
+        series = {name: [(at, 100 * shares.get(name, 0.0)) for at, shares in history] for name in names}
+    else:
+        names = ["", "challengers"]
+        series = {names[1]: _percents(rollout, list_steps(tx, rollout.rollout_id))}
+    first = min((points[0][0] for points in series.values() if points), default=until)
+    if (until - first).total_seconds() <= 0:
+        return None
+
+    def x(moment: datetime) -> float:
+        return round(_LEFT + (moment - first) / (until - first) * (_WIDTH - _LEFT - _RIGHT), 1)
+
+    def y(percent: float) -> float:
+        return round(_HEIGHT - _BOTTOM - percent / 100 * (_HEIGHT - _TOP - _BOTTOM), 1)
+
+    lines = []
+    for name, points in series.items():
+        corners: list[str] = []
+        for place, (at, percent) in enumerate(points):
+            after = points[place + 1][0] if place + 1 < len(points) else until
+            corners += [f"{x(at)},{y(percent)}", f"{x(after)},{y(percent)}"]
+        lines.append(ShareLine(name, names.index(name) + 1, " ".join(corners)))
+    ticks = [first + (until - first) * place / (_TICKS - 1) for place in range(_TICKS)]
+    form = "%d %b" if (until - first).days >= _TICKS else "%d %b %H:%M" if until - first > _AN_HOUR else "%H:%M:%S"
+    return ShareChart(
+        _WIDTH,
+        _HEIGHT,
+        lines,
+        [Mark(_LEFT - 6, y(level), f"{level} %") for level in (0, 50, 100)],
+        [Mark(x(tick), _HEIGHT - 8, tick.strftime(form)) for tick in ticks],
+    )
+
+
+def _percents(rollout: Rollout, steps: Sequence[RolloutStep]) -> list[tuple[datetime, float]]:
+    return [(step.started_at, rollout.steps[step.step]) for step in steps]
+
+
+def _comparisons(seen: Mapping[str, Any]) -> Sequence[Compared]:
+    found = [
+        Compared(str(one["guard"]), str(one["state"]), str(one["reason"]), _interval(one))
+        for one in seen.get("guards") or ()
+    ]
+    experiment = seen.get("experiment") or {}
+    for one in experiment.get("comparisons") or ():
+        state = "ok" if one["lower"] > 0 else "harmed" if one["upper"] < 0 else "undecided"
+        found.append(Compared(f"{one['arm']} against {one['other']}", state, f"p {one['p_value']:.3g}", _interval(one)))
+    return found
+
+
+def _interval(document: Mapping[str, Any]) -> Interval | None:
+    values = [document.get(name) for name in ("lower", "estimate", "upper")]
+    if any(value is None for value in values):
+        return None
+    low, estimate, high = (float(value) + 0.0 for value in values if value is not None)  # -0.0 becomes 0.0
+    scale = max(abs(value) for value in (low, estimate, high) if abs(value) < 1e9) or 1.0
+
+    def place(value: float) -> float:
+        return round(120 + max(-1.0, min(1.0, value / scale)) * _HALF, 1)
+
+    return Interval(place(low), place(estimate), place(high), f"{estimate:+.3g} ({low:+.3g} to {high:+.3g})")
+
+
+def _measures(seen: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """What else a look saw, one line each."""
+    found: list[tuple[str, str]] = []
+    for name, value in seen.items():
+        if not prefix and name in ("reason", "guards", "experiment"):
+            continue
+        told = f"{prefix}{name.replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            found += _measures(value, f"{told} · ")
+        elif isinstance(value, float):
+            found.append((told, f"{value:.6g}"))
+        elif isinstance(value, list):
+            found.append((told, ", ".join(map(str, value))))
+        elif value is not None:
+            found.append((told, str(value)))
+    return found

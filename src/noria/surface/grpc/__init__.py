@@ -1,0 +1,1 @@
+"""The gateway's gRPC front: the Open Inference Protocol v2, with health and reflection."""

@@ -1,0 +1,184 @@
+"""The gRPC server of a gateway: it answers from the same data plane as HTTP does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from noria import __version__
+from noria.errors import NoriaError, NotFound, Unauthenticated, Unavailable
+from noria.serving import DataPlane
+from noria.serving.live import Arm, Live
+from noria.surface.errors import outside
+from noria.surface.grpc import open_inference_pb2 as pb
+from noria.surface.grpc.messages import read_call, write_result
+from noria.surface.tensors import infer, metadata
+
+_log = structlog.get_logger()
+SERVICE = "inference.GRPCInferenceService"
+_EXTENSIONS = ("model_repository(index)",)
+
+
+async def start(plane: DataPlane, address: str, largest_bytes: int) -> grpc.aio.Server:
+    """Serve on ``address`` (host:port) in the running event loop. Raises Unavailable when it is taken."""
+    options = [
+        ("grpc.max_receive_message_length", largest_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 1),
+    ]
+    server = grpc.aio.server(options=options)
+    _Inference(plane).add_to(server)
+    checks = health.aio.HealthServicer()
+    for service in ("", SERVICE):
+        await checks.set(service, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server, pool=_descriptions())
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise Unavailable(
+            f"cannot serve gRPC on {address}: {error}", remedy="Choose another with --grpc-port."
+        ) from error
+    await server.start()
+    return server
+
+
+def _descriptions() -> DescriptorPool:
+    """Our messages and those of the health service, for reflection: they lie in pools of their own."""
+    pool = DescriptorPool()
+    for described in (pb.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+        pool.AddSerializedFile(described.serialized_pb)
+    return pool
+
+
+Method = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
+
+
+class _Inference:
+    """The methods of GRPCInferenceService."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register the methods; the generated stubs for that say no more than this."""
+        unary: Mapping[str, tuple[Method, Any, Any]] = {
+            "ServerLive": (self._server_live, pb.ServerLiveRequest, pb.ServerLiveResponse),
+            "ServerReady": (self._server_ready, pb.ServerReadyRequest, pb.ServerReadyResponse),
+            "ModelReady": (self._model_ready, pb.ModelReadyRequest, pb.ModelReadyResponse),
+            "ServerMetadata": (self._server_metadata, pb.ServerMetadataRequest, pb.ServerMetadataResponse),
+            "ModelMetadata": (self._model_metadata, pb.ModelMetadataRequest, pb.ModelMetadataResponse),
+            "ModelInfer": (self._infer, pb.ModelInferRequest, pb.ModelInferResponse),
+            "RepositoryIndex": (self._index, pb.RepositoryIndexRequest, pb.RepositoryIndexResponse),
+        }
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(
+                _told(method), request_deserializer=asked.FromString, response_serializer=given.SerializeToString
+            )
+            for name, (method, asked, given) in unary.items()
+        }
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+            self._stream,
+            request_deserializer=pb.ModelInferRequest.FromString,
+            response_serializer=pb.ModelStreamInferResponse.SerializeToString,
+        )
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+    async def _server_live(self, _request: Any, _context: Any) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    async def _server_ready(self, _request: Any, _context: Any) -> pb.ServerReadyResponse:
+        try:
+            return pb.ServerReadyResponse(ready=bool(self._plane.deployments))
+        except Unavailable:
+            return pb.ServerReadyResponse(ready=False)
+
+    async def _model_ready(self, request: pb.ModelReadyRequest, _context: Any) -> pb.ModelReadyResponse:
+        try:
+            live = self._plane.find(request.name)
+            return pb.ModelReadyResponse(ready=_arm(live, request.version) is not None)
+        except (NotFound, Unavailable):
+            return pb.ModelReadyResponse(ready=False)
+
+    async def _server_metadata(self, _request: Any, _context: Any) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(name="noria", version=__version__, extensions=_EXTENSIONS)
+
+    async def _model_metadata(self, request: pb.ModelMetadataRequest, context: Any) -> pb.ModelMetadataResponse:
+        live = self._admitted(request.name, context)
+        found: dict[str, Any] = metadata(live, _arm(live, request.version))
+        response = pb.ModelMetadataResponse(name=found["name"], versions=found["versions"], platform=found["platform"])
+        response.properties["columns"] = ",".join(found["parameters"]["columns"])
+        for part, tensors in ((response.inputs, found["inputs"]), (response.outputs, found["outputs"])):
+            for tensor in tensors:
+                part.add(name=tensor["name"], datatype=tensor["datatype"], shape=tensor["shape"])
+        return response
+
+    async def _infer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
+        live = self._admitted(request.model_name, context)
+        arm = _arm(live, request.model_version)
+        version = request.model_version or None
+        return write_result(await infer(self._plane, live, arm, version, read_call(request), context.time_remaining()))
+
+    async def _index(self, _request: Any, _context: Any) -> pb.RepositoryIndexResponse:
+        response = pb.RepositoryIndexResponse()
+        for live in self._plane.deployments:
+            for arm in live.arms:
+                response.models.add(name=live.table.deployment, version=arm.version, state="READY")
+        return response
+
+    async def _stream(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: Any
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """Answer a stream's requests in order; one that fails is answered with its error, and the stream goes on."""
+        async for request in requests:
+            try:
+                answer = pb.ModelStreamInferResponse(infer_response=await self._infer(request, context))
+            except NoriaError as error:
+                self._plane.metrics.count_error(error.code)
+                answer = pb.ModelStreamInferResponse(error_message=str(error))
+                answer.infer_response.id = request.id
+            yield answer
+
+    def _admitted(self, name: str, context: Any) -> Live:
+        """The deployment of that name. Raises Unauthenticated when it wants a key that the call did not bring."""
+        live = self._plane.find(name)
+        if live.table.key_hashes:
+            sent = {key: str(value) for key, value in context.invocation_metadata() or ()}
+            key = sent.get("x-api-key") or sent.get("authorization", "").removeprefix("Bearer ")
+            if not live.admits(key.strip()):
+                raise Unauthenticated(
+                    f"deployment {live.table.deployment!r} wants a key", remedy="Send it as metadata x-api-key."
+                )
+        return live
+
+
+def _arm(live: Live, version: str) -> Arm:
+    return live.arm(version) if version else live.champion
+
+
+def _told(method: Method) -> Method:
+    """The method with our errors as gRPC has them; one that is not meant for clients goes to the log."""
+
+    async def told(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            return await method(request, context)
+        except NoriaError as error:
+            await _abort(context, error)
+        except Exception as error:
+            _log.error("rpc_failed", exc_info=error)
+            await _abort(context, NoriaError("the gateway failed at this request", remedy="Its log says why."))
+
+    return told
+
+
+async def _abort(context: grpc.aio.ServicerContext, error: NoriaError) -> None:
+    retry = getattr(error, "retry_after", None)
+    trailing = () if retry is None else (("retry-after", str(retry)),)
+    await context.abort(getattr(grpc.StatusCode, outside(error).grpc), str(error), trailing)

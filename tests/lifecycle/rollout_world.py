@@ -1,0 +1,128 @@
+"""A deployment in a folder: real versions in a real registry, a data plane that serves them, and the controller."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+
+from noria.clock import ReplayClock, to_millis
+from noria.config import RolloutSettings, ServerSettings
+from noria.lifecycle.deploying import deploy, parse_address
+from noria.lifecycle.plans import planned
+from noria.lifecycle.rollouts import Rollouts
+from noria.monitoring.log import LabelRecord, RewardRecord
+from noria.optimize.bundle import Bundle, write_bundle
+from noria.optimize.onnx import convert
+from noria.registry import NewVersion, Policies, register_version
+from noria.rollout import Rollout, Strategy, read_routes
+from noria.rollout.deployments import write_routes
+from noria.serving import DataPlane, Prediction, PredictionRequest
+from noria.store.blobs import folder_digest
+from noria.store.workspace import Workspace, artifact_uri
+
+MODEL = "churn"
+INPUTS = ("a", "b", "c")
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TRUTH = np.array([1.5, -1.0, 0.5, 0.0])
+
+
+class RolloutWorld:
+    """Versions of one model, served as ``churn``. The clock stands still until it is moved."""
+
+    def __init__(self, folder: Path, policies: Policies | None = None, **settings: Any) -> None:
+        self.workspace = Workspace(folder, ServerSettings())
+        self.clock = ReplayClock(START)
+        self.policies = policies or Policies()
+        self.settings = RolloutSettings(**{"min_minutes": 1, "guards": ["errors"], "required": ["errors"]} | settings)
+        self.rollouts = Rollouts(self.workspace, self.policies, self.clock)
+        self.random = np.random.default_rng(7)
+        self.sent = 0
+
+    def add_version(self, model: Any = None, *, inputs: Sequence[str] = INPUTS) -> int:
+        """Train, convert and register a version."""
+        rows = self.random.normal(size=(2000, len(inputs)))
+        labels = (rows @ TRUTH[: len(inputs)] > 0).astype(int)
+        fitted = (LogisticRegression() if model is None else model).fit(rows, labels)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "model"
+            folder.mkdir()
+            graph = convert(fitted, "classification", inputs, rows[:500], folder).graph
+            bundle = Bundle("classification", tuple(inputs), (), graph.numbers, graph.score, graph.dtype)
+            write_bundle(folder, bundle)
+            digest, key = folder_digest(folder), f"models/{self.random.integers(10**9)}"
+            self.workspace.artifacts.put_folder(key, folder)
+        new = NewVersion(MODEL, artifact_uri(key), digest=digest)
+        with self.workspace.database.write() as tx:
+            return register_version(tx, new, policies=self.policies, at=self.clock.now(), actor="ann").version
+
+    def deploy(self, version: int) -> None:
+        """Give a version all the traffic."""
+        address = parse_address(f"models:/{MODEL}/{version}")
+        deploy(self.workspace, self.policies, self.clock, address, actor="ann", reason="first")
+
+    def start(self, strategy: Strategy, *challengers: int, **options: Any) -> Rollout:
+        """Begin a rollout."""
+        plan = planned(self.settings, strategy, **options)
+        return self.rollouts.start(MODEL, challengers, plan, actor="ann", reason="try")
+
+    def pass_minutes(self, minutes: float) -> None:
+        """Move the clock."""
+        self.clock.move_to(self.clock.now() + timedelta(minutes=minutes))
+
+    def send(
+        self,
+        count: int,
+        *,
+        units: Callable[[int], str] = lambda _: "",
+        features: Callable[[int], Sequence[float | None]] | None = None,
+        label: bool = False,
+        reward: Callable[[Prediction, Sequence[float | None]], float] | None = None,
+    ) -> list[Prediction | Exception]:
+        """Ask for predictions through a data plane that serves the routes of now; log labels and rewards."""
+        return asyncio.run(self._send(count, units, features, label, reward))
+
+    async def _send(self, count: int, units: Any, features: Any, label: bool, reward: Any) -> list[Any]:
+        workspace = self.workspace
+        write_routes(workspace, MODEL)
+        plane = DataPlane(workspace.artifacts, workspace.online_url, workspace.prediction_log)
+        await plane.swap(read_routes(workspace.route_file(MODEL)))
+        assert not plane.faults, plane.faults
+        numbers = range(self.sent, self.sent + count)
+        rows = [features(n) if features else self.random.normal(size=3).tolist() for n in numbers]
+        asked = [
+            PredictionRequest(f"p{n}", features=dict(zip(INPUTS, row, strict=True)), unit_id=units(n))
+            for n, row in zip(numbers, rows, strict=True)
+        ]
+        answers: list[Any] = []
+        for start in range(0, count, 50):
+            together = (plane.predict(plane.find(), request) for request in asked[start : start + 50])
+            answers += await asyncio.gather(*together, return_exceptions=True)
+        now = to_millis(datetime.now(UTC))
+        known = [(a, row) for a, row in zip(answers, rows, strict=True) if isinstance(a, Prediction)]
+        if label:
+            truth = [float(np.array(row) @ TRUTH[:3] > 0) for _, row in known]
+            plane.recorder.labels(
+                [LabelRecord(a.prediction_id, now, now, value) for (a, _), value in zip(known, truth, strict=True)]
+            )
+        if reward is not None:
+            plane.recorder.rewards([RewardRecord(now, reward(a, row), a.prediction_id) for a, row in known])
+        for shadow in plane.find().shadows:
+            deadline = asyncio.get_running_loop().time() + 10
+            while shadow.waiting and asyncio.get_running_loop().time() < deadline:
+                await asyncio.sleep(0.01)
+        plane.close()
+        self.sent += count
+        return answers
+
+
+def forest(trees: int) -> RandomForestClassifier:
+    """A model that takes its time."""
+    return RandomForestClassifier(trees, random_state=0)

@@ -1,0 +1,100 @@
+"""One word takes the traffic back, whatever state a deployment is in."""
+
+from __future__ import annotations
+
+import pytest
+
+from lifecycle.rollout_world import MODEL, RolloutWorld
+from noria.errors import Conflict, NotFound
+from noria.lifecycle.deploying import deploy, follow, parse_address
+from noria.lifecycle.rolling_back import RolledBack, roll_back
+from noria.registry import Stage, get_version
+from noria.registry.models import aliases, set_alias
+from noria.rollout import Strategy, current_routes
+
+
+@pytest.fixture
+def world(tmp_path) -> RolloutWorld:
+    """Three versions, of which the first was deployed."""
+    made = RolloutWorld(tmp_path)
+    for _ in range(3):
+        made.add_version()
+    made.deploy(1)
+    return made
+
+
+def back(world: RolloutWorld, name: str = MODEL) -> RolledBack:
+    return roll_back(world.workspace, world.policies, world.clock, name, actor="ann", reason="worse")
+
+
+def serves(world: RolloutWorld, name: str = MODEL) -> dict[int, float]:
+    """Percent by version."""
+    with world.workspace.database.read() as tx:
+        return {variant.version: variant.percent for variant in current_routes(tx, name).variants}
+
+
+def stage(world: RolloutWorld, version: int) -> Stage:
+    with world.workspace.database.read() as tx:
+        return get_version(tx, MODEL, version).stage
+
+
+def test_a_rollout_under_way_is_ended(world):
+    rollout = world.start(Strategy.CANARY, 2)
+    assert serves(world) == {1: 95, 2: 5}
+    assert back(world).how == f"rollout {rollout.rollout_id[:8]} aborted"
+    assert serves(world) == {1: 100}
+    assert world.rollouts.look(rollout.rollout_id).status == "rolled_back"
+
+
+def test_so_is_a_paused_one(world):
+    rollout = world.start(Strategy.CANARY, 2)
+    world.rollouts.pause(rollout.rollout_id, actor="ann", reason="lunch")
+    back(world)
+    assert serves(world) == {1: 100}
+
+
+def test_after_a_promotion_the_version_before_serves_and_is_in_production_again(world):
+    rollout = world.start(Strategy.CANARY, 2)
+    world.rollouts.promote(rollout.rollout_id, actor="ann", reason="good")
+    assert (serves(world), stage(world, 2)) == ({2: 100}, Stage.PRODUCTION)
+    world.deploy(3)
+    assert back(world).version.version == 2
+    assert (serves(world), stage(world, 2), stage(world, 3)) == ({2: 100}, Stage.PRODUCTION, Stage.ARCHIVED)
+    assert back(world).version.version == 1
+    with pytest.raises(Conflict, match="no earlier version"):
+        back(world)
+    assert serves(world) == {1: 100}
+
+
+def test_a_deployment_of_another_name_goes_back_by_itself(world):
+    for number in (1, 2):
+        address = parse_address(f"models:/{MODEL}/{number}")
+        deploy(world.workspace, world.policies, world.clock, address, actor="ann", reason="", deployment="beside")
+    assert back(world, "beside").version.version == 1
+    assert (serves(world, "beside"), serves(world)) == ({1: 100}, {1: 100})
+    assert stage(world, 1) is Stage.PRODUCTION
+    with pytest.raises(Conflict, match="no earlier version"):
+        back(world, "beside")
+
+
+def test_the_alias_that_a_deployment_follows_moves_back_with_it(world):
+    def point(number: int) -> None:
+        with world.workspace.database.write() as tx:
+            set_alias(tx, MODEL, "live", number, at=world.clock.now(), actor="ann")
+
+    point(1)
+    address = parse_address(f"models:/{MODEL}@live")
+    deploy(world.workspace, world.policies, world.clock, address, actor="ann", reason="", deployment="live")
+    point(2)
+    follow(world.workspace, world.policies, world.clock, actor="ann")
+    assert serves(world, "live") == {2: 100}
+    back(world, "live")
+    follow(world.workspace, world.policies, world.clock, actor="ann")
+    with world.workspace.database.read() as tx:
+        assert aliases(tx, MODEL) == {"live": 1}
+    assert serves(world, "live") == {1: 100}
+
+
+def test_what_does_not_exist_is_told(world):
+    with pytest.raises(NotFound, match="nothing-such"):
+        back(world, "nothing-such")

@@ -1,0 +1,108 @@
+"""What strategies make of their evidence."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from noria.rollout import Decision, Plan, Strategy
+from noria.rollout.estimates import Moments
+from noria.rollout.evidence import ArmEvidence, GuardSettings, StepEvidence
+from noria.rollout.experiments import ArmOutcome, ExperimentSettings
+from noria.rollout.planning import LatencyBar
+from noria.rollout.strategies import judge_ab, judge_canary, judge_checks
+
+QUALITY = GuardSettings(alpha=0.01, max_error_increase=None, max_latency_factor=None, max_quality_loss=0.05)
+LABELLED = Plan(Strategy.CANARY, (5, 25, 100), QUALITY, required=("quality",), min_minutes=0, max_days=14)
+COUNTED = Plan(Strategy.CANARY, (5, 100), GuardSettings(max_quality_loss=None), min_minutes=10, max_days=1)
+BAR = LatencyBar(0.01, 0.1, 0.15)
+
+
+def scores(generator, rows, skill):
+    labels = (generator.random(rows) < 0.25).astype(float)
+    return np.clip(0.25 + skill * (labels - 0.25) + generator.normal(0, 0.3, rows), 0, 1), labels
+
+
+def labelled(generator, skill, rows=300, champion=4000):
+    sides = scores(generator, champion, 0.3), scores(generator, rows, skill)
+    return StepEvidence(
+        ArmEvidence(0.95, champion, 0, labelled=sides[0]), ArmEvidence(0.05, rows, 0, labelled=sides[1])
+    )
+
+
+def counted(requests=10_000, errors=0, slow=1000, needed=5000):
+    champion = ArmEvidence(0.95, requests * 19, 0, requests * 19 // 10, exposed=requests * 19)
+    return StepEvidence(champion, ArmEvidence(0.05, requests, errors, slow, exposed=requests), BAR, needed)
+
+
+def test_a_useless_canary_is_rolled_back():
+    generator = np.random.default_rng(0)
+    decisions = [judge_canary(LABELLED, [labelled(generator, 0.0)], minutes=60).decision for _ in range(50)]
+    assert decisions.count(Decision.ROLL_BACK) == 50
+
+
+def test_an_equally_good_canary_is_hardly_ever_rolled_back():
+    generator = np.random.default_rng(0)
+    decisions = [judge_canary(LABELLED, [labelled(generator, 0.3)], minutes=60).decision for _ in range(200)]
+    assert decisions.count(Decision.ROLL_BACK) <= 1
+    assert decisions.count(Decision.ADVANCE) > 150
+
+
+def test_without_labels_a_canary_that_needs_them_waits_until_its_days_are_over():
+    nothing = [StepEvidence(ArmEvidence(0.95, 100, 0), ArmEvidence(0.05, 5, 0))]
+    assert judge_canary(LABELLED, nothing, minutes=13 * 24 * 60).decision is Decision.WAIT
+    late = judge_canary(LABELLED, nothing, minutes=14 * 24 * 60)
+    assert (late.decision, late.reason) == (Decision.ROLL_BACK, "no decision after 14 days: the champion stays")
+
+
+def test_a_step_ends_when_it_is_old_enough_and_harm_would_have_been_seen():
+    assert judge_canary(COUNTED, [counted()], minutes=9).decision is Decision.WAIT
+    assert judge_canary(COUNTED, [counted()], minutes=10).decision is Decision.ADVANCE
+    assert judge_canary(COUNTED, [counted(requests=100, slow=10)], minutes=60).decision is Decision.WAIT
+
+
+def test_errors_and_slow_answers_end_a_rollout_at_once_and_name_themselves():
+    failing = judge_canary(COUNTED, [counted(errors=200)], minutes=1)
+    assert failing.decision is Decision.ROLL_BACK and failing.reason.startswith("error rate")
+    slow = judge_canary(COUNTED, [counted(slow=2500)], minutes=1)
+    assert slow.decision is Decision.ROLL_BACK and slow.reason.startswith("share of slow answers")
+
+
+def test_harm_of_an_earlier_step_still_ends_the_rollout():
+    alone = StepEvidence(ArmEvidence(0.0, 0, 0), ArmEvidence(1.0, 1000, 0))
+    assert judge_canary(COUNTED, [counted(errors=200), alone], minutes=60).decision is Decision.ROLL_BACK
+
+
+def test_alone_with_all_the_traffic_there_is_nothing_left_to_wait_for_but_time():
+    alone = StepEvidence(ArmEvidence(0.0, 0, 0), ArmEvidence(1.0, 1000, 0))
+    assert judge_canary(COUNTED, [counted(), alone], minutes=5).decision is Decision.WAIT
+    assert judge_canary(COUNTED, [counted(), alone], minutes=10).decision is Decision.ADVANCE
+
+
+def outcomes(champion, challenger, units=20_000):
+    sides = [Moments(units, mean, mean * (1 - mean)) for mean in (champion, challenger)]
+    return [ArmOutcome(name, 0.5, units, side) for name, side in zip(("champion", "v2"), sides, strict=True)]
+
+
+def test_an_experiment_promotes_the_arm_that_earns_more_and_keeps_the_champion_otherwise():
+    plan = Plan(Strategy.AB, (50,), GuardSettings(), experiment=ExperimentSettings(0.01))
+    won = judge_ab(plan, outcomes(0.05, 0.07), [], days=1)
+    assert (won.decision, won.winner) == (Decision.PROMOTE, "v2")
+    assert judge_ab(plan, outcomes(0.07, 0.05), [], days=1).decision is Decision.ROLL_BACK
+    assert judge_ab(plan, outcomes(0.05, 0.0501, units=500), [], days=1).decision is Decision.WAIT
+
+
+def test_a_mismatched_split_ends_an_experiment_whatever_it_earned():
+    plan = Plan(Strategy.AB, (50,), GuardSettings(), experiment=ExperimentSettings(0.01))
+    champion, challenger = outcomes(0.05, 0.07)
+    lopsided = [champion, ArmOutcome("v2", 0.5, 15_000, challenger.rewards)]
+    judged = judge_ab(plan, lopsided, [], days=1)
+    assert judged.decision is Decision.ROLL_BACK and "did not fall on the arms as assigned" in judged.reason
+
+
+def test_a_blue_green_switch_waits_for_its_tests():
+    plan = Plan(Strategy.BLUE_GREEN, (100,))
+    assert judge_checks(plan, {"requests": 0, "faults": []}).decision is Decision.WAIT
+    assert judge_checks(plan, {"requests": 200, "faults": []}).decision is Decision.PROMOTE
+    assert judge_checks(plan, {"requests": 200, "faults": ["it fails"]}).decision is Decision.ROLL_BACK
+    by_hand = Plan(Strategy.BLUE_GREEN, (100,), promotes=False)
+    assert judge_checks(by_hand, {"requests": 200, "faults": []}).decision is Decision.WAIT

@@ -1,0 +1,42 @@
+"""Texts are cut where records end, whatever stands in them."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noria.serving.batch import text_blocks
+from noria.serving.batch.text_blocks import record_blocks
+
+CELLS = st.text(st.sampled_from('a,"\n\r;é'), max_size=6)
+
+
+@given(
+    rows=st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=30),
+    wanted=st.integers(1, 7),
+    chunk=st.integers(1, 9),
+)
+def test_blocks_of_csv_hold_whole_records_and_together_all_of_them(rows, wanted, chunk):
+    out = io.StringIO(newline="")
+    csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
+    content = out.getvalue().encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_blocks, "_CHUNK_BYTES", chunk)
+        blocks = list(record_blocks(io.BytesIO(content), wanted, quoted=True))
+    assert b"".join(block for block, _ in blocks) == content
+    assert sum(count for _, count in blocks) == len(rows)
+    assert all(count == wanted for _, count in blocks[:-1])
+    read = [row for block, _ in blocks for row in csv.reader(io.StringIO(block.decode(), newline=""))]
+    assert read == rows
+
+
+def test_a_range_ends_where_it_is_told_to():
+    text = io.BytesIO(b"1\n2\n3\n4")
+    text.seek(2)
+    assert list(record_blocks(text, 10, quoted=False, size=4)) == [(b"2\n3\n", 2)]
+    text.seek(2)
+    assert list(record_blocks(text, 2, quoted=False)) == [(b"2\n3\n", 2), (b"4", 1)]

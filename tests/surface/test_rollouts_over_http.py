@@ -1,0 +1,143 @@
+"""Deployments and rollouts over Noria's own API and on the console's pages, at a live server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from lifecycle.rollout_world import MODEL, RolloutWorld
+from noria.rollout import Strategy, current_routes
+from noria.surface.cli.processes import Child
+from surface.test_console import browser  # noqa: F401  a fixture
+
+API = "/api/noria/v1"
+WHY = {"reason": "a test"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> RolloutWorld:
+    """Three versions of a model, the first of which serves."""
+    made = RolloutWorld(tmp_path_factory.mktemp("rollouts"))
+    for _ in range(3):
+        made.add_version()
+    made.deploy(1)
+    settings = f'[project]\nname = "rollouts"\n[model]\nname = "{MODEL}"\ntask = "classification"\n'
+    (made.workspace.folder.parent / "noria.toml").write_text(settings)
+    return made
+
+
+@pytest.fixture(scope="module")
+def client(world) -> Iterator[httpx.Client]:
+    server = Child("server", world.workspace.folder.parent, 0)
+    with httpx.Client(base_url=server.url, timeout=60) as made:
+        yield made
+    server.stop()
+
+
+def shares(world: RolloutWorld) -> dict[int, float]:
+    with world.workspace.database.read() as tx:
+        return {variant.version: variant.percent for variant in current_routes(tx, MODEL).variants}
+
+
+def post(client: httpx.Client, path: str, body: dict[str, Any], status: int = 200) -> Any:
+    answer = client.post(API + path, json=body)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def test_a_rollout_goes_all_its_ways(client, world):
+    started = post(client, "/rollouts", {"versions": [f"models:/{MODEL}/2"], "steps": [20, 100]}, 201)
+    path = f"/rollouts/{started['rollout_id']}"
+    assert (started["status"], shares(world)) == ("running", {1: 80, 2: 20})
+    assert post(client, f"{path}/pause", WHY)["status"] == "paused"
+    assert post(client, f"{path}/resume", WHY)["status"] == "running"
+    assert client.get(f"{API}/rollouts", params={"deployment": MODEL}).json()[0]["rollout_id"] == started["rollout_id"]
+    story = client.get(API + path).json()
+    assert [one["decision"] for one in story["decisions"]] == ["pause", "resume"]
+    assert post(client, f"{path}/promote", WHY)["status"] == "promoted"
+    assert shares(world) == {2: 100}
+    assert post(client, f"{path}/abort", WHY, 400)["title"] == "conflict"
+    assert post(client, f"/deployments/{MODEL}/rollback", WHY)["version"] == 1
+    assert shares(world) == {1: 100}
+
+
+def test_a_version_is_deployed_and_withdrawn_under_another_name(client, world):
+    answer = client.put(f"{API}/deployments/beside", json={"model": f"models:/{MODEL}/3", "reason": "a try"})
+    assert answer.status_code == 200 and answer.json()["version"]["stage"] == "None", answer.text
+    assert {one["deployment"]["deployment"] for one in client.get(f"{API}/deployments").json()} == {MODEL, "beside"}
+    key = post(client, "/deployments/beside/keys", {"name": "ann"}, 201)
+    assert key["key"].startswith("nk_")
+    (kept,) = client.get(f"{API}/deployments/beside/keys").json()
+    assert "key" not in kept and kept["revoked_at"] is None
+    assert client.delete(f"{API}/deployments/{MODEL}/keys/{kept['key_id']}").status_code == 404
+    assert client.delete(f"{API}/deployments/beside/keys/{kept['key_id']}").status_code == 204
+    assert client.delete(f"{API}/deployments/beside").status_code == 204
+    assert client.get(f"{API}/deployments/beside").json()["routes"] is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/rollouts/nothing", None, 404),
+        ("GET", "/deployments/nothing", None, 404),
+        ("POST", "/rollouts", {"versions": []}, 422),
+        ("POST", "/rollouts", {"versions": [f"models:/{MODEL}/99"]}, 404),
+        ("POST", "/rollouts", {"versions": [f"models:/{MODEL}/1"]}, 400),
+        ("POST", "/rollouts", {"versions": [f"models:/{MODEL}/2", "models:/other/1"]}, 400),
+        ("POST", "/rollouts", {"versions": [f"models:/{MODEL}/2"], "steps": [50, 20]}, 400),
+        ("POST", "/rollouts", {"versions": [f"models:/{MODEL}/2"], "strategy": "ab"}, 400),
+        ("POST", "/rollouts", {"versions": [f"models:/{MODEL}/2"], "strategy": "roulette"}, 422),
+        ("POST", "/deployments/nothing/rollback", WHY, 404),
+        ("PUT", "/deployments/a%2Fb", {"model": f"models:/{MODEL}/1"}, 404),
+        ("PUT", "/deployments/odd", {"model": "models:/nothing/1"}, 404),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_a_problem_document(client, method, path, body, status):
+    answer = client.request(method, API + path, json=body)
+    assert answer.status_code == status, answer.text
+    assert answer.json().get("title") or answer.json().get("detail")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 1100), ("light", 420), ("dark", 420)])
+def test_a_rollouts_page_shows_its_evidence_and_its_buttons_work(browser, client, world, scheme, width):  # noqa: F811
+    world.clock.move_to(datetime.now(UTC))
+    rollout = world.start(Strategy.CANARY, 2)
+    with ThreadPoolExecutor(1) as beside:  # Playwright's loop runs in this thread
+        beside.submit(world.send, 400).result()
+    world.pass_minutes(0.1)
+    world.rollouts.look(rollout.rollout_id)
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True)
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.on("response", lambda response: faults.append(response.url) if response.status >= 400 else None)
+    page.goto(str(client.base_url))
+    page.get_by_role("link", name="Canary of version 2 against 1").first.click()
+    page.get_by_role("rowheader", name="errors").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_text("paused", exact=True).wait_for()
+    page.get_by_role("button", name="Roll back").click()
+    page.get_by_text("rolled back", exact=True).first.wait_for()
+    assert (shares(world), faults) == ({1: 100}, [])
+    context.close()
+
+
+def test_the_overviews_button_rolls_back_what_serves(browser, client, world):  # noqa: F811
+    world.deploy(3)
+    page = browser.new_page()
+    page.goto(str(client.base_url))
+    page.get_by_role("button", name="Roll back").click()
+    page.get_by_text("rolled back in the console").first.wait_for()
+    assert shares(world) == {1: 100}
+    page.get_by_role("button", name="Roll back").click()
+    page.get_by_role("alert").get_by_text("no earlier version").wait_for()
+    page.close()
