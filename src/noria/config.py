@@ -110,7 +110,13 @@ class PolicySettings(_Section):
     name_max_length: int = Field(0, ge=0, description="Characters a new model's name may have; 0: up to 250.")
     max_versions: int = Field(0, ge=0, description="Versions a model may have; 0: any number.")
     failed_runs: bool = Field(False, description="Whether a version may come from a failed or killed run.")
-    own_approval: bool = Field(True, description="Whether who registered a version may approve it.")
+    external_sources: bool = Field(
+        False, description="Whether a version of a run may lie outside of its artifacts where metrics are required."
+    )
+    own_approval: bool | None = Field(
+        None, description="Whether who registered a version may approve it; unset: only while there are no accounts."
+    )
+    production_versions: int = Field(1, ge=0, description="Versions of a model in Production at once; 0: any number.")
     previews: bool = Field(True, description="Whether versions outside Production may be deployed, under another name.")
     retention_days: int = Field(
         0, ge=0, description="Days after which `noria models cleanup` deletes versions of archive_stages; 0: never."
@@ -161,6 +167,15 @@ class EndpointSettings(_Section):
 
     host: str = Field("127.0.0.1", description="Address to bind.")
     port: int = Field(ge=0, le=65535, description="TCP port; 0 takes a free one.")
+
+
+class ServerEndpointSettings(EndpointSettings):
+    """Where the server listens, and under which names browsers may ask it."""
+
+    port: int = Field(5000, ge=0, le=65535, description="TCP port; 0 takes a free one.")
+    allowed_hosts: list[str] = Field(
+        [], description="Names that requests may be sent to, such as 'models.example.com' or '*.example.com'."
+    )
 
 
 class GatewayLimits(_Section):
@@ -230,7 +245,7 @@ class ServerSettings(_Section):
     access: AccessSettings = AccessSettings()
     audit: AuditSettings = AuditSettings()
     webhooks: WebhookSettings = WebhookSettings()
-    server: EndpointSettings = EndpointSettings(port=5000)
+    server: ServerEndpointSettings = ServerEndpointSettings()
     gateway: GatewaySettings = GatewaySettings()
     rollout: RolloutSettings = RolloutSettings()
 

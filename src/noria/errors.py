@@ -72,6 +72,12 @@ class PolicyRefused(NoriaError):
     code = "policy_refused"
 
 
+class Protected(PolicyRefused):
+    """What is in Production, or evidence of a registered version, is not changed or deleted."""
+
+    code = "protected"
+
+
 class Unauthenticated(NoriaError):
     """Nobody, or not who it says it is."""
 

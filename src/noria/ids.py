@@ -1,7 +1,8 @@
-"""Identifiers: distinct types for distinct things, and one source that makes them."""
+"""Identifiers: distinct types for distinct things, one source that makes them, and who this process is."""
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import secrets
 from typing import NewType
@@ -10,6 +11,14 @@ ExperimentId = NewType("ExperimentId", str)
 RunId = NewType("RunId", str)
 DatasetVersionId = NewType("DatasetVersionId", str)
 PredictionId = NewType("PredictionId", str)
+
+
+def process_user() -> str:
+    """The operating system's user that runs this process; "unknown" where it has no name, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def new_id() -> str:

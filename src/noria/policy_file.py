@@ -30,6 +30,7 @@ class _VersionPolicy(_Part):
     max_versions: int = Field(0, ge=0)
     retention_days: int = Field(0, ge=0)
     archive_stages: list[Literal["None", "Staging", "Archived"]] = []
+    own_approval: bool | None = None
 
 
 class _StageTransition(_Part):
@@ -99,6 +100,7 @@ def _as_policy(registry: _ModelRegistry) -> dict[str, object]:
         "max_versions": versions.max_versions,
         "retention_days": versions.retention_days,
         "archive_stages": versions.archive_stages,
+        "own_approval": versions.own_approval,
     }
 
 

@@ -29,7 +29,10 @@ def guarded(tmp_path_factory):
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("NORIA_STORE__DATABASE", f"sqlite:///{folder}/noria.db")
         environment.setenv("NORIA_ACCESS__ENABLED", "true")
-        (folder / "noria.toml").write_text('[project]\nname = "g"\n[model]\nname = "churn"\ntask = "regression"\n')
+        (folder / "noria.toml").write_text(
+            '[project]\nname = "g"\n[model]\nname = "churn"\ntask = "regression"\n'
+            '[policies."churn".stages.Production]\nrequired_tags = ["reviewed"]\n'
+        )
         for name, (role, models) in USERS.items():
             add_user(folder, name, role, models)
         child = Child("server", folder, 0)
@@ -99,6 +102,17 @@ def test_a_role_may_do_what_it_says_and_nothing_else(guarded, method, path, body
     answers = {name: guarded.call(name, method, path, body).status_code for name in USERS}
     assert {name for name, status in answers.items() if status != 403} == allowed, answers
     assert not {401, 500} & set(answers.values())
+
+
+def test_whoever_may_not_set_a_tag_that_the_policy_asks_for_does_not_bring_it_along(guarded):
+    run = guarded.call("carl", "POST", "/runs/create", {"experiment_id": "0"}).json()["run"]["info"]
+    body = {"name": "churn", "source": f"{run['artifact_uri']}/m", "run_id": run["run_id"]}
+    tags = [{"key": "team", "value": "growth"}, {"key": "reviewed", "value": "yes"}]
+    refused = guarded.call("carl", "POST", "/model-versions/create", {**body, "tags": tags})
+    assert (refused.status_code, refused.json()["error_code"]) == (403, "PERMISSION_DENIED")
+    assert "what its policy asks for: reviewed" in refused.json()["message"]
+    assert guarded.call("carl", "POST", "/model-versions/create", {**body, "tags": tags[:1]}).status_code == 200
+    assert guarded.call("mia", "POST", "/model-versions/create", {**body, "tags": tags}).status_code == 200
 
 
 def test_a_rename_needs_both_names(guarded):

@@ -14,7 +14,7 @@ from noria import audit
 from noria.audit.anchors import anchor, read_anchors
 from noria.audit.watch import ChainWatch, Watched
 from noria.clock import ReplayClock
-from noria.errors import AlreadyExists, BrokenChain, Conflict, InvalidInput, NoriaError, Unavailable
+from noria.errors import AlreadyExists, BrokenChain, InvalidInput, NoriaError, Protected, Unavailable
 from noria.registry import NewVersion, Policies, Stage, approve, register_version, transition
 from noria.registry.models import aliases, create_model, delete_model, rename_model, set_alias, update_model
 from noria.registry.stages import history
@@ -174,7 +174,7 @@ def test_a_renamed_model_takes_its_history_along(governed):
         with pytest.raises(AlreadyExists):
             rename_model(tx, "n", "taken", policies=Policies(), at=NOW, actor="someone")
         transition(tx, "n", 1, Stage.PRODUCTION, policies=Policies(), at=NOW, actor="someone")
-        with pytest.raises(Conflict, match="version 1 is in Production"):
+        with pytest.raises(Protected, match="version 1 is in Production"):
             rename_model(tx, "n", "o", policies=Policies(), at=NOW, actor="someone")
 
 

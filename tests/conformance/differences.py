@@ -28,8 +28,7 @@ DIFFERENCES: dict[str, str] = {
     "who_a_version_is_of": "Noria says who registered a version, also when nobody told",
     "who_a_run_is_of": "Noria says who started a run, also when nobody told",
     "model_names_with_signs_that_mean_something": "Routes, paths and audit subjects hold names: no @ % or quotes",
-    "model_name_of_256_characters": "Names have up to 250 characters everywhere",
-    "experiment_name_of_500_characters": "Names have up to 250 characters everywhere",
+    "model_name_of_256_characters": "Names of models have up to 250 characters, in routes and paths too",
     "experiment_with_an_artifact_location": "All artifacts lie below one root, which is backed up and governed",
     "workspace_of_an_experiment": "A Noria server serves one project and has no workspaces",
     # errors

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from noria.config import load_settings
-from noria.registry import Policies
+from noria.registry import Policies, get_version
 from noria.registry.models import create_model
 from noria.store.workspace import Workspace
 from noria.surface.cli.processes import Child
@@ -162,6 +162,24 @@ def test_what_came_from_elsewhere_is_refused_and_kept(mlflows, tmp_path):
     with workspace.database.read() as tx:
         assert runs.get(tx, run_id).name == "mine"
     workspace.database.close()
+
+
+def test_a_name_that_noria_does_not_take_is_listed_and_all_else_is_moved(mlflow_python, tmp_path):
+    client(mlflow_python, "fill_odd_names.py", f"sqlite:///{tmp_path}/mlflow.db", cwd=tmp_path)
+    folder = new_project(tmp_path)
+    done = noria("import", "mlflow", f"sqlite:///{tmp_path}/mlflow.db", "--json", cwd=folder, check=False)
+    report = json.loads(done.stdout)
+    assert (done.returncode, [text[:12] for text in report["refused"]]) == (1, ["model xxxxxx"])
+    assert (report["copied"]["runs"], report["copied"]["models"], report["copied"]["versions"]) == (2, 2, 2)
+    differing = [item["name"] for item in (*report["experiments"], *report["models"]) if item["differences"]]
+    assert (differing, report["not_copied"]) == (["x" * 256], [])
+    workspace = Workspace(folder, load_settings(folder))
+    with workspace.database.read() as tx:
+        copy, original = get_version(tx, "copy", 1), get_version(tx, "模型" * 100, 2)
+    assert (copy.source, copy.run_id) == (original.source, original.run_id)
+    assert copy.named_source == f"models:/{original.model}/1"
+    workspace.database.close()
+    noria("audit", "verify", cwd=folder)
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from threading import Semaphore
 
 import pytest
 
 from noria import audit
 from noria.config import PolicySettings
-from noria.errors import Conflict, InvalidConfig, PolicyRefused
+from noria.errors import Conflict, InvalidConfig, PolicyRefused, Protected
 from noria.registry import NewVersion, Policies, Signature, Stage, approve, get_version, register_version, transition
 from noria.registry.models import create_model
 from noria.registry.stages import history, request_transition, roll_back
-from noria.registry.versions import delete_version, list_versions
+from noria.registry.versions import delete_version
+from noria.store import Database
 from noria.tracking import experiments, runs
 from noria.tracking.entities import Metric
 from noria.tracking.writer import Batch, write_all
@@ -49,19 +52,44 @@ def register(database, model="late-arrivals", **fields):
         )
 
 
-def test_of_versions_that_enter_production_at_once_exactly_one_stays(database):
+class Watched(Database):
+    """A database that counts how many snapshots were taken of it."""
+
+    def __init__(self, url):
+        super().__init__(url)
+        self.snapshots = Semaphore(0)
+
+    @contextmanager
+    def read(self):
+        with super().read() as tx:
+            yield tx
+        self.snapshots.release()
+
+
+def test_of_moves_asked_for_at_the_same_time_exactly_one_is_made(database):
     numbers = [register(database, model="open").version for _ in range(8)]
+    watched = Watched(database.url)
+
+    def attempt(number):
+        try:
+            return promote(watched, model="open", version=number).version
+        except Conflict as conflict:
+            return str(conflict)
+
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: promote(database, model="open", version=number), numbers))
+        with database.write():  # nobody moves before all of them have looked
+            asked = [pool.submit(attempt, number) for number in numbers]
+            for _ in numbers:
+                watched.snapshots.acquire()
+        outcomes = [one.result() for one in asked]
+    watched.close()
+    won = [outcome for outcome in outcomes if isinstance(outcome, int)]
+    assert len(won) == 1 and all("at the same time" in text for text in outcomes if text not in won)
+    assert promote(database, model="open", version=1 + won[0] % 8).stage is Stage.PRODUCTION
     with database.read() as tx:
-        stages = [version.stage for version in list_versions(tx, "open")]
-        moves = history(tx, "open")
+        entered = [move.version for move in history(tx, "open") if move.to_stage is Stage.PRODUCTION]
+        assert entered == [won[0], 1 + won[0] % 8]
         audit.verify(tx)
-    assert sorted(stages) == [Stage.ARCHIVED] * 7 + [Stage.PRODUCTION]
-    entered = [move.version for move in moves if move.to_stage is Stage.PRODUCTION]
-    left = [move.version for move in moves if move.to_stage is Stage.ARCHIVED]
-    assert sorted(entered) == numbers
-    assert left == entered[:-1]
 
 
 def promote(database, model="late-arrivals", version=1, reason="", actor="someone"):
@@ -125,6 +153,34 @@ def test_the_semantic_version_says_what_changed(database):
         register(database, signature=two, algorithm="linear"),
     ]
     assert [version.semantic_version for version in made] == ["1.0.0", "1.0.1", "1.1.0", "1.2.0", "2.0.0"]
+
+
+@pytest.mark.parametrize(
+    ("after", "algorithm", "semantic"),
+    [
+        (Signature((("a", "long"), ("b", "string")), "long", ("a",)), "trees", "1.0.1"),
+        (Signature((("b", "string"), ("a", "long")), "long"), "trees", "1.0.1"),
+        (Signature((("a", "long"), ("b", "string"), ("c", "long")), "long", ("a",)), "trees", "1.1.0"),
+        (Signature((("a", "long"), ("b", "string"), ("c", "long")), "long", ("a", "c")), "trees", "2.0.0"),
+        (Signature((("a", "long"), ("b", "string")), "long", ("a", "b")), "trees", "2.0.0"),
+        (Signature((("a", "long"),), "long", ("a",)), "trees", "2.0.0"),
+        (Signature((("z", "long"), ("b", "string")), "long", ("z",)), "trees", "2.0.0"),
+        (Signature((("a", "double"), ("b", "string")), "long", ("a",)), "trees", "2.0.0"),
+        (Signature((("a", "long"), ("b", "string")), "double", ("a",)), "trees", "2.0.0"),
+        (Signature((("a", "long"), ("b", "string")), "long", ("a",)), "linear", "1.1.0"),
+        (Signature(), "", "1.0.1"),
+    ],
+)
+def test_callers_that_must_change_make_a_major_version(database, after, algorithm, semantic):
+    before = Signature((("a", "long"), ("b", "string")), "long", ("a",))
+    register(database, signature=before, algorithm="trees")
+    assert register(database, signature=after, algorithm=algorithm).semantic_version == semantic
+
+
+def test_a_version_that_says_nothing_does_not_hide_a_change_from_the_next(database):
+    one, other = Signature((("a", "long"),)), Signature((("z", "long"),))
+    made = [register(database, signature=signature) for signature in (one, Signature(), other)]
+    assert [version.semantic_version for version in made] == ["1.0.0", "1.0.1", "2.0.0"]
 
 
 STRICT = {
@@ -205,13 +261,13 @@ def test_the_evidence_of_a_registered_run_is_frozen_and_cannot_be_deleted(databa
         lambda tx: runs.log_metrics(tx, "good", [Metric("auc", 0.99, 1, 2)]),
         lambda tx: runs.change(tx, "good", lifecycle_stage="deleted"),
     ):
-        with database.write() as tx, pytest.raises(Conflict, match="registered as m@1"):
+        with database.write() as tx, pytest.raises(Protected, match="registered as m@1"):
             attempt(tx)
     with database.write() as tx:
         assert write_all(tx, [Batch("good", [Metric("auc", 0.99, 1, 3)])])[0] is not None
         assert write_all(tx, [Batch("good", tags={"note": "still open"})]) == [None]
         runs.change(tx, "good", status="RUNNING")
-        with pytest.raises(Conflict):
+        with pytest.raises(Protected):
             runs.log_metrics(tx, "good", [Metric("auc", 0.99, 1, 2)])
         delete_version(tx, "m", 1, at=NOW, actor="someone")
         runs.change(tx, "good", lifecycle_stage="deleted")
@@ -224,7 +280,7 @@ def test_a_run_that_still_runs_takes_metrics_until_it_ends(database):
     with database.write() as tx:
         runs.log_metrics(tx, "running", [Metric("late", 1.0, 1, 1)])
         runs.finish(tx, "running", "FINISHED", at=NOW)
-        with pytest.raises(Conflict, match="frozen"):
+        with pytest.raises(Protected, match="frozen"):
             runs.log_metrics(tx, "running", [Metric("late", 2.0, 1, 2)])
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from noria import audit
 from noria.config import PolicySettings, load_server_settings
-from noria.errors import Conflict
+from noria.errors import Protected
 from noria.lifecycle.retention import clean_up, remove_version
 from noria.registry import NewVersion, Policies, Stage, list_versions, register_version, transition
 from noria.registry.models import set_alias
+from noria.registry.registration import register_source
 from noria.rollout import Variant, set_routes
 from noria.store.workspace import Workspace
 from support import noria
@@ -86,8 +87,7 @@ def test_only_old_versions_of_the_stages_named_go_and_what_is_needed_stays(works
 def test_files_that_another_version_needs_stay(workspace, policies, other):
     add(workspace, [Stage.ARCHIVED])
     with workspace.database.write() as tx:
-        new = NewVersion(model="copy", source=other)
-        register_version(tx, new, policies=Policies(), at=NOW, actor="trainer")
+        register_source(tx, "copy", other, policies=Policies(), at=NOW, actor="trainer")
     assert cleaned(workspace, policies) == [1]
     assert workspace.artifacts.entries("0/run1/artifacts/model") != []
 
@@ -97,7 +97,7 @@ def test_a_version_that_serves_or_is_in_production_is_not_deleted(workspace):
     with workspace.database.write() as tx:
         set_routes(tx, "shop", [Variant("champion", "m", served, "s", "", 100)], at=NOW, actor="someone", reason="")
     for version in (production, served):
-        with pytest.raises(Conflict):
+        with pytest.raises(Protected):
             remove_version(workspace, "m", version, at=NOW, actor="someone", reason="")
     assert remove_version(workspace, "m", free, at=NOW, actor="someone", reason="").files_deleted
 

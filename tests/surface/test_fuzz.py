@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -11,10 +14,16 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from noria.surface.http import mlflow_logged_models, mlflow_logging, mlflow_registry, mlflow_tracking
+from noria.surface.http import mlflow_logged_models, mlflow_logging, mlflow_registry, mlflow_traces, mlflow_tracking
 from support import noria
 
-HANDLERS = {**mlflow_tracking.HANDLERS, **mlflow_logged_models.HANDLERS, **mlflow_registry.HANDLERS}
+HANDLERS = {
+    **mlflow_tracking.HANDLERS,
+    **mlflow_logged_models.HANDLERS,
+    **mlflow_registry.HANDLERS,
+    **mlflow_traces.HANDLERS,
+}
+READS = sorted((method, path) for method, path in HANDLERS if method == "GET")
 WRITES = sorted(
     {
         *((method, path) for method, path in HANDLERS if method != "GET"),
@@ -26,11 +35,14 @@ FIELDS = (
     "experiment_id", "experiment_ids", "run_name", "status", "start_time", "end_time", "tags", "params", "metrics",
     "timestamp", "step", "filter", "order_by", "max_results", "page_token", "datasets", "models", "model_id",
     "model_json", "archive_existing_versions", "artifact_location", "user_id", "source_run_id", "reason",
+    "trace", "trace_ids", "locations", "assessment", "update_mask", "timestamp_ms", "max_timestamp_millis",
+    "request_ids", "prompt_versions", "metric_key", "experiment_name", "path", "stages", "view_type",
 )  # fmt: skip
 EVIL = st.sampled_from(
     [
         "", "governed-x", "open", "Production", "Staging", "0", "1", "-1", "9" * 30, "\x00", "' OR 1=1 --", "../..",
         "a" * 300, "ü\u202e🙂", "%00", "1; DROP TABLE runs", "\ud7ff", "NaN", "mlflow-artifacts:/x", "models:/open/1",
+        "\ud800", "a\udfffb", "\udcff\ud800", str(2**63), str(-(2**64)), "runs:/x/y", "models:/m-x", "s3://b/m",
     ]
 )  # fmt: skip
 SCALARS = st.one_of(EVIL, st.integers(-(2**70), 2**70), st.floats(), st.booleans(), st.none(), st.text(max_size=20))
@@ -54,17 +66,80 @@ def mlflow(server):
 @given(body=BODIES, known=st.sampled_from(["governed-x", "open", None]))
 def test_no_body_breaks_an_endpoint(mlflow, method, path, body, known):
     if known is not None:
-        body = {**body, "name": known, "version": "1"}
-    answer = send(mlflow, method, path.replace("{model_id}", "m-1").replace("{key}", "k"), body)
+        body = {**body, "name": known, "version": body.get("version", "1")}
+    answer = send(mlflow, method, filled(path), body)
     assert answer.status_code < 500 or answer.status_code == 501, (body, answer.text)
     if answer.status_code != 200:
         assert set(answer.json()) == {"error_code", "message"}
 
 
+@pytest.mark.parametrize(("method", "path"), READS)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=BODIES, place=EVIL)
+def test_no_question_breaks_an_endpoint(mlflow, method, path, body, place):
+    asked = f"{filled(path, quote(place) or 'x')}?{urlencode(body, doseq=True, errors='surrogatepass')}"
+    answer = mlflow.request(method, asked)
+    assert answer.status_code < 500 or answer.status_code == 501, (asked, answer.text)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/runs/set-tag", {"key": "k", "value": "\ud800"}),
+        ("/runs/log-parameter", {"key": "k", "value": "a\udfffb"}),
+        ("/runs/log-parameter", {"key": "k", "value": "\x00"}),
+        ("/runs/log-batch", {"tags": [{"key": "k", "value": "\ud800"}]}),
+        ("/runs/log-batch", {"metrics": [{"key": "\ud800", "value": 1, "timestamp": 1}]}),
+        ("/runs/update", {"run_name": "\ud800"}),
+        ("/runs/outputs", {"models": [{"model_id": "m-1", "step": 2**70}]}),
+        ("/runs/log-inputs", {"models": [{"model_id": "\ud800"}]}),
+    ],
+)
+def test_what_no_database_keeps_is_bad_input_and_harms_nobody_else(mlflow, path, body):
+    run = send(mlflow, "POST", "/runs/create", {"experiment_id": "0"}).json()["run"]["info"]["run_id"]
+    with ThreadPoolExecutor(8) as pool:
+        bad = pool.submit(send, mlflow, "POST", path, {"run_id": run, **body})
+        good = [
+            pool.submit(send, mlflow, "POST", "/runs/set-tag", {"run_id": run, "key": f"k{i}", "value": "v"})
+            for i in range(16)
+        ]
+    assert (bad.result().status_code, bad.result().json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    assert {answer.result().status_code for answer in good} == {200}
+
+
+@pytest.mark.parametrize("version", [2**31, 2**63 - 1, 2**63, -(2**63) - 1, 2**200])
+def test_no_number_of_a_version_is_too_large_to_be_refused(mlflow, version):
+    body = {"name": "open", "version": str(version), "stage": "Staging", "alias": "a", "key": "k", "value": "v"}
+    for method, path in (
+        ("POST", "/model-versions/transition-stage"),
+        ("PATCH", "/model-versions/update"),
+        ("DELETE", "/model-versions/delete"),
+        ("POST", "/registered-models/alias"),
+        ("POST", "/model-versions/set-tag"),
+    ):
+        assert send(mlflow, method, path, body).status_code in (400, 404), path
+    assert mlflow.get("/model-versions/get", params={"name": "open", "version": version}).status_code in (400, 404)
+
+
 @pytest.mark.parametrize(("method", "path"), WRITES)
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000, b"{}" * 2])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"{}" * 2,
+        b'{"name":"\xed\xa0\x80"}',
+        b'{"run_id":"' + b"[" * 900 + b'"}',
+        b'{"tags":' + b"[" * 900 + b"]" * 900 + b"}",
+    ],
+)
 def test_no_bytes_break_an_endpoint(mlflow, method, path, content):
-    answer = mlflow.request(method, path.replace("{model_id}", "m-1").replace("{key}", "k"), content=content)
+    answer = mlflow.request(method, filled(path), content=content)
     assert answer.status_code < 500, answer.text
 
 
@@ -120,6 +195,11 @@ def test_noria_own_api_keeps_to_its_description(server):
 def send(client: httpx.Client, method: str, path: str, body: dict[str, Any]) -> httpx.Response:
     """JSON as Python writes it, NaN and lone surrogates included."""
     return client.request(method, path, content=json.dumps(body).encode())
+
+
+def filled(path: str, value: str = "m-1") -> str:
+    """The path of an endpoint with something in place of every id."""
+    return re.sub(r"{\w+}", lambda _: value, path)
 
 
 def quote(path: str) -> str:

@@ -9,16 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from noria.audit.chain import Verification, verify
+from noria.audit.chain import Verification
+from noria.audit.pending import settle_all
+from noria.audit.verification import verify
 from noria.errors import InvalidInput
 from noria.store.blobs import BlobStore
 from noria.store.database import Database
 
 
 def anchor(database: Database, place: BlobStore) -> Verification:
-    """Verify the chain, against the anchors that are there too, and keep another. Raises BrokenChain."""
+    """Verify the chain, against the anchors that are there too, and keep another. Raises BrokenChain.
+
+    The records of single runs are left to ``verify``: there may be very many.
+    """
+    settle_all(database)
     with database.read() as tx:
-        found = verify(tx, read_anchors(place))
+        found = verify(tx, read_anchors(place), tracking=False)
     name = f"{found.entries:012d}-{found.head[:16]}.json"
     if name not in {entry.key for entry in place.entries("")}:
         place.write(name, json.dumps({"entries": found.entries, "head": found.head}).encode())

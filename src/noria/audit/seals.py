@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Row, Table, and_, select
 
 from noria.store import tables
-from noria.store.database import Transaction, to_json
+from noria.store.database import Transaction, stream, to_json
 
-SEALED: Sequence[Table] = (
+REGISTRY: Sequence[Table] = (
     tables.dataset_versions,
     tables.registered_models,
     tables.model_versions,
     tables.model_aliases,
+    tables.alias_moves,
     tables.approvals,
     tables.transitions,
     tables.route_tables,
@@ -32,7 +34,19 @@ SEALED: Sequence[Table] = (
     tables.feature_definitions,
     tables.parity_checks,
 )
-"""Every table whose rows only audited changes may touch."""
+"""Every governed table whose rows only audited changes may touch."""
+
+TRACKING: Sequence[Table] = (tables.experiments, tables.runs, tables.logged_models)
+"""The same of what is tracked; there may be very many rows."""
+
+_TRACKING_NAMES = frozenset(table.name for table in TRACKING)
+
+_PARTS: Mapping[Table, Sequence[Table]] = {
+    tables.runs: (tables.run_tags, tables.run_inputs, tables.run_outputs, tables.run_model_inputs)
+}
+"""A table → those whose rows are part of its rows, by its key."""
+
+_AT_ONCE = 500
 
 RowKey = tuple[Table, tuple[object, ...]]
 """A row by its table and primary key."""
@@ -43,36 +57,85 @@ Seals = Mapping[str, str | None]
 
 def take(tx: Transaction, rows: Sequence[RowKey]) -> Seals:
     """The seals of ``rows`` as they now stand in the transaction."""
-    return {_name(table, key): _digest(tx, table, key) for table, key in rows}
+    found: dict[str, str | None] = {name_of(table, key): None for table, key in rows}
+    for table in dict.fromkeys(table for table, _ in rows):
+        found |= dict(_digests(tx, table, [key for of, key in rows if of is table]))
+    return found
 
 
-def faults(tx: Transaction, sealed: Seals) -> Iterator[str]:
-    """What the governed tables hold that the chain does not say, and the other way round."""
-    left = {name: digest for name, digest in sealed.items() if digest is not None}
-    for table in SEALED:
-        for row in tx.execute(select(table)):
-            name = _name(table, tuple(row._mapping[column.name] for column in table.primary_key))
-            digest = left.pop(name, None)
-            if digest is None:
+def faults(
+    tx: Transaction, checked: Sequence[Table], sealed: Seals, is_open: Callable[[str], bool] = lambda _: False
+) -> Iterator[str]:
+    """What the tables hold that the chain does not say, and the other way round; ``is_open`` rows may differ."""
+    names = {table.name for table in checked}
+    left = {name: digest for name, digest in sealed.items() if digest is not None and _table_of(name) in names}
+    for table in checked:
+        for name, digest in _digests(tx, table, None):
+            expected = left.pop(name, None)
+            if is_open(name):
+                continue
+            if expected is None:
                 yield f"{name} is in the records, but in no audit entry"
-            elif digest != _row_digest(table, row):
+            elif expected != digest:
                 yield f"{name} was changed without an audit entry"
-    for name in left:
-        yield f"{name} was removed without an audit entry"
+    yield from (f"{name} was removed without an audit entry" for name in left if not is_open(name))
 
 
-def _digest(tx: Transaction, table: Table, key: tuple[object, ...]) -> str | None:
-    same = and_(*(column == value for column, value in zip(table.primary_key, key, strict=True)))
-    row = tx.execute(select(table).where(same)).first()
-    return None if row is None else _row_digest(table, row)
-
-
-def _row_digest(table: Table, row: Row[tuple[object, ...]]) -> str:
-    """Over all columns; one that was added later counts once it is filled, so that older seals still hold."""
-    late = {column.name for column in table.columns if column.info.get("added")}
-    content = {name: value for name, value in row._mapping.items() if value or name not in late}
-    return hashlib.sha256(to_json(content).encode()).hexdigest()
-
-
-def _name(table: Table, key: tuple[object, ...]) -> str:
+def name_of(table: Table, key: tuple[object, ...]) -> str:
+    """What a row is called in the chain."""
     return f"{table.name} {'/'.join(str(part) for part in key)}"
+
+
+def is_tracking(name: str) -> bool:
+    """Whether a row of that name is one of what is tracked."""
+    return _table_of(name) in _TRACKING_NAMES
+
+
+def _table_of(name: str) -> str:
+    return name.partition(" ")[0]
+
+
+def _digests(tx: Transaction, table: Table, keys: Sequence[tuple[object, ...]] | None) -> Iterator[tuple[str, str]]:
+    """(name, digest) of the rows of those keys, or of all."""
+    for rows in _rows(tx, table, keys):
+        found = [(tuple(row._mapping[column.name] for column in table.primary_key), row) for row in rows]
+        parts = _parts(tx, table, [key[0] for key, _ in found])
+        for key, row in found:
+            content = _content(table, row)
+            own = {of: rows_of[key[0]] for of, rows_of in parts.items() if key[0] in rows_of}
+            yield name_of(table, key), hashlib.sha256(to_json([content, own] if own else content).encode()).hexdigest()
+
+
+def _rows(tx: Transaction, table: Table, keys: Sequence[tuple[object, ...]] | None) -> Iterator[Sequence[Row[Any]]]:
+    """The rows, some hundred at a time."""
+    columns = list(table.primary_key)
+    if keys is None:
+        yield from stream(tx, select(table))
+    elif len(columns) == 1:
+        for start in range(0, len(keys), _AT_ONCE):
+            some = [key[0] for key in keys[start : start + _AT_ONCE]]
+            yield tx.execute(select(table).where(columns[0].in_(some))).all()
+    else:
+        for key in keys:
+            same = and_(*(column == value for column, value in zip(columns, key, strict=True)))
+            yield tx.execute(select(table).where(same)).all()
+
+
+def _parts(tx: Transaction, table: Table, keys: Collection[object]) -> dict[str, dict[object, list[object]]]:
+    """Table of parts → key → the parts' content, in one order."""
+    found: dict[str, dict[object, list[object]]] = {}
+    for of in _PARTS.get(table, ()) if keys else ():
+        owner = next(iter(of.primary_key))
+        for row in tx.execute(select(of).where(owner.in_(keys))):
+            content = to_json(_content(of, row))
+            found.setdefault(of.name, {}).setdefault(row._mapping[owner.name], []).append(content)
+    for rows in found.values():
+        for contents in rows.values():
+            contents.sort()
+    return found
+
+
+def _content(table: Table, row: Row[Any]) -> dict[str, object]:
+    """All columns; one that was added later counts once it is filled, so that older seals still hold."""
+    late = {column.name for column in table.columns if column.info.get("added")}
+    return {name: value for name, value in row._mapping.items() if value or name not in late}

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from noria.audit.chain import Verification, verify, verify_since
+from noria.audit.chain import Verification
+from noria.audit.verification import verify, verify_since
 from noria.clock import Clock
 from noria.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """``entries`` hold together; the first ``whole_entries`` did so with all the records at ``whole_at``."""
+    """``entries`` hold together; the first ``whole_entries`` did so with all governed records at ``whole_at``."""
 
     entries: int
     whole_entries: int
@@ -34,7 +35,7 @@ class ChainWatch:
         known = self._known  # before the snapshot is taken, or another thread might know more than is in it
         with self._database.read() as tx:
             if known is None:
-                found = verify(tx)
+                found = verify(tx, tracking=False)
                 watched = Watched(found.entries, found.entries, self._clock.now())
             else:
                 found, whole = verify_since(tx, known[0]), known[1]

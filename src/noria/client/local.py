@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from noria import audit
 from noria.clock import Clock, SystemClock, to_millis
 from noria.config import CONFIG_FILE, Settings, load_settings, nearest_project
 from noria.errors import Conflict, InvalidConfig, InvalidInput, NotFound
+from noria.ids import process_user
 from noria.registry import ModelVersion, Policies, get_version, version_in_stage
-from noria.registry.models import aliases, create_model, find_model, get_model, set_alias
+from noria.registry.models import aliases, get_model, set_alias
+from noria.registry.protection import require_open
+from noria.registry.registration import register_saved
+from noria.registry.semantic import SEMANTIC_TAG
 from noria.registry.stages import parse_stage, request_transition
-from noria.registry.versions import latest_version, register_source, require_open, update_version
+from noria.registry.versions import latest_version, update_version
 from noria.store.database import Transaction
 from noria.store.workspace import ARTIFACT_SCHEME, Workspace, artifact_key, artifact_uri
 from noria.tracking import experiments, logged_models, metrics, runs
 from noria.tracking.backend import Backend, Dataset, FileEntry, RegisteredVersion
 from noria.tracking.entities import LoggedModel, Metric, Run
 from noria.tracking.run_search import search_runs
-from noria.tracking.source import user
 from noria.tracking.writer import Batch, write_all
 
 _ROOT = artifact_uri("")
@@ -48,9 +53,9 @@ class LocalBackend:
         self.uri = str(folder)
         self._workspace = Workspace(folder, settings)
         self._database = self._workspace.database
-        self._policies = Policies.from_settings(settings.policies)
+        self._policies = Policies.from_settings(settings.policies, accounts=settings.access.enabled)
         self._clock = clock or SystemClock()
-        self._actor = user()
+        self._actor = process_user()
         with self._database.write() as tx:
             experiments.ensure_default(tx, artifact_root=_ROOT, at=self._clock.now())
 
@@ -70,7 +75,9 @@ class LocalBackend:
     def set_status(self, run_id: str, status: str) -> Run:
         """Set the status; a terminal one ends the run now."""
         with self._database.write() as tx:
-            return runs.finish(tx, run_id, status, at=self._clock.now())
+            done = runs.finish(tx, run_id, status, at=self._clock.now())
+        audit.settle_all(self._database)
+        return done
 
     def get_run(self, run_id: str) -> Run:
         """The run of that id."""
@@ -122,9 +129,13 @@ class LocalBackend:
 
     def put_file(self, uri: str, content: bytes | Path) -> None:
         """Store bytes, or the file at a path, under an artifact address."""
+        key, content = _key(uri), content if isinstance(content, bytes) else content.read_bytes()
         with self._database.read() as tx:
             require_open(tx, uri)
-        self._workspace.artifacts.write(_key(uri), content if isinstance(content, bytes) else content.read_bytes())
+        self._workspace.artifacts.write(key, content)
+        detail = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        with self._database.append() as tx:
+            audit.note(tx, "artifact.write", f"artifact:{key}", detail=detail)
 
     def get_file(self, uri: str, target: Path) -> None:
         """Write the artifact into the file ``target``."""
@@ -161,21 +172,18 @@ class LocalBackend:
         self, name: str, source: str, *, run_id: str | None, logged_model_id: str | None, tags: Mapping[str, str]
     ) -> RegisteredVersion:
         """Add a version to the model, making the model when it is new: both, or neither."""
-        at = self._clock.now()
-        with self._database.write() as tx:
-            if find_model(tx, name) is None:
-                create_model(tx, name, policies=self._policies, at=at, actor=self._actor)
-            made = register_source(
-                tx,
-                name,
-                source,
-                run_id=run_id,
-                logged_model_id=logged_model_id,
-                tags=tags,
-                policies=self._policies,
-                at=at,
-                actor=self._actor,
-            )
+        made = register_saved(
+            self._workspace,
+            name,
+            source,
+            run_id=run_id,
+            logged_model_id=logged_model_id,
+            tags=tags,
+            policies=self._policies,
+            at=self._clock.now(),
+            actor=self._actor,
+        )
+        with self._database.read() as tx:
             return _version(tx, made)
 
     def find_version(self, name: str, which: str) -> RegisteredVersion:
@@ -211,7 +219,8 @@ class LocalBackend:
             update_version(tx, name, version, at=self._clock.now(), actor=self._actor, tags=tags)
 
     def close(self) -> None:
-        """Give the database's connections back."""
+        """Give the database's connections back, with everything written in the audit chain."""
+        audit.settle_all(self._database)
         self._database.close()
 
 
@@ -240,7 +249,7 @@ def _version(tx: Transaction, version: ModelVersion) -> RegisteredVersion:
         run_id=version.run_id,
         logged_model_id=version.logged_model_id,
         description=version.description,
-        tags={"noria.semantic_version": version.semantic_version, **version.tags},
+        tags={**version.tags, SEMANTIC_TAG: version.semantic_version},
         aliases=pointing,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from noria.features.selection import Plan, Wanted, find_view, plan
 from noria.features.sources import RequestSource, Source
 from noria.features.times import earlier
 from noria.features.training_frame import joined
+from noria.ids import process_user
 from noria.store.database import from_json, to_json
 from noria.store.keyvalue import KeyValueStore
 from noria.store.workspace import Workspace
@@ -67,7 +67,7 @@ class FeatureStore:
         self._repo: Repo = read_repo(Path(repo_path))
         self._workspace = workspace or Workspace(self._repo.folder, self._repo.settings)
         self._clock = clock or SystemClock()
-        self._actor = actor or getpass.getuser()
+        self._actor = actor or process_user()
         self._definitions = Definitions()
         self._revision: tuple[int, int] | None = None
         self._plans: dict[tuple[FeatureService | tuple[str, ...], bool], Plan] = {}

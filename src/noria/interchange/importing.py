@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 from noria import audit
 from noria.clock import Clock, iso
 from noria.errors import NoriaError, NotFound, Unavailable
-from noria.ids import ExperimentId
+from noria.ids import ExperimentId, derived_id
 from noria.interchange.project import NoriaProject
 from noria.interchange.report import Hash, Progress, Report, View, compare
 from noria.interchange.side import IMPORTED_AT, IMPORTED_FROM, Side
@@ -29,10 +29,9 @@ from noria.registry.versions import list_versions
 from noria.store.database import Transaction
 from noria.store.workspace import Workspace, artifact_key, artifact_uri
 from noria.tracking import experiments, imports, logged_models, runs
-from noria.tracking.entities import Experiment, LoggedModel, Run
+from noria.tracking.entities import ENDED, Experiment, LoggedModel, Run
 
 _METRICS_AT_ONCE = 10_000
-_ENDED = ("FINISHED", "FAILED", "KILLED")
 _LOCAL_SCHEMES = ("", "file", "mlflow-artifacts")
 
 
@@ -48,7 +47,8 @@ def import_mlflow(
     found = source.experiments()
     for number, experiment in enumerate(found):
         progress(f"experiment {experiment.name}", number, len(found))
-        moving.experiment(experiment, partial(progress, done=number, of=len(found)))
+        tell = partial(progress, done=number, of=len(found))
+        moving.attempt(partial(moving.experiment, experiment, tell), f"experiment {experiment.name}")
     models = source.models()
     for number, model in enumerate(models):
         progress(f"model {model.name}", number, len(models))
@@ -79,14 +79,14 @@ class _Import:
             here = imports.put_experiment(tx, marked, artifact_root=artifact_uri(""))
         self._count("experiments", new)
         for number, run in enumerate(self.source.runs(experiment), start=1):
-            self._attempt(partial(self._run, run, here), f"run {run.run_id}")
+            self.attempt(partial(self._run, run, here), f"run {run.run_id}")
             tell(f"experiment {experiment.name}: {number} runs")
         for model in self.source.logged_models(experiment):
-            self._attempt(partial(self._logged_model, model, here), f"logged model {model.model_id}")
+            self.attempt(partial(self._logged_model, model, here), f"logged model {model.model_id}")
 
     def model(self, model: RegisteredModel) -> None:
         """Bring the registered model, its versions and its aliases."""
-        self._attempt(lambda: self._model(model), f"model {model.name}")
+        self.attempt(lambda: self._model(model), f"model {model.name}")
 
     def record(self) -> None:
         """Leave an audit entry of an import that brought something."""
@@ -127,7 +127,7 @@ class _Import:
             hashes,
         )
 
-    def _attempt(self, step: Callable[[], None], what: str) -> None:
+    def attempt(self, step: Callable[[], None], what: str) -> None:
         """Do a step; what it is refused for is listed, but a source that is gone ends the import."""
         try:
             step()
@@ -156,7 +156,7 @@ class _Import:
             return self._foreign(f"run {run.run_id}")
         key = f"{artifact_key(experiment.artifact_location)}/{run.run_id}/artifacts"
         root = self._root(run.artifact_uri, key, f"run {run.run_id}")
-        if known is not None and IMPORTED_AT in known[0] and known[1] in _ENDED:
+        if known is not None and IMPORTED_AT in known[0] and known[1] in ENDED:
             return self._count("runs", False)
         whole = self._copy_files(run.artifact_uri, key, f"run {run.run_id}")
         tags = {**run.tags, IMPORTED_FROM: self.origin}
@@ -210,7 +210,8 @@ class _Import:
         with database.read() as tx:
             there = {version.version: version for version in list_versions(tx, model.name)}
         for version in self.source.versions(model.name):
-            self._version(version, there.get(version.version))
+            step = partial(self._version, version, there.get(version.version))
+            self.attempt(step, f"version {version.label}")
         with database.write() as tx:
             pointing = aliases(tx, model.name)
             for alias, number in self.source.aliases(model.name).items():
@@ -250,7 +251,7 @@ class _Import:
                 return f"{here}/{path}".rstrip("/"), _folder_digest(files, path), name if kind == "model" else None
             root, _, last = root.rpartition("/")
             path = f"{last}/{path}".rstrip("/")
-        key = f"imported/{urllib.parse.quote(version.model, safe='')}/{version.version}"
+        key = f"imported/{derived_id(version.model)}/{version.version}"
         if "/" in version.source and self._copy_files(version.source, key, f"version {version.label}"):
             return artifact_uri(key), _folder_digest(self._received(f"version {version.label}") or [], ""), None
         return version.source, "", version.logged_model_id
@@ -316,8 +317,8 @@ def _numbers(tx: Transaction, run_id: str | None) -> dict[str, float]:
 
 
 def _ledger_key(name: str) -> str:
-    """Where the hashes of received files are kept, as bytes that no later import changes."""
-    return f"imports/{urllib.parse.quote(name, safe='')}.json"
+    """Where the hashes of received files are kept, as bytes that no later import changes, however long the name is."""
+    return f"imports/{derived_id(name)}.json"
 
 
 def _folder_digest(files: Sequence[Hash], path: str) -> str:

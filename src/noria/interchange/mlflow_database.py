@@ -212,14 +212,20 @@ class MlflowDatabase:
             created_at=from_millis(row.creation_time or 0),
             updated_at=from_millis(row.last_updated_time or row.creation_time or 0),
         )
-        if version.source.startswith("models:/m-"):
-            known = self._rows("logged_models", model_id=[version.source.removeprefix("models:/")])
-            return replace(version, source=known[0].artifact_location if known else version.source)
-        if version.source.startswith("runs:/"):
-            run_id, _, path = version.source.removeprefix("runs:/").partition("/")
+        place = self._place(version.source)
+        named = row.source or ""
+        return version if place == named else replace(version, source=place, named_source=named)
+
+    def _place(self, source: str) -> str:
+        """Where the files lie when the source names a logged model or a run."""
+        if source.startswith("models:/m-"):
+            known = self._rows("logged_models", model_id=[source.removeprefix("models:/")])
+            return str(known[0].artifact_location) if known else source
+        if source.startswith("runs:/"):
+            run_id, _, path = source.removeprefix("runs:/").partition("/")
             known = self._rows("runs", run_uuid=[run_id])
-            return replace(version, source=f"{known[0].artifact_uri}/{path}" if known else version.source)
-        return version
+            return f"{known[0].artifact_uri}/{path}" if known else source
+        return source
 
     def _tags(self, table: str, owner: str) -> dict[Any, dict[str, str]]:
         found: dict[Any, dict[str, str]] = {}

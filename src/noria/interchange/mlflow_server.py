@@ -128,13 +128,21 @@ class MlflowServer:
 
     def _version(self, item: Json) -> ModelVersion:
         version = _plain_version(item)
-        if version.source.startswith("models:/m-"):
-            model_id = version.source.removeprefix("models:/")
-            return replace(version, source=self._model_roots.get(model_id, version.source))
-        if version.source.startswith("runs:/"):
-            run_id, _, path = version.source.removeprefix("runs:/").partition("/")
-            return replace(version, source=f"{self.run(run_id).artifact_uri}/{path}")
-        return version
+        place = self._place(version)
+        return version if place == version.source else replace(version, source=place, named_source=version.source)
+
+    def _place(self, version: ModelVersion) -> str:
+        """Where the files lie when the source names another version, a logged model or a run."""
+        place = version.source
+        if place.startswith("models:/") and not place.startswith("models:/m-"):
+            asked = {"name": version.model, "version": str(version.version)}
+            place = str(self.client.get("/model-versions/get-download-uri", **asked)["artifact_uri"])
+        if place.startswith("models:/m-"):
+            return self._model_roots.get(place.removeprefix("models:/"), place)
+        if place.startswith("runs:/"):
+            run_id, _, path = place.removeprefix("runs:/").partition("/")
+            return f"{self.run(run_id).artifact_uri}/{path}"
+        return place
 
 
 def _experiment(item: Json) -> Experiment:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from noria.registry import ModelVersion, RegisteredModel
+from noria.registry.semantic import SEMANTIC_TAG
 from noria.tracking.entities import Experiment, LoggedModel, Metric, Run
 
 IMPORTED_FROM = "noria.imported_from"
@@ -22,7 +23,7 @@ EXPORTED = "noria.exported"
 """Tag of a run or logged model that has arrived whole at the target of an export."""
 
 BOOKKEEPING = frozenset(
-    {IMPORTED_FROM, IMPORTED_AT, RUN_ID, MODEL_ID, VERSION, EXPORTED, "noria.semantic_version", "noria.exported_from"}
+    {IMPORTED_FROM, IMPORTED_AT, RUN_ID, MODEL_ID, VERSION, EXPORTED, SEMANTIC_TAG, "noria.exported_from"}
 )
 """Tags of the move itself, which a comparison passes over."""
 

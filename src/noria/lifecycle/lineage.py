@@ -9,8 +9,9 @@ from noria.features import catalog
 from noria.ids import DatasetVersionId
 from noria.optimize.bundle import read_bundle
 from noria.registry import ModelVersion, get_version
+from noria.registry.approvals import approvals
 from noria.registry.models import aliases
-from noria.registry.stages import approvals, history
+from noria.registry.stages import history
 from noria.rollout.routes import routes_with
 from noria.store.database import Transaction
 from noria.store.workspace import Workspace, artifact_key

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from noria.errors import Conflict, NotFound
+from noria.errors import NotFound, Protected
 from noria.registry import ModelVersion, Policies, get_version
 from noria.registry.models import get_model, list_models
 from noria.registry.retention import expired_versions, own_files
@@ -41,11 +41,11 @@ def clean_up(
 
 
 def remove_version(workspace: Workspace, model: str, version: int, *, at: datetime, actor: str, reason: str) -> Removal:
-    """Delete one version, with its files unless they are shared. Raises NotFound, or Conflict when it serves."""
+    """Delete one version, with its files unless they are shared. Raises NotFound, or Protected when it serves."""
     with workspace.database.write() as tx:
         found = get_version(tx, model, version)
         if (model, version) in serving_versions(tx):
-            raise Conflict(f"{found.label} serves and cannot be deleted", remedy="Move the traffic elsewhere first.")
+            raise Protected(f"{found.label} serves and cannot be deleted", remedy="Move the traffic elsewhere first.")
         delete_version(tx, model, version, at=at, actor=actor, reason=reason)
     return Removal(found, _remove_files(workspace, found))
 

@@ -186,8 +186,8 @@ class Rollouts:
                 if look.fixed is not None:
                     fix_step(tx, rollout, look.fixed, at=now, actor=ACTOR)
                 if look.shares is not None:
-                    shares = look.shares
-                    record_shares(tx, rollout, shares.shares, shares.parameters, judgement.as_document(), at=now)
+                    shares, why = look.shares, judgement.as_document()
+                    record_shares(tx, rollout, shares.shares, shares.parameters, why, at=now, actor=ACTOR)
             return rollout
         self._progress(f"{rollout.plan.strategy} at {rollout.percent:g}%: {judgement.decision.replace('_', ' ')}")
         if judgement.decision is Decision.ROLL_BACK:

@@ -10,7 +10,8 @@ from noria.lifecycle.lineage import features_of
 from noria.monitoring.log import find_prediction, read_labels
 from noria.optimize.bundle import read_bundle
 from noria.registry import get_version
-from noria.registry.stages import approvals, history
+from noria.registry.approvals import approvals
+from noria.registry.stages import history
 from noria.rollout.routes import route_revision
 from noria.store.workspace import Workspace, artifact_key
 from noria.tracking import runs

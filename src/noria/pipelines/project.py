@@ -138,7 +138,7 @@ def load_project(folder: Path) -> Project:
         sources={view.name: _prepared(view, folder) for view in _stored(taken)},
         estimator=_get(train, TRAIN_FILE, "estimator", Callable),
         search_space=getattr(train, "search_space", lambda _trial: {}),
-        policies=Policies.from_settings(settings.policies),
+        policies=Policies.from_settings(settings.policies, accounts=settings.access.enabled),
     )
 
 

@@ -16,7 +16,7 @@ from noria.registry.entities import ModelVersion, NewVersion, RegisteredModel, S
 from noria.registry.models import check_name, get_model
 from noria.registry.semantic import next_semantic_version
 from noria.registry.stages import record_move
-from noria.registry.versions import get_version, latest_version, row_of
+from noria.registry.versions import get_version, list_versions, row_of
 from noria.store.database import Transaction, to_json
 from noria.store.tables import model_versions, registered_models
 from noria.tracking import runs
@@ -52,7 +52,7 @@ def import_version(tx: Transaction, version: ModelVersion, *, origin: str, at: d
     Its semantic version follows from the newest version there is. A version that was in a stage gets a move on record,
     so that a rollback knows where it stood.
     """
-    semantic = next_semantic_version(latest_version(tx, version.model), _as_new(version))
+    semantic = next_semantic_version(reversed(list_versions(tx, version.model)), _as_new(version))
     tx.execute(insert(model_versions).values(row_of(replace(version, semantic_version=semantic))))
     _count(tx, version)
     changed: list[audit.RowKey] = [
@@ -64,6 +64,7 @@ def import_version(tx: Transaction, version: ModelVersion, *, origin: str, at: d
         changed.append(record_move(tx, version, Stage.NONE, version.stage, at=at, actor=actor, reason=reason))
     if version.run_id is not None:
         runs.set_registered(tx, version.run_id, version.label)
+        changed.append(runs.row_key(version.run_id))
     detail = {
         "origin": origin,
         "stage": version.stage.value,

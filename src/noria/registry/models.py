@@ -6,15 +6,16 @@ import posixpath
 import re
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import cast
+from typing import TypedDict, cast
 
 from sqlalchemy import Row, delete, insert, select, update
 
 from noria import audit, events
 from noria.clock import from_millis, to_millis
-from noria.errors import AlreadyExists, Conflict, InvalidInput, NotFound, PolicyRefused
+from noria.errors import AlreadyExists, InvalidInput, NotFound, PolicyRefused, Protected
 from noria.registry.entities import RegisteredModel, Stage
 from noria.registry.policy import Policies
+from noria.registry.protection import release_runs
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import approvals, model_aliases, model_versions, registered_models, transitions
 
@@ -102,6 +103,7 @@ def update_model(
 ) -> RegisteredModel:
     """Replace the description or the whole set of tags."""
     before = get_model(tx, name)
+    check_prompt_tag(repr(name), before.tags, before.tags if tags is None else tags)
     after = {
         "description": before.description if description is None else description,
         "tags": dict(before.tags if tags is None else tags),
@@ -131,7 +133,8 @@ def rename_model(
 ) -> RegisteredModel:
     """Give a model, with its versions, aliases, approvals and moves, another name.
 
-    Raises AlreadyExists, InvalidInput, or Conflict while a version is in Production: routes know it by its name.
+    Raises AlreadyExists, InvalidInput, Protected while a version is in Production: routes know it by its name; or
+    PolicyRefused for a name that another policy rules while a version is in a stage that it did not let it into.
     """
     there = get_model(tx, name)
     if new_name == name:
@@ -139,6 +142,8 @@ def rename_model(
     check_name(tx, new_name)
     _ask_policy(new_name, policies)
     _refuse_in_production(tx, name, "renamed")
+    if policies.differ(name, new_name):
+        _refuse_in_staging(tx, name, new_name)
     before = _rows_of(tx, name)
     tx.execute(
         update(registered_models)
@@ -158,9 +163,9 @@ def rename_model(
 def delete_model(tx: Transaction, name: str, *, at: datetime, actor: str) -> None:
     """Remove a model and its versions; their moves and approvals stay on record.
 
-    Raises Conflict while one of them is in Production.
+    Raises Protected while one of them is in Production.
     """
-    get_model(tx, name)
+    before = _told(tx, get_model(tx, name))
     _refuse_in_production(tx, name, "deleted")
     changed = _rows_of(tx, name)
     for alias in aliases(tx, name):
@@ -168,7 +173,28 @@ def delete_model(tx: Transaction, name: str, *, at: datetime, actor: str) -> Non
     tx.execute(delete(model_aliases).where(model_aliases.c.model == name))
     tx.execute(delete(model_versions).where(model_versions.c.model == name))
     tx.execute(delete(registered_models).where(registered_models.c.name == name))
-    audit.append(tx, at=at, actor=actor, action="model.delete", subject=f"model:{name}", detail={}, changed=changed)
+    changed += release_runs(tx, sorted({str(item["run_id"]) for item in before["versions"] if item["run_id"]}))
+    detail = {"before": before}
+    audit.append(tx, at=at, actor=actor, action="model.delete", subject=f"model:{name}", detail=detail, changed=changed)
+
+
+class _Told(TypedDict):
+    description: str
+    tags: dict[str, str]
+    aliases: dict[str, int]
+    versions: list[dict[str, object]]
+
+
+def _told(tx: Transaction, model: RegisteredModel) -> _Told:
+    """What the audit trail keeps of a model that goes, with its versions."""
+    columns = [model_versions.c[name] for name in ("version", "stage", "source", "run_id", "digest")]
+    rows = tx.execute(select(*columns).where(model_versions.c.model == model.name).order_by(model_versions.c.version))
+    return {
+        "description": model.description,
+        "tags": dict(model.tags),
+        "aliases": aliases(tx, model.name),
+        "versions": [dict(row._mapping) for row in rows],
+    }
 
 
 def set_alias(tx: Transaction, name: str, alias: str, version: int, *, at: datetime, actor: str) -> None:
@@ -244,6 +270,17 @@ def check_tags(tags: Mapping[str, str]) -> None:
             )
 
 
+def check_prompt_tag(what: str, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    """Raises InvalidInput for a model or version that would become a prompt, or a prompt that would be none any more.
+
+    Prompts are left out of searches, so that a model could be hidden by a tag.
+    """
+    if events.is_prompt(before) != events.is_prompt(after):
+        raise InvalidInput(
+            f"whether {what} is a prompt is settled since it was created", remedy="Register it under another name."
+        )
+
+
 def _check_alias(alias: str) -> None:
     if not _ALIAS.fullmatch(alias) or alias.lower() == "latest" or re.fullmatch(r"v\d+", alias, re.IGNORECASE):
         raise InvalidInput(
@@ -277,9 +314,21 @@ def _refuse_in_production(tx: Transaction, name: str, what: str) -> None:
         model_versions.c.model == name, model_versions.c.stage == Stage.PRODUCTION
     )
     if (version := tx.execute(in_production).scalar()) is not None:
-        raise Conflict(
+        raise Protected(
             f"model {name!r} cannot be {what}: version {version} is in Production",
             remedy="Archive that version first.",
+        )
+
+
+def _refuse_in_staging(tx: Transaction, name: str, new_name: str) -> None:
+    staged = select(model_versions.c.version).where(
+        model_versions.c.model == name, model_versions.c.stage == Stage.STAGING
+    )
+    if (version := tx.execute(staged).scalar()) is not None:
+        raise PolicyRefused(
+            f"model {name!r} cannot be renamed to {new_name!r}",
+            details=[f"version {version} is in Staging under another policy than that of {new_name!r}"],
+            remedy="Move that version to None or Archived first; it passes the new policy then.",
         )
 
 

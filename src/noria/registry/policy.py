@@ -2,68 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from noria.config import PolicySettings, StageRuleSettings
 from noria.errors import InvalidConfig
-from noria.registry.entities import Approval, ModelVersion, Stage
-
-_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-}
-_NUMBER = r"\d+(?:\.\d+)?(?:[eE]-?\d+)?"
-_CONDITION = re.compile(
-    rf"""^\s*(?P<metric>[\w.\-/ ]+?)\s*
-        (?:(?P<comparison>>=|<=|>|<)\s*
-           (?:(?P<threshold>-?{_NUMBER})|(?P<production>production)\s*(?P<margin>[+-]\s*{_NUMBER})?))?\s*$""",
-    re.VERBOSE,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class MetricCondition:
-    """``auc >= 0.6``; ``auc >= production - 0.01``, against the version in Production; or ``auc``: it was logged.
-
-    ``threshold`` is the bound, or what is added to Production's value when ``relative``.
-    """
-
-    metric: str
-    comparison: str | None = None
-    threshold: float = 0.0
-    relative: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> MetricCondition:
-        """Read a condition as people write it. Raises InvalidConfig when it is none."""
-        match = _CONDITION.match(text)
-        if match is None:
-            raise InvalidConfig(
-                f"{text!r} is not a metric condition",
-                remedy="Write a metric name, or a comparison such as 'auc >= 0.65' or 'auc >= production - 0.01'.",
-            )
-        relative = match["production"] is not None
-        number = (match["margin"] or "0").replace(" ", "") if relative else match["threshold"] or "0"
-        return cls(match["metric"], match["comparison"], float(number), relative)
-
-    def unmet(self, metrics: Mapping[str, float], production: Mapping[str, float] | None) -> str | None:
-        """Why the condition does not hold, or None. Without a version in Production a relative one holds."""
-        value = metrics.get(self.metric)
-        if value is None:
-            return f"metric {self.metric!r} was not logged"
-        if self.comparison is None or (self.relative and (production is None or self.metric not in production)):
-            return None
-        bound = self.threshold + (production[self.metric] if self.relative and production is not None else 0.0)
-        if _COMPARISONS[self.comparison](value, bound):
-            return None
-        source = " (Production's, with the margin)" if self.relative else ""
-        return f"metric {self.metric} = {value:.4g}, required {self.comparison} {bound:.4g}{source}"
+from noria.registry.conditions import MetricCondition
+from noria.registry.entities import Approval, ModelVersion, NewVersion, Stage
+from noria.tracking.entities import RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +36,9 @@ class StageRule:
         )
 
 
+CANARY = "canary"
+"""The role in which a passed canary approves."""
+
 Move = tuple[Stage | None, Stage]
 """From one stage to another; from None: from any."""
 
@@ -107,14 +58,26 @@ class Policy:
     name_max_length: int = 0
     max_versions: int = 0
     failed_runs: bool = False
+    external_sources: bool = False
     own_approval: bool = True
+    production_versions: int = 1
     previews: bool = True
     retention_days: int = 0
     archive_stages: Sequence[Stage] = ()
 
     @classmethod
-    def from_settings(cls, pattern: str, settings: PolicySettings) -> Policy:
-        """One policy of noria.toml. Raises InvalidConfig for what is no condition, move or regular expression."""
+    def from_settings(cls, pattern: str, settings: PolicySettings, *, accounts: bool) -> Policy:
+        """One policy of noria.toml. Raises InvalidConfig for what is no condition, move or regular expression.
+
+        Unless it says so, authors approve themselves only without accounts, where names are not proven anyhow.
+        """
+        try:
+            return cls._read(pattern, settings, accounts)
+        except InvalidConfig as fault:
+            raise InvalidConfig(f'{fault.message}, in policies."{pattern}"', remedy=fault.remedy) from None
+
+    @classmethod
+    def _read(cls, pattern: str, settings: PolicySettings, accounts: bool) -> Policy:
         try:
             re.compile(settings.name_pattern)
         except re.error as error:
@@ -132,7 +95,9 @@ class Policy:
             name_max_length=settings.name_max_length,
             max_versions=settings.max_versions,
             failed_runs=settings.failed_runs,
-            own_approval=settings.own_approval,
+            external_sources=settings.external_sources,
+            own_approval=not accounts if settings.own_approval is None else settings.own_approval,
+            production_versions=settings.production_versions,
             previews=settings.previews,
             retention_days=settings.retention_days,
             archive_stages=tuple(Stage(stage) for stage in settings.archive_stages),
@@ -145,13 +110,24 @@ class Policy:
         approvals: Sequence[Approval],
         reason: str,
         production: ModelVersion | None = None,
+        run: RunState | None = None,
     ) -> list[str]:
         """Every condition of a move that does not hold, one sentence each; ``production`` is what it is compared to."""
         found = list(self._forbidden(version, stage))
-        for move in ((None, stage), (version.stage, stage)):
-            if (rule := self.rules.get(move)) is not None:
-                found += self._missing(rule, version, stage, approvals, reason, production)
+        if stage in (Stage.STAGING, Stage.PRODUCTION):
+            found += self._failed(run)
+        rules = self._rules(version, stage)
+        if run is not None and not run.ended and any(rule.required_metrics for rule in rules):
+            found.append(f"its run is still {run.status}: its metrics are not the last")
+        for rule in rules:
+            found += self._missing(rule, version, stage, approvals, reason, production)
         return list(dict.fromkeys(found))  # two rules may miss the same
+
+    def passed_over(self, version: ModelVersion, stage: Stage, production: ModelVersion | None) -> list[str]:
+        """Every comparison with Production that a move does without, and why."""
+        measured = None if production is None else production.metrics
+        conditions = [condition for rule in self._rules(version, stage) for condition in rule.required_metrics]
+        return [text for condition in conditions if (text := condition.passed_over(measured)) is not None]
 
     def unmet_by_name(self, model: str) -> list[str]:
         """Why a model may not be called so."""
@@ -162,14 +138,28 @@ class Policy:
             found.append(f"the name {model!r} has {len(model)} characters, at most {self.name_max_length} are allowed")
         return found
 
-    def unmet_by_registration(self, model: str, *, versions: int, run_status: str | None) -> list[str]:
+    def unmet_by_registration(self, new: NewVersion, *, versions: int, run: RunState | None) -> list[str]:
         """Every condition of one more version that does not hold."""
         found = []
         if self.max_versions and versions >= self.max_versions:
-            found.append(f"{model!r} has {versions} versions, at most {self.max_versions} are allowed")
-        if run_status in ("FAILED", "KILLED") and not self.failed_runs:
-            found.append(f"its run ended as {run_status}")
-        return found
+            found.append(f"{new.model!r} has {versions} versions, at most {self.max_versions} are allowed")
+        if new.external and not self.external_sources and any(rule.required_metrics for rule in self.rules.values()):
+            found.append(f"its files lie at {new.source}, outside of run {new.run_id}, whose metrics would count")
+        return found + list(self._failed(run))
+
+    @property
+    def required_tags(self) -> frozenset[str]:
+        """Every tag that some move asks for."""
+        return frozenset(tag for rule in self.rules.values() for tag in rule.required_tags)
+
+    def _rules(self, version: ModelVersion, stage: Stage) -> list[StageRule]:
+        """The rules of a move: the stage's, then the move's own."""
+        return [self.rules[move] for move in ((None, stage), (version.stage, stage)) if move in self.rules]
+
+    def _failed(self, run: RunState | None) -> Iterator[str]:
+        if run is not None and run.failed_as and not self.failed_runs:
+            since = "" if run.status == run.failed_as else f", though it is {run.status} now"
+            yield f"its run ended as {run.failed_as}{since}"
 
     def _forbidden(self, version: ModelVersion, stage: Stage) -> Iterator[str]:
         if self.transitions and (version.stage, stage) not in self.transitions:
@@ -192,8 +182,8 @@ class Policy:
             finding = condition.unmet(version.metrics, None if production is None else production.metrics)
             if finding is not None:
                 yield finding
-        given = [approval for approval in approvals if approval.stage == stage]
-        others = [approval for approval in given if self.own_approval or approval.actor != version.created_by]
+        given = [approval for approval in approvals if approval.stage == stage and approval.spent_at is None]
+        others = [approval for approval in given if self.own_approval or not _is_own(approval, version)]
         wanted = set(rule.approver_roles)
         counted = [approval for approval in others if not wanted or wanted & set(approval.roles)]
         if len(counted) < rule.approvals:
@@ -202,6 +192,11 @@ class Policy:
             yield f"{len(counted)} of {rule.approvals} approvals for {stage}{by} given{own}"
         if rule.reason_required and not reason.strip():
             yield "a reason is required"
+
+
+def _is_own(approval: Approval, version: ModelVersion) -> bool:
+    """Whether the author gave it; what a canary measured is nobody's own, whoever trains and watches it."""
+    return approval.actor == version.created_by and CANARY not in approval.roles
 
 
 def _move(text: str) -> tuple[Stage, Stage]:
@@ -221,10 +216,21 @@ class Policies:
     policies: Sequence[Policy] = ()
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, PolicySettings]) -> Policies:
-        """The policies of noria.toml: name pattern → policy. Raises InvalidConfig for what is no metric condition."""
-        return cls(tuple(Policy.from_settings(pattern, policy) for pattern, policy in settings.items()))
+    def from_settings(cls, settings: Mapping[str, PolicySettings], *, accounts: bool = False) -> Policies:
+        """The policies of noria.toml: name pattern → policy. Raises InvalidConfig for what is no metric condition.
+
+        ``accounts``: whether who acts is proven, so that an author is told from a reviewer.
+        """
+        policies = (Policy.from_settings(pattern, policy, accounts=accounts) for pattern, policy in settings.items())
+        return cls(tuple(policies))
 
     def of(self, model: str) -> Policy:
         """The policy of ``model``; one without conditions when none matches."""
-        return next((p for p in self.policies if fnmatchcase(model, p.pattern)), Policy(model))
+        return self._named(model) or Policy(model)
+
+    def differ(self, model: str, other: str) -> bool:
+        """Whether the two names are ruled by different policies."""
+        return self._named(model) is not self._named(other)
+
+    def _named(self, model: str) -> Policy | None:
+        return next((policy for policy in self.policies if fnmatchcase(model, policy.pattern)), None)

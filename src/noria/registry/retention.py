@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from noria.registry.entities import ModelVersion, Stage
 from noria.registry.models import aliases
 from noria.registry.policy import Policies
+from noria.registry.sources import is_within
 from noria.registry.stages import rollback_target
 from noria.registry.versions import list_versions
 from noria.store.database import Transaction
@@ -43,27 +43,9 @@ def own_files(tx: Transaction, deleted: ModelVersion) -> str | None:
     source = deleted.source.rstrip("/")
     if not source.startswith(ARTIFACT_SCHEME) or _is_whole_run(source, deleted.run_id):
         return None
-    there = list_versions(tx)
-    places = {(version.model, version.version): version.source.rstrip("/") for version in there}
-    models = {version.logged_model_id: version.source for version in (*there, deleted)}
-    shared = any(_overlap(source, _resolved(place, places, models)) for place in places.values())
-    pointing = f"models:/{deleted.model}/{deleted.version}"
-    return None if shared or pointing in places.values() else source
+    shared = any(is_within(source, other.source) or is_within(other.source, source) for other in list_versions(tx))
+    return None if shared else source
 
 
 def _is_whole_run(source: str, run_id: str | None) -> bool:
     return run_id is not None and source.endswith(f"/{run_id}/artifacts")
-
-
-def _resolved(source: str, places: Mapping[tuple[str, int], str], models: Mapping[str | None, str]) -> str:
-    """Where the files of a version lie whose source names another version or a logged model."""
-    name, _, number = source.removeprefix("models:/").rpartition("/")
-    if not source.startswith("models:/"):
-        return source
-    if not name:
-        return models.get(number, source)
-    return places.get((name, int(number)), source) if number.isdecimal() else source
-
-
-def _overlap(one: str, other: str) -> bool:
-    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")

@@ -34,7 +34,7 @@ _VERSION_COLUMNS: Mapping[str, ColumnElement[Any]] = {
     "name": model_versions.c.model,
     "version_number": model_versions.c.version,
     "run_id": model_versions.c.run_id,
-    "source_path": model_versions.c.source,
+    "source_path": func.coalesce(func.nullif(model_versions.c.named_source, ""), model_versions.c.source),
     "creation_timestamp": model_versions.c.created_at,
     "last_updated_timestamp": model_versions.c.updated_at,
 }

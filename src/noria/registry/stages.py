@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 
 from noria import audit, events
 from noria.clock import from_millis, to_millis
 from noria.errors import Conflict, InvalidInput, PolicyRefused
-from noria.registry.entities import Approval, ModelVersion, Stage, Transition
+from noria.registry.approvals import approvals, spend_approvals
+from noria.registry.entities import ModelVersion, Stage, Transition
 from noria.registry.parity import FEATURE_PARITY, latest_parity
-from noria.registry.policy import Policies
+from noria.registry.policy import Policies, Policy
 from noria.registry.versions import get_version, list_versions, version_in_stage
 from noria.store import tables
 from noria.store.database import Database, Transaction
+from noria.tracking import runs
 
 
 def parse_stage(text: str) -> Stage:
@@ -41,28 +43,41 @@ def transition(
 ) -> ModelVersion:
     """Move a version to ``stage`` when the policy allows; a version already there stays as it is.
 
-    Entering Production archives the version that was there: one model has one current Production. Entering Staging
-    does so with ``archive_existing``.
-    Raises PolicyRefused with every unmet condition.
+    Entering Production archives the version that was there, or as many as the policy's ``production_versions`` leave
+    no room for; ``archive_existing`` archives all that were in the stage. Raises PolicyRefused with every unmet
+    condition.
     """
     found = get_version(tx, model, version)
     if found.stage is stage:
         return found
-    production = version_in_stage(tx, model, Stage.PRODUCTION)
-    given = approvals(tx, model, version)
-    unmet = policies.of(model).unmet(_measured(tx, found), stage, given, reason, production)
+    policy, production = policies.of(model), version_in_stage(tx, model, Stage.PRODUCTION)
+    run = None if found.run_id is None else runs.state(tx, found.run_id)
+    unmet = policy.unmet(
+        _measured(tx, found), stage, approvals(tx, model, version), reason, production=production, run=run
+    )
     if unmet:
         raise PolicyRefused(
             f"policy refuses {found.label} {found.stage} → {stage}",
             details=unmet,
             remedy="Meet every condition listed, then ask again.",
         )
-    if stage is Stage.PRODUCTION or (stage is Stage.STAGING and archive_existing):
-        for other in list_versions(tx, model):
-            if other.stage is stage:
-                _move(tx, other, Stage.ARCHIVED, at, actor, f"replaced by version {version}")
-    _move(tx, found, stage, at, actor, reason)
+    for other in _replaced(tx, model, stage, policy, archive_existing=archive_existing):
+        _move(tx, other, Stage.ARCHIVED, at, actor, f"replaced by version {version}")
+    _move(tx, found, stage, at, actor, reason, policy.passed_over(found, stage, production))
     return get_version(tx, model, version)
+
+
+def _replaced(
+    tx: Transaction, model: str, stage: Stage, policy: Policy, *, archive_existing: bool
+) -> list[ModelVersion]:
+    """The versions that leave the stage because another one enters, the one that has been there longest first."""
+    entered = {move.version: place for place, move in enumerate(history(tx, model)) if move.to_stage is stage}
+    there = [version for version in list_versions(tx, model) if version.stage is stage]
+    there.sort(key=lambda version: entered.get(version.version, 0))
+    if archive_existing and stage in (Stage.STAGING, Stage.PRODUCTION):
+        return there
+    room = policy.production_versions
+    return there[: max(len(there) - room + 1, 0)] if stage is Stage.PRODUCTION and room else []
 
 
 def _measured(tx: Transaction, version: ModelVersion) -> ModelVersion:
@@ -107,46 +122,6 @@ def rollback_target(tx: Transaction, model: str) -> int | None:
     return earlier[-1] if earlier else None
 
 
-def approve(
-    tx: Transaction,
-    model: str,
-    version: int,
-    stage: Stage,
-    *,
-    at: datetime,
-    actor: str,
-    reason: str,
-    roles: Sequence[str] = (),
-) -> None:
-    """Record that ``actor``, in its ``roles``, consents to the version entering ``stage``; once is enough."""
-    found = get_version(tx, model, version)
-    if any(a.actor == actor and a.stage is stage for a in approvals(tx, model, version)):
-        return
-    row = {"model": model, "version": version, "stage": stage.value, "actor": actor, "reason": reason}
-    tx.execute(insert(tables.approvals).values(**row, approved_at=to_millis(at), roles=",".join(roles)))
-    detail = {"stage": stage.value, "reason": reason, "roles": list(roles)}
-    audit.append(
-        tx,
-        at=at,
-        actor=actor,
-        action="version.approve",
-        subject=f"version:{found.label}",
-        detail=detail,
-        changed=[(tables.approvals, (model, version, stage.value, actor))],
-    )
-    events.emit(tx, "model_version.approved", {**_named(found), "actor": actor, **detail}, at=at)
-
-
-def approvals(tx: Transaction, model: str, version: int) -> list[Approval]:
-    """The approvals of a version, oldest first."""
-    table = tables.approvals
-    query = select(table).where(table.c.model == model, table.c.version == version)
-    return [
-        Approval(row.actor, Stage(row.stage), row.reason, from_millis(row.approved_at), tuple(row.roles.split(",")))
-        for row in tx.execute(query.order_by(table.c.approved_at))
-    ]
-
-
 def history(tx: Transaction, model: str, version: int | None = None) -> list[Transition]:
     """The stage moves of a model or of one version, oldest first."""
     table = tables.transitions
@@ -185,7 +160,15 @@ def record_move(
     return tables.transitions, tuple(made.inserted_primary_key or ())
 
 
-def _move(tx: Transaction, version: ModelVersion, stage: Stage, at: datetime, actor: str, reason: str) -> None:
+def _move(
+    tx: Transaction,
+    version: ModelVersion,
+    stage: Stage,
+    at: datetime,
+    actor: str,
+    reason: str,
+    passed_over: Sequence[str] = (),
+) -> None:
     table = tables.model_versions
     tx.execute(
         update(table)
@@ -195,16 +178,18 @@ def _move(tx: Transaction, version: ModelVersion, stage: Stage, at: datetime, ac
     changed = [
         (table, (version.model, version.version)),
         record_move(tx, version, version.stage, stage, at=at, actor=actor, reason=reason),
+        *spend_approvals(tx, version, stage, at),
     ]
     move = {"from_stage": version.stage.value, "to_stage": stage.value, "reason": reason}
+    detail = {**move, "passed_over": list(passed_over)} if passed_over else move
     subject = f"version:{version.label}"
-    audit.append(tx, at=at, actor=actor, action="version.transition", subject=subject, detail=move, changed=changed)
-    events.emit(tx, "model_version.stage_transitioned", {**_named(version), "actor": actor, **move}, at=at)
+    audit.append(tx, at=at, actor=actor, action="version.transition", subject=subject, detail=detail, changed=changed)
+    events.emit(tx, "model_version.stage_transitioned", {**version.named, "actor": actor, **move}, at=at)
 
 
-def _named(version: ModelVersion) -> dict[str, object]:
-    """The version, as events name it."""
-    return {"name": version.model, "version": str(version.version)}
+def _last_move(tx: Transaction, model: str) -> int | None:
+    table = tables.transitions.c
+    return tx.execute(select(func.max(table.id)).where(table.model == model)).scalar()
 
 
 def request_transition(
@@ -219,9 +204,19 @@ def request_transition(
     reason: str = "",
     archive_existing: bool = False,
 ) -> ModelVersion:
-    """``transition`` in a transaction of its own; a refusal is audited too, then raised."""
+    """``transition`` in a transaction of its own; a refusal is audited too, then raised.
+
+    Of moves of one model that are asked for at the same time one is made: the others were asked for in view of what it
+    has changed. Raises Conflict for those.
+    """
+    with database.read() as tx:
+        seen = _last_move(tx, model)
     try:
         with database.write() as tx:
+            if _last_move(tx, model) != seen:
+                raise Conflict(
+                    f"another move of model {model!r} was made at the same time", remedy="Look again and retry."
+                )
             return transition(
                 tx,
                 model,

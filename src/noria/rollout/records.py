@@ -220,7 +220,7 @@ def latest_look(tx: Transaction, rollout_id: str) -> tuple[Mapping[str, object],
 
 def record_shares(
     tx: Transaction, rollout: Rollout, shares: Mapping[str, float], parameters: str, evidence: Mapping[str, object],
-    *, at: datetime,
+    *, at: datetime, actor: str,
 ) -> None:  # fmt: skip
     """Keep how a bandit divides the traffic from now on: within its plan, so no decision of its own."""
     number = tx.execute(
@@ -236,6 +236,8 @@ def record_shares(
             decided_at=to_millis(at),
         )
     )
+    detail = {"rollout_id": rollout.rollout_id, "number": number + 1, "shares": dict(shares)}
+    _audit(tx, "share", rollout.deployment, detail, [], at=at, actor=actor)
 
 
 def latest_shares(tx: Transaction, rollout_id: str) -> tuple[Mapping[str, float], str] | None:

@@ -18,6 +18,7 @@ from typing import IO, Protocol
 from noria.errors import CorruptArtifact, InvalidInput, NotFound, NotServed, Unavailable
 
 CHUNK_BYTES = 1024 * 1024
+_LONGEST_NAME_BYTES = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,12 +237,19 @@ def open_blobs(url: str, *, folder: Path, cache: Path) -> BlobStore:
 def clean_key(key: str) -> str:
     """``key`` without empty parts. Raises InvalidInput for one that leaves the root or that no store can keep."""
     parts = [part for part in key.split("/") if part not in ("", ".")]
-    if key.startswith("/") or ".." in parts or "\0" in key or "\\" in key or any(len(p) > 250 for p in parts):
+    if key.startswith("/") or ".." in parts or set("\0\\") & set(key) or not all(map(_can_be_kept, parts)):
         raise InvalidInput(
             f"{key[:200]!r} is not an artifact path",
-            remedy="Use a relative path that stays below the root, with names of at most 250 characters.",
+            remedy=f"Use a relative path that stays below the root, with names of at most {_LONGEST_NAME_BYTES} bytes.",
         )
     return "/".join(parts)
+
+
+def _can_be_kept(name: str) -> bool:
+    try:
+        return len(name.encode()) <= _LONGEST_NAME_BYTES
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def no_blob(key: str) -> NotFound:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Executable,
+    Row,
     Select,
     String,
     Table,
@@ -30,6 +31,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy import column as sql_column
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -52,6 +54,7 @@ Transaction = Connection
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_SECONDS = 30
+_STREAMED_ROWS = 5000
 _URLS = "Write sqlite:///PATH or postgresql://USER@HOST/NAME."
 _WRITE_LOCK = 7_406_191  # PostgreSQL's advisory lock of this database's writers
 
@@ -148,6 +151,10 @@ class Database:
                 yield connection
         except DBAPIError as error:
             raise _clear(error, self._engine.url) from error
+        except (OverflowError, UnicodeEncodeError) as error:  # SQLite's driver has no error of its own for these
+            raise InvalidInput(
+                f"a value cannot be stored: {error}", remedy="Send 64-bit numbers and Unicode."
+            ) from None
         except UnicodeDecodeError:  # SQLite quotes a damaged file's own bytes in its message
             raise _damaged(self._engine.url, "it cannot be read") from None
 
@@ -156,7 +163,7 @@ class Database:
         self._engine.dispose()
 
 
-HEAD_REVISION = "0006"
+HEAD_REVISION = "0007"
 """The newest revision under ``migrations/versions``; a test holds the two together."""
 
 
@@ -240,6 +247,23 @@ def conflict_insert(dialect: str, table: Table) -> Any:
     return import_module(f"sqlalchemy.dialects.{dialect}").insert(table)  # the other one would be loaded for nothing
 
 
+def stream(tx: Transaction, query: Executable) -> Iterator[Sequence[Row[Any]]]:
+    """The rows of a query, some thousand at a time, read as they are needed."""
+    with tx.execute(query, execution_options={"yield_per": _STREAMED_ROWS}) as result:
+        yield from result.partitions()
+
+
+def unnested(columns: Sequence[Column[Any]], prefix: str = "") -> Select[Any]:
+    """PostgreSQL's query that makes rows of one array parameter a column, named as the column behind ``prefix``.
+
+    It takes many rows so fastest, and in the same statement as others.
+    """
+    arrays = [bindparam(prefix + column.name, type_=ARRAY(column.type)) for column in columns]
+    rows = func.unnest(*arrays).table_valued(*(sql_column(column.name, column.type) for column in columns))
+    derived = rows.render_derived()
+    return select(*(derived.c[column.name] for column in columns))
+
+
 def fetch(tx: Transaction, query: Executable, **parameters: object) -> list[tuple[Any, ...]]:
     """All rows of a query as the driver's own tuples: to wrap them in SQLAlchemy's takes as long as to read them."""
     cursor = tx.execute(query, parameters).cursor
@@ -274,4 +298,15 @@ def from_json(document: str) -> dict[str, object]:
     return cast(dict[str, object], json.loads(document))
 
 
-__all__ = ["Database", "Transaction", "conflict_insert", "fetch", "fetch_among", "from_json", "metadata", "to_json"]
+__all__ = [
+    "Database",
+    "Transaction",
+    "conflict_insert",
+    "fetch",
+    "fetch_among",
+    "from_json",
+    "metadata",
+    "stream",
+    "to_json",
+    "unnested",
+]

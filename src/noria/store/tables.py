@@ -42,11 +42,27 @@ audit_entries = Table(
     Column("entry_hash", String(64), nullable=False),
 )
 
+# Writes that many clients make at once, which are not in the chain yet: they are moved there in the order of their ids.
+audit_pending = Table(
+    "audit_pending",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("recorded_at", BigInteger, nullable=False),
+    Column("actor", _name(), nullable=False),
+    Column("action", _name(64), nullable=False),
+    Column("subject", _name(512), nullable=False),
+    Column("request_id", _name(64), nullable=False, server_default=""),
+    Column("detail", Text, nullable=False, server_default="{}"),
+    Column("changed", Text, nullable=False, server_default="[]"),
+    Column("tally", Text, nullable=False, server_default="{}"),
+)
+
 experiments = Table(
     "experiments",
     metadata,
     Column("experiment_id", String(32), primary_key=True),
-    Column("name", _name(), nullable=False, unique=True),
+    # SQLite minds no length, and could only change what it says by copying the table.
+    Column("name", _name().with_variant(_name(500), "postgresql"), nullable=False, unique=True),
     Column("artifact_location", Text, nullable=False),
     Column("lifecycle_stage", String(16), nullable=False),
     Column("created_at", BigInteger, nullable=False),
@@ -68,6 +84,8 @@ runs = Table(
     Column("artifact_uri", Text, nullable=False),
     Column("registered_as", _name(512)),
     Column("frozen", Integer, nullable=False, server_default="0"),
+    # FAILED or KILLED once the run has ever ended so, whatever is said of it afterwards.
+    Column("failed_as", String(16), nullable=False, server_default=""),
 )
 
 run_params = Table(
@@ -254,6 +272,8 @@ model_versions = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("idempotency_key", _name(), unique=True),
     Column("run_link", Text, nullable=False, server_default="", info=ADDED),
+    # What the client called the source when that was not its place: models:/NAME/1, models:/m-ID, runs:/ID/model.
+    Column("named_source", Text, nullable=False, server_default="", info=ADDED),
     Index("model_versions_by_source", "source"),  # a hash on PostgreSQL: to say so here would load its whole dialect
 )
 
@@ -263,6 +283,20 @@ model_aliases = Table(
     Column("model", ForeignKey("registered_models.name", onupdate="CASCADE"), primary_key=True),
     Column("alias", _name(), primary_key=True),
     Column("version", Integer, nullable=False),
+)
+
+# Every move of an alias; without a version before it was new, without one after it was removed.
+alias_moves = Table(
+    "alias_moves",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", _name(), nullable=False),
+    Column("alias", _name(), nullable=False),
+    Column("from_version", Integer),
+    Column("to_version", Integer),
+    Column("actor", _name(), nullable=False),
+    Column("moved_at", BigInteger, nullable=False),
+    Index("alias_moves_by_model", "model", "id"),
 )
 
 users = Table(
@@ -306,6 +340,7 @@ approvals = Table(
     Column("reason", Text, nullable=False),
     Column("approved_at", BigInteger, nullable=False),
     Column("roles", Text, nullable=False, server_default="", info=ADDED),
+    Column("spent_at", BigInteger, info=ADDED),  # when the version entered the stage by it; once is all it counts for
 )
 
 transitions = Table(

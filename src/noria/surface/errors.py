@@ -28,6 +28,7 @@ OUTSIDE: Mapping[str, Outside] = {
     "already_exists": Outside(400, "RESOURCE_ALREADY_EXISTS", 1, "ALREADY_EXISTS"),
     "conflict": Outside(400, "INVALID_PARAMETER_VALUE", 1, "FAILED_PRECONDITION"),
     "policy_refused": Outside(403, "PERMISSION_DENIED", 3, "PERMISSION_DENIED"),
+    "protected": Outside(403, "PERMISSION_DENIED", 3, "PERMISSION_DENIED"),
     "unauthenticated": Outside(401, "UNAUTHENTICATED", 4, "UNAUTHENTICATED"),
     "forbidden": Outside(403, "PERMISSION_DENIED", 4, "PERMISSION_DENIED"),
     "corrupt_artifact": Outside(500, "DATA_LOSS", 1, "DATA_LOSS"),

@@ -10,6 +10,7 @@ from typing import Any, cast
 from sqlalchemy import Row, insert, select, update
 from sqlalchemy import delete as sql_delete
 
+from noria import audit
 from noria.clock import from_millis, to_millis
 from noria.errors import AlreadyExists, InvalidInput, NotFound
 from noria.store.database import Transaction, from_json, to_json
@@ -40,6 +41,7 @@ def create(tx: Transaction, assessment: Assessment) -> Assessment:
     if assessment.overrides:
         _set_valid(tx, get(tx, assessment.trace_id, assessment.overrides), valid=False)
     tx.execute(insert(assessments).values(_row(assessment)))
+    _note(tx, "create", assessment)
     return get(tx, assessment.trace_id, assessment.assessment_id)
 
 
@@ -63,6 +65,7 @@ def change(tx: Transaction, changed: Assessment) -> Assessment:
     _check(changed)
     of_it = assessments.c.assessment_id == changed.assessment_id
     tx.execute(update(assessments).where(of_it).values(_row(changed)))
+    _note(tx, "update", changed, before)
     return get(tx, changed.trace_id, changed.assessment_id)
 
 
@@ -73,11 +76,18 @@ def delete(tx: Transaction, trace_id: str, assessment_id: str) -> None:
     if row is None:
         return
     tx.execute(sql_delete(assessments).where(*of_it))
+    _note(tx, "delete", _assessment(row))
     overridden = _assessment(row).overrides
     if overridden:
         restored = (assessments.c.trace_id == trace_id, assessments.c.assessment_id == overridden)
         if (found := tx.execute(select(assessments).where(*restored)).first()) is not None:
             _set_valid(tx, _assessment(found), valid=True)
+
+
+def _note(tx: Transaction, done: str, assessment: Assessment, before: Assessment | None = None) -> None:
+    detail = {"assessment_id": assessment.assessment_id, "name": assessment.name, "content": assessment.content}
+    told = {} if before is None else {"before": before.content}
+    audit.note(tx, f"assessment.{done}", f"trace:{assessment.trace_id}", detail={**detail, **told})
 
 
 def of_traces(tx: Transaction, trace_ids: Sequence[str]) -> dict[str, list[Assessment]]:

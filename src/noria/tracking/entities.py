@@ -10,6 +10,12 @@ import msgspec
 
 from noria.ids import ExperimentId, RunId
 
+ENDED = ("FINISHED", "FAILED", "KILLED")
+"""The statuses of a run that has ended."""
+
+FAILED = ("FAILED", "KILLED")
+"""Those of one that ended badly."""
+
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
@@ -44,6 +50,19 @@ class ModelMetric(msgspec.Struct, frozen=True, gc=False):
     metric: Metric
     dataset_name: str = ""
     dataset_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What of a run decides whether a version of it may pass: ``failed_as`` is how it ever ended badly, or empty."""
+
+    status: str
+    failed_as: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to come of it."""
+        return self.status in ENDED
 
 
 @dataclass(frozen=True, slots=True)

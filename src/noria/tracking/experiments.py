@@ -9,8 +9,9 @@ from typing import cast
 from sqlalchemy import Integer, Row, func, insert, select, update
 from sqlalchemy import cast as sql_cast
 
+from noria import audit
 from noria.clock import from_millis, to_millis
-from noria.errors import AlreadyExists, Conflict, InvalidInput, NotFound
+from noria.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Protected
 from noria.ids import ExperimentId
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import experiments, runs
@@ -18,7 +19,7 @@ from noria.tracking.entities import Experiment
 
 ACTIVE, DELETED = "active", "deleted"
 DEFAULT_ID = ExperimentId("0")
-_LONGEST_TAG_KEY, _LONGEST_TAG = 250, 20_000
+_LONGEST_NAME, _LONGEST_TAG_KEY, _LONGEST_TAG = 500, 250, 20_000
 
 
 def create(
@@ -39,7 +40,7 @@ def get_or_create(tx: Transaction, name: str, *, artifact_root: str, at: datetim
 
 def ensure_default(tx: Transaction, *, artifact_root: str, at: datetime) -> None:
     """Make the experiment "Default" with id 0, which MLflow clients take for granted."""
-    if tx.execute(select(experiments).where(experiments.c.experiment_id == DEFAULT_ID)).first() is None:
+    if not exists(tx, DEFAULT_ID):
         _insert(tx, DEFAULT_ID, "Default", artifact_root, at, {})
 
 
@@ -57,6 +58,11 @@ def get(tx: Transaction, experiment_id: str) -> Experiment:
     if row is None:
         raise NotFound(f"No Experiment with id={experiment_id} exists", remedy="Search experiments for the ids.")
     return _experiment(row)
+
+
+def exists(tx: Transaction, experiment_id: str) -> bool:
+    """Whether there is an experiment of that id, deleted or not."""
+    return tx.execute(select(experiments).where(experiments.c.experiment_id == experiment_id)).first() is not None
 
 
 def list_all(tx: Transaction) -> list[Experiment]:
@@ -85,7 +91,13 @@ def change(
             updated_at=to_millis(at),
         )
     )
-    return get(tx, experiment_id)
+    after = get(tx, experiment_id)
+    told = [{"name": item.name, "tags": dict(item.tags)} for item in (before, after)]
+    detail = {"before": told[0], "after": told[1]}
+    audit.note(
+        tx, "experiment.update", _subject(experiment_id), changed=[_row_key(experiment_id)], detail=detail, at=at
+    )
+    return after
 
 
 def move(tx: Transaction, experiment_id: str, lifecycle_stage: str, *, at: datetime) -> None:
@@ -97,12 +109,17 @@ def move(tx: Transaction, experiment_id: str, lifecycle_stage: str, *, at: datet
         runs.c.experiment_id == experiment_id, runs.c.registered_as.is_not(None)
     )
     if lifecycle_stage == DELETED and (label := tx.execute(registered.limit(1)).scalar()) is not None:
-        raise Conflict(
+        raise Protected(
             f"a run of experiment {experiment_id} is registered as {label}", remedy="Delete that version first."
         )
     of_it = experiments.c.experiment_id == experiment_id
     tx.execute(update(experiments).where(of_it).values(**stage, updated_at=to_millis(at)))
     tx.execute(update(runs).where(runs.c.experiment_id == experiment_id).values(**stage))
+    action = "experiment.delete" if lifecycle_stage == DELETED else "experiment.restore"
+    moved = tx.execute(select(runs.c.run_id).where(runs.c.experiment_id == experiment_id)).scalars()
+    changed = [_row_key(experiment_id), *((runs, (run_id,)) for run_id in moved)]
+    detail = {"runs": len(changed) - 1}
+    audit.note(tx, action, _subject(experiment_id), changed=changed, detail=detail, at=at)
 
 
 def require(tx: Transaction, experiment_id: str) -> Experiment:
@@ -123,8 +140,8 @@ def check_tag(key: str, value: str) -> None:
 
 
 def _check_name(tx: Transaction, name: str) -> None:
-    if not name.strip() or len(name) > 250:
-        raise InvalidInput(f"{name[:60]!r} is not an experiment name", remedy="Use 1 to 250 characters.")
+    if not name.strip() or len(name) > _LONGEST_NAME:
+        raise InvalidInput(f"{name[:60]!r} is not an experiment name", remedy=f"Use 1 to {_LONGEST_NAME} characters.")
     if find(tx, name) is not None:
         raise AlreadyExists(f"experiment {name!r} exists already", remedy="Choose another name, or use this one.")
 
@@ -144,7 +161,23 @@ def _insert(
             tags=to_json(dict(tags)),
         )
     )
+    audit.note(
+        tx,
+        "experiment.create",
+        _subject(experiment_id),
+        changed=[_row_key(experiment_id)],
+        detail={"name": name, "tags": dict(tags)},
+        at=at,
+    )
     return get(tx, experiment_id)
+
+
+def _subject(experiment_id: str) -> str:
+    return f"experiment:{experiment_id}"
+
+
+def _row_key(experiment_id: str) -> audit.RowKey:
+    return experiments, (experiment_id,)
 
 
 def _experiment(row: Row[tuple[object, ...]]) -> Experiment:

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, insert, select, update
 
+from noria import audit
+from noria.audit import tallies
+from noria.audit.tallies import METRICS, PARAMS, Counted
 from noria.clock import to_millis
-from noria.errors import Conflict
+from noria.errors import Protected
 from noria.ids import RunId
 from noria.store.database import Transaction, to_json
-from noria.store.tables import logged_models, run_inputs, run_metrics, run_outputs, run_params, run_tags, runs
+from noria.store.tables import logged_models, run_inputs, run_outputs, run_params, run_tags, runs
 from noria.tracking import experiments, metrics
-from noria.tracking.entities import Experiment, LoggedModel, Metric, Run
+from noria.tracking.entities import FAILED, Experiment, LoggedModel, Metric, Run
+from noria.tracking.runs import row_key
 
 _OF_RUN = (run_params, run_tags, run_inputs, run_outputs)
 
@@ -50,9 +54,11 @@ def put_run(tx: Transaction, run: Run) -> None:
         "started_at": to_millis(run.started_at),
         "ended_at": None if run.ended_at is None else to_millis(run.ended_at),
         "artifact_uri": run.artifact_uri,
+        **({"failed_as": run.status} if run.status in FAILED else {}),
     }
     if tx.execute(update(runs).where(runs.c.run_id == run.run_id).values(**row)).rowcount == 0:
         tx.execute(insert(runs).values(run_id=run.run_id, **row))
+    before = tx.execute(select(run_params.c.key, run_params.c.value).where(run_params.c.run_id == run.run_id)).all()
     for table in _OF_RUN:
         tx.execute(delete(table).where(table.c.run_id == run.run_id))
     for table, pairs in ((run_params, run.params), (run_tags, run.tags)):
@@ -71,19 +77,29 @@ def put_run(tx: Transaction, run: Run) -> None:
         )
     for model_id, step in dict(run.model_outputs).items():
         tx.execute(insert(run_outputs).values(run_id=run.run_id, model_id=model_id, step=step))
+    _note_replaced(tx, run, tallies.of_params((row.key, row.value) for row in before))
+
+
+def _note_replaced(tx: Transaction, run: Run, before: Counted) -> None:
+    """What was there is taken back, what is there now is added: the sum is that of the params there are."""
+    tally: dict[str, dict[str, Counted]] = {}
+    subject = f"run:{run.run_id}"
+    tallies.add(tally, {subject: {PARAMS: tallies.less(before)}})
+    tallies.add(tally, {subject: {PARAMS: tallies.of_params(run.params.items())}})
+    audit.note(tx, "run.import", subject, changed=[row_key(run.run_id)], tally=tally)
 
 
 def put_metrics(tx: Transaction, run_id: str, values: Sequence[Metric]) -> None:
-    """Add to the run's history what it lacks. Raises Conflict when that adds to frozen metrics."""
+    """Add to the run's history what it lacks. Raises Protected when that adds to frozen metrics."""
     frozen, label = tx.execute(select(runs.c.frozen, runs.c.registered_as).where(runs.c.run_id == run_id)).one()
-    count = select(func.count()).select_from(run_metrics).where(run_metrics.c.run_id == run_id)
-    before = tx.execute(count).scalar_one() if frozen else 0
-    metrics.append(tx, [(run_id, metric) for metric in values])
-    if frozen and tx.execute(count).scalar_one() != before:
-        raise Conflict(
+    new = metrics.append(tx, metrics.as_rows(run_id, values))
+    if frozen and new:
+        raise Protected(
             f"the metrics of run {run_id} are frozen: it ended and is registered as {label}",
             remedy="Import the later metrics under another run.",
         )
+    if new:
+        audit.note(tx, "run.import", f"run:{run_id}", tally={f"run:{run_id}": {METRICS: metrics.tally(new)}})
 
 
 def put_logged_model(tx: Transaction, model: LoggedModel) -> None:
@@ -103,6 +119,9 @@ def put_logged_model(tx: Transaction, model: LoggedModel) -> None:
             params=to_json(dict(model.params)),
             tags=to_json(dict(model.tags)),
         )
+    )
+    audit.note(
+        tx, "logged_model.import", f"logged_model:{model.model_id}", changed=[(logged_models, (model.model_id,))]
     )
 
 

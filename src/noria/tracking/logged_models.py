@@ -9,6 +9,7 @@ from typing import cast
 from sqlalchemy import Row, insert, select, update
 from sqlalchemy import delete as sql_delete
 
+from noria import audit
 from noria.clock import from_millis, to_millis
 from noria.errors import Conflict, NotFound
 from noria.ids import ExperimentId, RunId, new_id
@@ -49,6 +50,7 @@ def create(
             tags=to_json(dict(tags)),
         )
     )
+    _note(tx, "create", model_id, at)
     return get(tx, model_id)
 
 
@@ -58,6 +60,17 @@ def get(tx: Transaction, model_id: str) -> LoggedModel:
     if row is None:
         raise NotFound(f"Logged model with ID {model_id!r} not found.", remedy="Search logged models for the ids.")
     return _logged_model(row, metrics.of_models(tx, [model_id]).get(model_id, []))
+
+
+def of_run(tx: Transaction, run_id: str, name: str) -> LoggedModel | None:
+    """The model that the run logged last under a name, or None."""
+    return next((logged for logged in all_of_run(tx, run_id) if logged.name == name), None)
+
+
+def all_of_run(tx: Transaction, run_id: str) -> list[LoggedModel]:
+    """The models that the run logged, newest first."""
+    query = select(logged_models).where(logged_models.c.source_run_id == run_id)
+    return [_logged_model(row, []) for row in tx.execute(query.order_by(logged_models.c.created_at.desc()))]
 
 
 def change(
@@ -83,6 +96,13 @@ def change(
             updated_at=to_millis(at),
         )
     )
+    detail = {
+        "before": {"status": before.status},
+        "status": status,
+        "params": dict(params or {}),
+        "tags": dict(tags or {}),
+    }
+    _note(tx, "update", model_id, at, detail)
     return get(tx, model_id)
 
 
@@ -94,13 +114,21 @@ def delete_tag(tx: Transaction, model_id: str, key: str, *, at: datetime) -> Non
     left = {name: value for name, value in before.tags.items() if name != key}
     where = logged_models.c.model_id == model_id
     tx.execute(update(logged_models).where(where).values(tags=to_json(left), updated_at=to_millis(at)))
+    _note(tx, "delete_tag", model_id, at, {"key": key})
 
 
-def delete(tx: Transaction, model_id: str) -> None:
+def delete(tx: Transaction, model_id: str, *, at: datetime) -> None:
     """Remove a logged model; its files stay, for versions that were registered of it. Raises NotFound."""
-    get(tx, model_id)
+    before = get(tx, model_id)
     tx.execute(sql_delete(logged_model_metrics).where(logged_model_metrics.c.model_id == model_id))
     tx.execute(sql_delete(logged_models).where(logged_models.c.model_id == model_id))
+    told = {"name": before.name, "source_run_id": before.source_run_id, "artifact_uri": before.artifact_uri}
+    _note(tx, "delete", model_id, at, {"before": {**told, "status": before.status}})
+
+
+def _note(tx: Transaction, done: str, model_id: str, at: datetime, detail: Mapping[str, object] | None = None) -> None:
+    changed: list[audit.RowKey] = [(logged_models, (model_id,))]
+    audit.note(tx, f"logged_model.{done}", f"logged_model:{model_id}", changed=changed, detail=detail, at=at)
 
 
 def search(tx: Transaction, experiment_ids: Sequence[str]) -> list[LoggedModel]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -10,16 +11,19 @@ from typing import Any
 
 from sqlalchemy import Table, case, delete, insert, select, update
 
+from noria import audit
+from noria.audit import tallies
+from noria.audit.tallies import METRICS, PARAMS, Counted, Tally
 from noria.clock import from_millis, to_millis
-from noria.errors import Conflict, InvalidInput, NoriaError, NotFound
+from noria.errors import Conflict, InvalidInput, NoriaError, NotFound, Protected
 from noria.ids import ExperimentId, RunId, new_id
 from noria.store.database import Transaction, conflict_insert, fetch_among, from_json, to_json
 from noria.store.tables import run_inputs, run_model_inputs, run_outputs, run_params, run_tags, runs
 from noria.tracking import experiments, metrics
-from noria.tracking.entities import Metric, Run
+from noria.tracking.entities import ENDED, FAILED, Metric, Run, RunState
 
+TAGS = "tags"
 STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
-_TERMINAL = ("FINISHED", "FAILED", "KILLED")
 _LONGEST_KEY = 250
 _LONGEST_PARAM = 6000
 _LONGEST_TAG = 8000
@@ -97,6 +101,7 @@ def _insert(
     )
     _check_tags(tags)
     tx.execute(insert(run_tags), [{"run_id": run_id, "key": key, "value": value} for key, value in tags.items()])
+    audit.note(tx, "run.create", f"run:{run_id}", changed=[row_key(run_id)])
     return run
 
 
@@ -123,30 +128,46 @@ def _write_fault(run_id: str, row: Any, metrics: bool) -> NoriaError | None:
         return Conflict(text, remedy="Restore it first.")
     if row.frozen and metrics:
         text = f"the metrics of run {run_id} are frozen: it ended and is registered as {row.registered_as}"
-        return Conflict(text, remedy="Log them to another run, and register that.")
+        return Protected(text, remedy="Log them to another run, and register that.")
     return None
 
 
+def row_key(run_id: str) -> audit.RowKey:
+    """The run, as the audit trail names its row: with its tags, its datasets and its models."""
+    return runs, (run_id,)
+
+
 def set_registered(tx: Transaction, run_id: str, label: str | None) -> None:
-    """Say which version came of the run: its metrics are frozen once it has ended. None takes that back."""
-    ended = runs.c.status.in_(_TERMINAL)
+    """Say which version came of the run: its metrics are frozen once it has ended. None takes that back.
+
+    The audit entry of what caused it names the run's ``row_key``.
+    """
+    ended = runs.c.status.in_(ENDED)
     frozen = case((ended, 1), else_=0) if label is not None else 0
     tx.execute(update(runs).where(runs.c.run_id == run_id).values(registered_as=label, frozen=frozen))
 
 
 def log_params(tx: Transaction, run_id: str, params: Mapping[str, str]) -> None:
     """Add params. The same value again changes nothing; another value is refused with Conflict."""
+    _note_logged(tx, run_id, {PARAMS: add_params(tx, run_id, params)})
+
+
+def add_params(tx: Transaction, run_id: str, params: Mapping[str, str]) -> Counted:
+    """``log_params`` without a note of it: what the audit trail counts of the new ones."""
     check_params(params)
+    if not params:
+        return 0, 0
     rows = [{"run_id": run_id, "key": key, "value": value} for key, value in sorted(params.items())]
-    if rows:
-        tx.execute(conflict_insert(tx.dialect.name, run_params).on_conflict_do_nothing(), rows)
-    known = _pairs(tx, run_params, run_id)
+    statement = conflict_insert(tx.dialect.name, run_params).on_conflict_do_nothing().returning(run_params.c.key)
+    new = set(tx.execute(statement, rows).scalars())
+    known = _pairs(tx, run_params, run_id) if len(new) < len(rows) else params
     for key, value in params.items():
         if known[key] != value:
             raise Conflict(
                 f"Changing param values is not allowed: {key!r} of run {run_id} is {known[key]!r}, not {value!r}",
                 remedy="Start another run, or log under another key.",
             )
+    return tallies.of_params((key, params[key]) for key in new)
 
 
 def check_params(params: Mapping[str, str]) -> None:
@@ -161,7 +182,8 @@ def log_metrics(tx: Transaction, run_id: str, values: Sequence[Metric]) -> None:
     check_metrics(values)
     for fault in unwritable(tx, [(run_id, True)] if values else []).values():
         raise fault
-    metrics.append(tx, [(run_id, metric) for metric in values])
+    new = metrics.append(tx, metrics.as_rows(run_id, values))
+    _note_logged(tx, run_id, {METRICS: metrics.tally(new)})
 
 
 def check_metrics(values: Sequence[Metric]) -> None:
@@ -172,8 +194,13 @@ def check_metrics(values: Sequence[Metric]) -> None:
 
 def set_tags(tx: Transaction, run_id: str, tags: Mapping[str, str]) -> None:
     """Add or replace tags."""
+    _note_logged(tx, run_id, {TAGS: put_tags(tx, run_id, tags)})
+
+
+def put_tags(tx: Transaction, run_id: str, tags: Mapping[str, str]) -> Counted:
+    """``set_tags`` without a note of it: how many."""
     if not tags:
-        return
+        return 0, 0
     _check_tags(tags)
     statement = conflict_insert(tx.dialect.name, run_tags)
     replace = statement.on_conflict_do_update(
@@ -182,6 +209,19 @@ def set_tags(tx: Transaction, run_id: str, tags: Mapping[str, str]) -> None:
     tx.execute(replace, [{"run_id": run_id, "key": key, "value": value} for key, value in sorted(tags.items())])
     if (name := tags.get("mlflow.runName")) is not None:
         tx.execute(update(runs).where(runs.c.run_id == run_id).values(name=name))
+    return len(tags), 0
+
+
+def logged(run_id: str, added: Mapping[str, Counted]) -> tuple[Sequence[audit.RowKey], Tally]:
+    """What a note of logging to a run says: its row when that changed, and what was added."""
+    some = {kind: counted for kind, counted in added.items() if counted[0]}
+    return [row_key(run_id)] if some.keys() - {METRICS, PARAMS} else [], {f"run:{run_id}": some} if some else {}
+
+
+def _note_logged(tx: Transaction, run_id: str, added: Mapping[str, Counted]) -> None:
+    changed, tally = logged(run_id, added)
+    if tally:
+        audit.note(tx, "run.log", f"run:{run_id}", changed=changed, tally=tally)
 
 
 def delete_tag(tx: Transaction, run_id: str, key: str) -> None:
@@ -189,6 +229,7 @@ def delete_tag(tx: Transaction, run_id: str, key: str) -> None:
     done = tx.execute(delete(run_tags).where(run_tags.c.run_id == run_id, run_tags.c.key == key))
     if done.rowcount == 0:
         raise NotFound(f"run {run_id} has no tag {key!r}", remedy="Get the run to see its tags.")
+    audit.note(tx, "run.delete_tag", f"run:{run_id}", changed=[row_key(run_id)], detail={"key": key})
 
 
 def log_dataset(
@@ -200,12 +241,14 @@ def log_dataset(
     if tx.execute(select(table).where(*same)).first() is None:
         row = {"run_id": run_id, "dataset_name": name, "dataset_digest": digest, "context": context}
         tx.execute(insert(table).values(**row, document=to_json(document)))
+        _note_logged(tx, run_id, {"datasets": (1, 0)})
 
 
 def log_model_input(tx: Transaction, run_id: str, model_id: str) -> None:
     """Record a logged model that the run read; saying it twice changes nothing."""
     statement = conflict_insert(tx.dialect.name, run_model_inputs).on_conflict_do_nothing()
     tx.execute(statement, [{"run_id": run_id, "model_id": model_id}])
+    _note_logged(tx, run_id, {"model_inputs": (1, 0)})
 
 
 def log_output(tx: Transaction, run_id: str, model_id: str, step: int) -> None:
@@ -213,6 +256,7 @@ def log_output(tx: Transaction, run_id: str, model_id: str, step: int) -> None:
     same = (run_outputs.c.run_id == run_id, run_outputs.c.model_id == model_id)
     if tx.execute(select(run_outputs).where(*same)).first() is None:
         tx.execute(insert(run_outputs).values(run_id=run_id, model_id=model_id, step=step))
+        _note_logged(tx, run_id, {"model_outputs": (1, 0)})
 
 
 def finish(tx: Transaction, run_id: str, status: str, *, at: datetime) -> Run:
@@ -229,7 +273,7 @@ def change(
     name: str | None = None,
     lifecycle_stage: str | None = None,
 ) -> Run:
-    """Update what is given. Raises InvalidInput for an unknown status, Conflict when a registered run is deleted."""
+    """Update what is given. Raises InvalidInput for an unknown status, Protected when a registered run is deleted."""
     if status is not None and status not in STATUSES:
         raise InvalidInput(f"{status!r} is not a run status", remedy=f"Use one of {', '.join(STATUSES)}.")
     before = get(tx, run_id)
@@ -237,9 +281,9 @@ def change(
         require(tx, run_id)
     registered_as = tx.execute(select(runs.c.registered_as).where(runs.c.run_id == run_id)).scalar()
     if lifecycle_stage == experiments.DELETED and registered_as is not None:
-        raise Conflict(f"run {run_id} is registered as {registered_as}", remedy="Delete that version first.")
+        raise Protected(f"run {run_id} is registered as {registered_as}", remedy="Delete that version first.")
     status = status or before.status
-    ended = (ended_at or before.ended_at) if status in _TERMINAL else None
+    ended = (ended_at or before.ended_at) if status in ENDED else None
     tx.execute(
         update(runs)
         .where(runs.c.run_id == run_id)
@@ -247,12 +291,21 @@ def change(
             status=status,
             ended_at=None if ended is None else to_millis(ended),
             lifecycle_stage=lifecycle_stage or before.lifecycle_stage,
-            **({"frozen": 1} if registered_as is not None and status in _TERMINAL else {}),
+            **({"frozen": 1} if registered_as is not None and status in ENDED else {}),
+            **({"failed_as": status} if status in FAILED else {}),  # kept when it is called FINISHED later
         )
     )
     if name:
-        set_tags(tx, run_id, {"mlflow.runName": name})
-    return get(tx, run_id)
+        put_tags(tx, run_id, {"mlflow.runName": name})
+    after = get(tx, run_id)
+    action = {None: "run.update", experiments.DELETED: "run.delete"}.get(lifecycle_stage, "run.restore")
+    detail = {"before": _told(before), "after": _told(after)}
+    audit.note(tx, action, f"run:{run_id}", changed=[row_key(run_id)], detail=detail)
+    return after
+
+
+def _told(run: Run) -> dict[str, object]:
+    return {"status": run.status, "name": run.name, "lifecycle_stage": run.lifecycle_stage}
 
 
 def get(tx: Transaction, run_id: str) -> Run:
@@ -261,6 +314,14 @@ def get(tx: Transaction, run_id: str) -> Run:
     if not found:
         raise _unknown(run_id)
     return found[0]
+
+
+def state(tx: Transaction, run_id: str) -> RunState:
+    """How the run stands, and whether it ever failed. Raises NotFound."""
+    row = tx.execute(select(runs.c.status, runs.c.failed_as).where(runs.c.run_id == run_id)).first()
+    if row is None:
+        raise _unknown(run_id)
+    return RunState(row.status, row.failed_as)
 
 
 def require_known(tx: Transaction, run_id: str) -> None:
@@ -318,9 +379,14 @@ def _check_tags(tags: Mapping[str, str]) -> None:
             _check_length(key, value, "tag", _LONGEST_TAG)
 
 
-def _check_key(key: str, kind: str) -> None:
+@functools.lru_cache(maxsize=10_000)  # the same few are logged again and again
+def _is_key(key: str) -> bool:
     readable = _KEY.fullmatch(key) and key == posixpath.normpath(key) and key[0] not in "/" and key != "."
-    if not readable or len(key) > _LONGEST_KEY or key.split("/")[0] == "..":
+    return bool(readable) and len(key) <= _LONGEST_KEY and key.split("/")[0] != ".."
+
+
+def _check_key(key: str, kind: str) -> None:
+    if not _is_key(key):
         raise InvalidInput(
             f"{key[:60]!r} is not a {kind} key",
             remedy=f"Use 1 to {_LONGEST_KEY} letters, digits, or _-./ and spaces and colons, that read as a path.",

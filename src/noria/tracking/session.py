@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from noria.errors import Conflict, NoriaError
+from noria.ids import process_user
 from noria.tracking.backend import Backend, open_backend
-from noria.tracking.source import source_tags, user
+from noria.tracking.source import source_tags
 
 if TYPE_CHECKING:
     from noria.tracking.entities import Run
@@ -175,7 +176,7 @@ def _resumed(used: Backend, run_id: str, tags: Mapping[str, str]) -> Run:
 
 def _created(used: Backend, experiment_id: str | None, name: str, tags: Mapping[str, str]) -> Run:
     return used.create_run(
-        experiment_id or current_experiment(), name=name, user=user(), tags={**source_tags(), **tags}
+        experiment_id or current_experiment(), name=name, user=process_user(), tags={**source_tags(), **tags}
     )
 
 

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import functools
-import getpass
 import subprocess
 import sys
 from pathlib import Path
+
+from noria.ids import process_user
 
 
 def source_tags() -> dict[str, str]:
     """The tags MLflow clients give every run: user, script, and the commit of the script's folder if it has one."""
     script = sys.argv[0] if sys.argv and sys.argv[0] not in ("", "-c") else ""
-    tags = {"mlflow.user": user(), "mlflow.source.type": "LOCAL", "mlflow.source.name": script or "python"}
+    tags = {"mlflow.user": process_user(), "mlflow.source.type": "LOCAL", "mlflow.source.name": script or "python"}
     commit = git_commit(Path(script).resolve().parent if script else Path.cwd())
     return tags if commit is None else tags | {"mlflow.source.git.commit": commit}
-
-
-def user() -> str:
-    """The operating system's user; "unknown" where it has no name, as in some containers."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from noria import audit
 from noria.clock import from_millis, to_millis
 from noria.ids import ExperimentId
 from noria.store.database import Transaction
@@ -38,6 +39,9 @@ def log(tx: Transaction, experiment_id: str, spans: Sequence[Span], *, run_id: s
     if run_id:
         roots = [span.trace_id for span in spans if span.parent_id is None]
         traces.link(tx, roots, "run", run_id)
+    counted = {"traces": (len({span.trace_id for span in spans}), 0), "spans": (len(spans), 0)}
+    subject = f"experiment:{experiment_id}"
+    audit.note(tx, "trace.write", subject, tally={subject: counted} if spans else None)
 
 
 def _tell(tx: Transaction, experiment: Experiment, trace_id: str, spans: Sequence[Span]) -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from noria.errors import Conflict, InvalidInput, NoriaError
+from noria.ids import process_user
 from noria.tracking.session import active_run, backend, current_experiment, set_experiment
-from noria.tracking.source import source_tags, user
+from noria.tracking.source import source_tags
 from noria.tracking.sweep_process import Worker
 from noria.tracking.sweep_storage import open_storage, sampler_of, used_here
 
@@ -193,7 +194,7 @@ class _Leader:
         tags = {"noria.sweep": self._plan.name, **source_tags()}
         if around is not None:
             tags["mlflow.parentRunId"] = around.run_id
-        made = self._backend.create_run(self._plan.experiment_id, name=self._plan.name, user=user(), tags=tags)
+        made = self._backend.create_run(self._plan.experiment_id, name=self._plan.name, user=process_user(), tags=tags)
         self._study.set_user_attr(_PARENT, made.run_id)
         return made.run_id
 
@@ -268,7 +269,7 @@ class _Leader:
             if attempt > 1:
                 tags["noria.attempt"] = str(attempt)
             name = f"{self._plan.name} {trial.number}"
-            run = self._backend.create_run(self._plan.experiment_id, name=name, user=user(), tags=tags)
+            run = self._backend.create_run(self._plan.experiment_id, name=name, user=process_user(), tags=tags)
             trial.set_user_attr(_PARENT, run.run_id)
             return trial.number
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Row, Table, select, update
 from sqlalchemy import delete as sql_delete
 
+from noria import audit
 from noria.clock import from_millis, to_millis
 from noria.errors import InvalidInput, NotFound
 from noria.store.database import Transaction, conflict_insert
@@ -46,7 +47,13 @@ def start(tx: Transaction, trace: Trace) -> Trace:
     put_metadata(tx, trace.trace_id, trace.metadata)
     for item in trace.assessments:
         assessment_rows.put(tx, item)
+    note(tx, "write", trace.trace_id)
     return get(tx, trace.trace_id)
+
+
+def note(tx: Transaction, done: str, trace_id: str, detail: Mapping[str, object] | None = None) -> None:
+    """Tell the audit trail what was done to a trace."""
+    audit.note(tx, f"trace.{done}", f"trace:{trace_id}", detail=detail)
 
 
 def save(tx: Transaction, trace: Trace) -> None:
@@ -115,6 +122,7 @@ def set_tag(tx: Transaction, trace_id: str, key: str, value: str) -> None:
     """Add or replace one tag. Raises NotFound for the trace."""
     get(tx, trace_id)
     put_tags(tx, trace_id, {key: value})
+    note(tx, "set_tag", trace_id, {"key": key, "value": value[:_LONGEST_VALUE]})
 
 
 def delete_tag(tx: Transaction, trace_id: str, key: str) -> None:
@@ -123,6 +131,7 @@ def delete_tag(tx: Transaction, trace_id: str, key: str) -> None:
     of_it = (trace_tags.c.trace_id == trace_id, trace_tags.c.key == key)
     if tx.execute(sql_delete(trace_tags).where(*of_it)).rowcount == 0:
         raise NotFound(f"No trace tag with key '{key[:100]}' for trace with ID '{trace_id}'", remedy="It is gone.")
+    note(tx, "delete_tag", trace_id, {"key": key})
 
 
 def delete(
@@ -148,6 +157,8 @@ def delete(
     ids = list(tx.execute(chosen if most is None else chosen.limit(most)).scalars())
     for table in (trace_tags, trace_metadata, trace_links, spans, assessments, traces):
         tx.execute(sql_delete(table).where(table.c.trace_id.in_(ids)))
+    if ids:
+        audit.note(tx, "trace.delete", f"experiment:{experiment_id}", detail={"traces": ids})
     return len(ids)
 
 
@@ -160,6 +171,8 @@ def link(tx: Transaction, trace_ids: Sequence[str], kind: str, target: str) -> N
         raise InvalidInput("an id of a trace is empty or too long", remedy=f"Use at most {_LONGEST_ID} characters.")
     if rows:
         tx.execute(conflict_insert(tx.dialect.name, trace_links).on_conflict_do_nothing(), rows)
+        detail = {"traces": [row["trace_id"] for row in rows]}
+        audit.note(tx, "trace.link", f"{kind}:{target}", detail=detail)
 
 
 def end(tx: Transaction, trace_id: str, *, at: datetime, state: str) -> None:
@@ -169,6 +182,7 @@ def end(tx: Transaction, trace_id: str, *, at: datetime, state: str) -> None:
     _check(replace(before, state=state, duration_ms=duration))
     changed = {"state": state, "duration_ms": duration}
     tx.execute(update(traces).where(traces.c.trace_id == trace_id).values(**changed))
+    note(tx, "end", trace_id)
 
 
 def _check(trace: Trace) -> None:

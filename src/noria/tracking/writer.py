@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from noria.audit import caller, tallies
+from noria.audit.caller import Caller
+from noria.audit.pending import Note, note_all
+from noria.audit.tallies import METRICS, PARAMS, Counted
 from noria.errors import NoriaError
 from noria.store.database import Database, Transaction
 from noria.tracking import metrics, runs
@@ -29,6 +33,10 @@ class Batch:
     of_models: Sequence[ModelMetric] = ()
 
 
+Logged = tuple[Batch, Caller]
+"""A batch, and who sent it."""
+
+
 class GroupWriter:
     """Writes batches. While one group commits, the next gathers, so that waiting for the disk is shared.
 
@@ -37,7 +45,7 @@ class GroupWriter:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: list[tuple[Batch, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Logged, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self._unaccounted = 0  # batches since the database's statistics were refreshed
         self._refreshed_at = 0.0
@@ -45,7 +53,7 @@ class GroupWriter:
     async def write(self, batch: Batch) -> None:
         """Commit ``batch``. Raises what its own content is refused for; others of its group are not touched by that."""
         done = asyncio.get_running_loop().create_future()
-        self._waiting.append((batch, done))
+        self._waiting.append(((batch, caller()), done))
         if self._task is None:
             self._task = asyncio.create_task(self._drain())
         await done
@@ -54,7 +62,7 @@ class GroupWriter:
         while self._waiting:
             group, self._waiting = self._waiting[:_LARGEST_GROUP], self._waiting[_LARGEST_GROUP:]
             try:
-                faults = await asyncio.to_thread(self._commit, [batch for batch, _ in group])
+                faults = await asyncio.to_thread(self._commit, [logged for logged, _ in group])
             except Exception as error:
                 faults = [error] * len(group)
             for (_, done), fault in zip(group, faults, strict=True):
@@ -76,32 +84,80 @@ class GroupWriter:
         with contextlib.suppress(NoriaError):  # the next search is slow at worst
             await asyncio.to_thread(self._database.refresh_statistics)
 
-    def _commit(self, group: Sequence[Batch]) -> Sequence[Exception | None]:
-        with self._database.append() as tx:
-            return write_all(tx, group)
+    def _commit(self, group: Sequence[Logged]) -> Sequence[Exception | None]:
+        try:
+            with self._database.append() as tx:
+                return _write(tx, group, _append_new)
+        except metrics.Repeated:
+            with self._database.append() as tx:
+                return _write(tx, group, _append)
 
 
 def write_all(tx: Transaction, group: Sequence[Batch]) -> Sequence[NoriaError | None]:
-    """Write every batch of ``group``; gives the error of each that was refused, and has written nothing of it.
-
-    Metrics of all batches go in two statements; params and tags, which may contradict what is there, batch by batch.
-    """
-    closed = runs.unwritable(tx, {(batch.run_id, bool(batch.metrics)) for batch in group})
-    faults = [closed.get((batch.run_id, bool(batch.metrics))) or _fault(tx, batch) for batch in group]
-    accepted = [batch for batch, fault in zip(group, faults, strict=True) if fault is None]
-    metrics.append(tx, [(batch.run_id, metric) for batch in accepted for metric in batch.metrics])
-    metrics.append_of_models(tx, [value for batch in accepted for value in batch.of_models])
-    return faults
+    """Write every batch of ``group``; gives the error of each that was refused, and has written nothing of it."""
+    return _write(tx, [(batch, caller()) for batch in group], _append)
 
 
-def _fault(tx: Transaction, batch: Batch) -> NoriaError | None:
-    """Write params and tags; why the batch is refused, or None."""
+def _write(
+    tx: Transaction, group: Sequence[Logged], append: Callable[[Transaction, Sequence[_Accepted]], None]
+) -> Sequence[NoriaError | None]:
+    """Metrics of all batches go in together; params and tags, which may contradict what is there, one by one."""
+    closed = runs.unwritable(tx, {(batch.run_id, bool(batch.metrics)) for batch, _ in group})
+    outcomes = [closed.get((batch.run_id, bool(batch.metrics))) or _pairs(tx, batch) for batch, _ in group]
+    accepted = [
+        _Accepted(batch, who, added, metrics.as_rows(batch.run_id, batch.metrics))
+        for (batch, who), added in zip(group, outcomes, strict=True)
+        if isinstance(added, dict)
+    ]
+    append(tx, accepted)
+    metrics.append_of_models(tx, [value for one in accepted for value in one.batch.of_models])
+    return [added if isinstance(added, NoriaError) else None for added in outcomes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """A batch that is written: who sent it, what of its pairs was new, and its metrics as rows."""
+
+    batch: Batch
+    who: Caller
+    pairs: dict[str, Counted]
+    rows: list[metrics.Row]
+
+
+def _append_new(tx: Transaction, accepted: Sequence[_Accepted]) -> None:
+    metrics.append_new(tx, [row for one in accepted for row in one.rows], _notes(accepted))
+
+
+def _append(tx: Transaction, accepted: Sequence[_Accepted]) -> None:
+    new = set(metrics.append(tx, [row for one in accepted for row in one.rows]))
+    counted = []
+    for one in accepted:  # what two of them bring is the first one's
+        mine = new & set(one.rows)
+        new = new - mine
+        counted.append(replace(one, rows=list(mine)))
+    note_all(tx, _notes(counted))
+
+
+def _pairs(tx: Transaction, batch: Batch) -> dict[str, Counted] | NoriaError:
+    """Write params and tags: what was added, or why the batch is refused."""
     try:
         runs.check_metrics(batch.metrics)
-        if batch.params or batch.tags:
-            with tx.begin_nested():
-                runs.log_params(tx, batch.run_id, batch.params)
-                runs.set_tags(tx, batch.run_id, batch.tags)
+        if not (batch.params or batch.tags):
+            return {}
+        with tx.begin_nested():
+            return {
+                PARAMS: runs.add_params(tx, batch.run_id, batch.params),
+                runs.TAGS: runs.put_tags(tx, batch.run_id, batch.tags),
+            }
     except NoriaError as error:
         return error
-    return None
+
+
+def _notes(accepted: Sequence[_Accepted]) -> list[Note]:
+    """One note for all that somebody logged to a run."""
+    added: dict[tuple[Caller, str], dict[str, dict[str, Counted]]] = {}
+    for one in accepted:
+        mine, counted = added.setdefault((one.who, one.batch.run_id), {}), metrics.tally(one.rows)
+        tallies.add(mine, {"": {**one.pairs, METRICS: counted, "of_models": (len(one.batch.of_models), 0)}})
+    told = ((who, run_id, *runs.logged(run_id, kinds[""])) for (who, run_id), kinds in added.items())
+    return [Note("run.log", f"run:{run_id}", who, changed, tally) for who, run_id, changed, tally in told if tally]

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from noria.audit import entries
+from noria.audit import entries, settle_all
 from noria.audit import verify as verify_chain
 from noria.audit.anchors import anchor as keep_anchor
 from noria.audit.anchors import read_anchors
@@ -77,6 +77,7 @@ def show_entries(
     project: ProjectOption = None,
     database: DatabaseOption = None,
     limit: Annotated[int, typer.Option(help="How many of the newest.")] = 30,
+    about: Annotated[str, typer.Option(help="Only those that name this, such as run:ID or model:NAME.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """List the newest entries."""
@@ -91,7 +92,7 @@ def show_entries(
                 "hash": entry.entry_hash if as_json else entry.entry_hash[:12],
             }
             | ({"detail": dict(entry.detail)} if as_json else {})
-            for entry in entries(tx, limit=limit)
+            for entry in entries(tx, limit=limit, about=about)
         ]
     show(rows, as_json=as_json, title="Audit entries, newest first")
 
@@ -102,7 +103,9 @@ def _place(url: str) -> BlobStore:
 
 def _open(project: Path | None, database: Path | None) -> Database:
     if database is None:
-        return open_records(project).database
+        found = open_records(project).database
+        settle_all(found)  # what is noted and not in the chain yet; a copy is left as it is
+        return found
     if not database.is_file():
         raise NotFound(f"there is no database {database}", remedy="Name an existing SQLite file.")
     return Database(f"sqlite:///{database.resolve()}")

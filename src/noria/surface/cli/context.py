@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from noria.clock import iso
 from noria.config import CONFIG_FILE, ServerSettings, Settings, load_server_settings, load_settings, nearest_project
 from noria.errors import InvalidConfig, NoriaError, Unavailable
 from noria.features.repo import FEAST_FILE
+from noria.ids import process_user
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside, problem
 
@@ -85,7 +85,7 @@ def open_records(given: Path | None) -> Workspace:
 
 def actor() -> str:
     """Who acts: the operating system's user."""
-    return getpass.getuser()
+    return process_user()
 
 
 def by_default(command: str) -> type[TyperGroup]:

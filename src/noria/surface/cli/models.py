@@ -10,8 +10,9 @@ from noria.access import Role
 from noria.clock import SystemClock
 from noria.registry import approve as record_approval
 from noria.registry import get_version, list_versions
+from noria.registry.approvals import approvals
 from noria.registry.models import aliases, list_models
-from noria.registry.stages import approvals, history, parse_stage
+from noria.registry.stages import history, parse_stage
 from noria.store.workspace import artifact_key
 from noria.surface.cli.context import (
     JsonOption,

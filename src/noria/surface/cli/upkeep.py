@@ -125,7 +125,7 @@ def cleanup(
     from noria.lifecycle.retention import clean_up
 
     settings, workspace = open_governed(project)
-    policies = Policies.from_settings(settings.policies)
+    policies = Policies.from_settings(settings.policies, accounts=settings.access.enabled)
     removed = clean_up(workspace, policies, model, at=SystemClock().now(), actor=actor(), dry_run=dry_run)
     rows = [
         {

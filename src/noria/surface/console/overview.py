@@ -19,6 +19,9 @@ from noria.store.database import Database
 from noria.surface.console.chart import Chart, draw
 
 _AUDIT_ENTRIES = 20
+_LOGGING = ("run", "artifact", "logged_model", "trace", "tracking")
+"""What clients write by the minute, which would leave no room for what people decide."""
+
 _VERDICTS = 8
 
 
@@ -66,7 +69,7 @@ def gather(database: Database, watch: ChainWatch, identity: Identity) -> Overvie
         return Overview(
             versions=list_versions(tx)[::-1],
             deployments=deployments,
-            entries=audit.entries(tx, limit=_AUDIT_ENTRIES),
+            entries=audit.entries(tx, limit=_AUDIT_ENTRIES, without=_LOGGING),
             chain=chain,
             fault=fault,
         )

@@ -19,9 +19,10 @@ from noria.config import RolloutSettings
 from noria.errors import Forbidden, InvalidInput, NoriaError
 from noria.lifecycle.rolling_back import roll_back
 from noria.registry import ModelVersion, Policies, RegisteredModel, Stage, approve, get_version, list_versions
+from noria.registry.approvals import approvals
 from noria.registry.entities import Approval, Transition
 from noria.registry.models import get_model, list_models
-from noria.registry.stages import approvals, history, request_transition
+from noria.registry.stages import history, request_transition
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside, problem
 from noria.surface.http.guard import identity_of
@@ -275,11 +276,12 @@ def _add_audit(api: FastAPI, workspace: Workspace) -> None:
     def entries(
         request: Request,
         limit: Annotated[int, Field(ge=1, le=_LARGEST_LIST)] = 100,
+        about: Annotated[str, Field(max_length=500)] = "",
     ) -> list[AuditEntry]:
-        """The newest entries of the audit trail."""
+        """The newest entries of the audit trail; with ``about``, of those that name it, such as ``run:ID``."""
         identity_of(request).require(Permission.ADMINISTER)
         with database.read() as tx:
-            return audit.entries(tx, limit=limit)
+            return audit.entries(tx, limit=limit, about=about)
 
     @api.get("/audit/verification")
     def verification(request: Request) -> Verification:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +27,8 @@ SERVER_INFO = ("/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info"
 _OPEN = ("/health", "/version", "/login", "/static/", *SERVER_INFO)
 _PART_UPLOAD = re.compile(r"/(ajax-)?api/2\.0/mlflow-artifacts/mpu/parts/[0-9a-f]{48}/\d+")
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}")
+_HEALTH = ("/health", "/version")
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?")
 _EVERYTHING = (Grant(Role.ADMIN),)
 
 Scope = MutableMapping[str, Any]
@@ -32,11 +36,17 @@ Application = Callable[[Scope, Any, Any], Awaitable[None]]
 
 
 class Guard:
-    """ASGI middleware. Without an authenticator everybody is let in, under the name that the client claims."""
+    """ASGI middleware. Without an authenticator everybody is let in, under the name that the client claims.
 
-    def __init__(self, application: Application, authenticator: Authenticator | None) -> None:
+    ``allowed_hosts`` are shell patterns of names, with or without a port, that requests may be sent to.
+    """
+
+    def __init__(
+        self, application: Application, authenticator: Authenticator | None, allowed_hosts: Sequence[str] = ()
+    ) -> None:
         self._application = application
         self._authenticator = authenticator
+        self._allowed_hosts = [pattern.lower() for pattern in allowed_hosts]
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Let a request in with its identity in ``state``, or answer 401 or 403."""
@@ -46,14 +56,40 @@ class Guard:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
-        with audit.request(request_id):
-            try:
-                identity = await self._identify(scope, headers)
-            except NoriaError as error:
-                await _refusal(scope, headers, error)(scope, receive, send)
-                return
-            scope.setdefault("state", {})["identity"] = identity
+        try:
+            self._check_address(scope, headers)
+            identity = await self._identify(scope, headers)
+        except NoriaError as error:
+            await _refusal(scope, headers, error)(scope, receive, send)
+            return
+        scope.setdefault("state", {})["identity"] = identity
+        with audit.request(request_id, identity.name):
             await self._application(scope, receive, _with_request_id(send, request_id))
+
+    def _check_address(self, scope: Scope, headers: Headers) -> None:
+        """Raises Forbidden for what a browser sends for a page that is not this server's.
+
+        Its address leads here (DNS rebinding), or it sends a request across (CSRF). Who has accounts and names no hosts
+        is asked under any: nobody gets in without a credential of the page's own.
+        """
+        host, origin = headers.get("host", "").lower(), headers.get("origin")
+        known = self._authenticator is not None and not self._allowed_hosts
+        if not known and str(scope["path"]) not in _HEALTH and not self._is_ours(host):
+            raise Forbidden(
+                f"Invalid Host header - possible DNS rebinding attack detected: {host[:100]!r}",
+                remedy="Ask for localhost or 127.0.0.1, or add the name to server.allowed_hosts.",
+            )
+        if origin is not None:
+            _check_own_page(headers)
+
+    def _is_ours(self, host: str) -> bool:
+        name = urlsplit(f"//{host}").hostname or "" if _HOST.fullmatch(host) else ""
+        if name == "localhost" or any(fnmatchcase(name, one) or fnmatchcase(host, one) for one in self._allowed_hosts):
+            return True
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return False
 
     async def _identify(self, scope: Scope, headers: Headers) -> Identity:
         name, secret = _credential(headers.get("authorization", ""))
@@ -96,14 +132,17 @@ def _check_origin(scope: Scope, headers: Headers) -> None:
     """A cookie goes along with whatever page sends the request, so a change must come from our own pages."""
     if scope["method"] in ("GET", "HEAD", "OPTIONS"):
         return
-    check_own_page(headers)
+    _check_own_page(headers)
 
 
-def check_own_page(headers: Headers) -> None:
+def _check_own_page(headers: Headers) -> None:
     """Raises Forbidden unless a page of this server sends the request."""
     origin = headers.get("origin", "")
-    if urlsplit(origin).netloc != headers.get("host", ""):
-        raise Forbidden(f"a page of {origin or 'nowhere'} asks for a change", remedy="Use the console's own pages.")
+    if origin.partition("://")[2].lower() != headers.get("host", "").lower():
+        raise Forbidden(
+            f"Cross-origin request blocked: a page of {origin[:200] or 'nowhere'} asks",
+            remedy="Use the console's own pages, or a client that is no browser.",
+        )
 
 
 def _refusal(scope: Scope, headers: Headers, error: NoriaError) -> Response:

@@ -33,7 +33,7 @@ from noria.surface.http import (
 )
 from noria.surface.http.bodies import LARGEST_BYTES, read_body
 from noria.surface.http.guard import SERVER_INFO, identity_of
-from noria.surface.http.mlflow_call import Call, Handler
+from noria.surface.http.mlflow_call import Call, Handler, check_texts
 from noria.surface.http.mlflow_permissions import permit
 from noria.tracking import runs, spans
 from noria.tracking.writer import GroupWriter
@@ -122,6 +122,7 @@ async def _respond(
 
     async def answer() -> bytes:
         arguments, identity = await _arguments(request), identity_of(request)
+        check_texts([arguments, request.path_params])
         permit(identity, request.method, request.url.path, arguments)
         call = Call(arguments, request.path_params, identity, workspace, policies, clock)
         return await run_in_threadpool(lambda: msgspec.json.encode(handler(call)))
@@ -183,9 +184,8 @@ def _refusal(error: NoriaError) -> Response:
 
 async def _arguments(request: Request) -> dict[str, Any]:
     """The call's arguments: the query of a GET (repeated keys are lists), the JSON object of anything else."""
-    body = await read_body(request)
-    if request.method == "GET" and not body:
-        query = request.query_params
+    body, query = await read_body(request), request.query_params
+    if request.method == "GET" and (query or not body):
         return {key: query.getlist(key) if len(query.getlist(key)) > 1 else query[key] for key in query}
     try:
         arguments = json.loads(body or b"{}")

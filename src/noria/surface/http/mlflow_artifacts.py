@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mimetypes
 import re
 import secrets
@@ -17,9 +18,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from noria import audit
 from noria.access import Permission
 from noria.errors import InvalidInput, NoriaError, NotFound
-from noria.registry.versions import require_open
+from noria.registry.protection import require_open
 from noria.store.blobs import BlobStore, Entry, clean_key
 from noria.store.workspace import Workspace, artifact_uri
 from noria.surface.http.bodies import read_body
@@ -97,12 +99,10 @@ class _Proxy:
         """Download, upload or delete one file."""
         key = _key(request)
         if request.method == "PUT":
-            await run_in_threadpool(self._check_open, key)
-            await self._blobs.receive(key, _chunks(request))
+            await self._receive(key, _chunks(request))
             return JSONResponse({})
         if request.method == "DELETE":
-            await run_in_threadpool(self._check_open, key)
-            await run_in_threadpool(self._blobs.delete, key)
+            await run_in_threadpool(self._delete, key)
             return JSONResponse({})
         size, pieces = await run_in_threadpool(self._open, key)
         kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
@@ -133,10 +133,9 @@ class _Proxy:
         """Join the parts; the file appears whole."""
         asked, key = await _decode(request, _EndUpload), _key(request)
         target = _target(key, asked.path)
-        await run_in_threadpool(self._check_open, target)
         await run_in_threadpool(self._check_upload, asked.upload_id)
         numbers = sorted(part.part_number for part in asked.parts)
-        await self._blobs.receive(target, self._joined(asked.upload_id, numbers))
+        await self._receive(target, self._joined(asked.upload_id, numbers))
         await run_in_threadpool(self._blobs.delete, f"{_PARTS}/{asked.upload_id}")
         return JSONResponse({})
 
@@ -159,6 +158,34 @@ class _Proxy:
             _, pieces = await run_in_threadpool(self._blobs.stream, f"{_PARTS}/{upload_id}/{number}")
             async for piece in iterate_in_threadpool(pieces):
                 yield piece
+
+    async def _receive(self, key: str, chunks: AsyncIterator[bytes]) -> None:
+        """Keep a file that nothing registered forbids, neither when it begins to come nor once it is there whole."""
+
+        digest, size = hashlib.sha256(), 0
+
+        async def checked() -> AsyncIterator[bytes]:
+            nonlocal size
+            await run_in_threadpool(self._check_open, key)
+            async for chunk in chunks:
+                digest.update(chunk)
+                size += len(chunk)
+                yield chunk
+            await run_in_threadpool(self._check_open, key)
+
+        await self._blobs.receive(key, checked())
+        await run_in_threadpool(self._note_write, key, {"bytes": size, "sha256": digest.hexdigest()})
+
+    def _note_write(self, key: str, detail: Mapping[str, object]) -> None:
+        with self._workspace.database.append() as tx:
+            audit.note(tx, "artifact.write", f"artifact:{key}", detail=detail)
+
+    def _delete(self, key: str) -> None:
+        """Nobody registers what is being deleted: the transaction holds all other writers off."""
+        with self._workspace.database.write() as tx:
+            require_open(tx, artifact_uri(key))
+            audit.note(tx, "artifact.delete", f"artifact:{key}")
+            self._blobs.delete(key)
 
     def _open(self, key: str) -> tuple[int, Iterable[bytes]]:
         try:

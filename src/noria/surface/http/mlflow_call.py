@@ -75,9 +75,14 @@ class Call:
         plain = isinstance(given, int) and not isinstance(given, bool)
         text = str(given) if plain else self.text(name, None if default is None else str(default))
         try:
-            return int(text)
+            number = int(text)
         except ValueError:
-            raise InvalidInput(f"parameter {name!r} is {text!r}, not an integer", remedy="Send a number.") from None
+            raise InvalidInput(
+                f"parameter {name!r} is {text[:60]!r}, not an integer", remedy="Send a number."
+            ) from None
+        if not -(2**63) <= number < 2**63:
+            raise InvalidInput(f"parameter {name!r} is {text[:60]}, out of range", remedy="Send at most 64 bits.")
+        return number
 
     def instant(self, name: str) -> datetime:
         """An argument in milliseconds since 1970; now when it is missing or 0."""
@@ -152,16 +157,19 @@ def as_pairs(mapping: Mapping[str, str]) -> list[dict[str, str]]:
 
 def check_texts(value: object) -> None:
     """Raises InvalidInput for a NUL character or half a surrogate pair anywhere inside: not every database keeps it."""
-    if isinstance(value, str):
-        if "\0" in value or (not value.isascii() and not _encodes(value)):
-            raise InvalidInput("a text holds a character that cannot be kept", remedy="Leave out NUL characters.")
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            check_texts(key)
-            check_texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            check_texts(item)
+    left = [value]  # no recursion: what is nested deep is no reason to fail
+    while left:
+        found = left.pop()
+        if isinstance(found, str):
+            if "\0" in found or (not found.isascii() and not _encodes(found)):
+                raise InvalidInput(
+                    "a text holds a character that cannot be kept",
+                    remedy="Leave out NUL characters and halves of surrogate pairs.",
+                )
+        elif isinstance(found, Mapping):
+            left += [*found.keys(), *found.values()]
+        elif isinstance(found, list):
+            left += found
 
 
 def _encodes(text: str) -> bool:

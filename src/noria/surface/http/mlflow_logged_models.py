@@ -10,6 +10,7 @@ from typing import Any
 
 from noria.clock import to_millis
 from noria.errors import InvalidInput
+from noria.registry.protection import require_unregistered
 from noria.store.workspace import artifact_key
 from noria.surface.http.mlflow_artifacts import listing
 from noria.surface.http.mlflow_call import Call, Handler, as_pairs
@@ -58,6 +59,8 @@ def _finalize_logged_model(call: Call) -> Json:
     if (status := call.text("status")) not in _STATUSES:
         raise InvalidInput(f"{status!r} is no status of a logged model", remedy=f"Use one of {', '.join(_STATUSES)}.")
     with call.workspace.database.write() as tx:
+        if status != logged_models.READY:
+            require_unregistered(tx, logged_models.get(tx, call.path["model_id"]))
         changed = logged_models.change(tx, call.path["model_id"], at=call.clock.now(), status=status)
     return {"model": _logged_model(changed)}
 
@@ -84,7 +87,8 @@ def _delete_model_tag(call: Call) -> Json:
 
 def _delete_logged_model(call: Call) -> Json:
     with call.workspace.database.write() as tx:
-        logged_models.delete(tx, call.path["model_id"])
+        require_unregistered(tx, logged_models.get(tx, call.path["model_id"]))
+        logged_models.delete(tx, call.path["model_id"], at=call.clock.now())
     return {}
 
 

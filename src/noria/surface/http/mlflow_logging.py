@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import msgspec
 
 from noria.errors import InvalidInput
+from noria.surface.http.mlflow_call import check_texts
 from noria.tracking.entities import Metric, ModelMetric
 from noria.tracking.writer import Batch
 
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Time = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _MOST_METRICS, _MOST_PAIRS, _MOST_ENTITIES = 1000, 100, 1000
+_ESCAPED = b"\\u"
 Decode = Callable[[bytes], Batch]
 Log = Callable[[Batch], Awaitable[None]]
 
@@ -103,6 +105,12 @@ DECODERS: Mapping[str, Decode] = {
 
 
 def _decode(body: bytes, kind: Any) -> Any:
+    if _ESCAPED in body:  # nothing else yields a character that no database keeps
+        check_texts(_parsed(body))
+    return _parsed(body, kind)
+
+
+def _parsed(body: bytes, kind: Any = Any) -> Any:
     try:
         return msgspec.json.decode(body or b"{}", type=kind, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

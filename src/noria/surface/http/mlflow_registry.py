@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TypedDict
 
+from noria.access import Permission
 from noria.clock import to_millis
-from noria.errors import InvalidInput
+from noria.errors import Forbidden, InvalidInput
 from noria.events import is_prompt
 from noria.registry import (
     ModelVersion,
@@ -15,13 +16,14 @@ from noria.registry import (
     get_version,
 )
 from noria.registry import models as registry_models
+from noria.registry.registration import register_saved
 from noria.registry.search import search_models, search_versions
+from noria.registry.semantic import SEMANTIC_TAG
 from noria.registry.stages import parse_stage, request_transition
 from noria.registry.versions import (
     delete_version,
     latest_version,
     newest_in_stages,
-    register_source,
     update_version,
     version_in_stage,
 )
@@ -149,23 +151,35 @@ def _delete_alias(call: Call) -> Json:
 
 
 def _create_version(call: Call) -> Json:
-    with call.workspace.database.write() as tx:
-        source = call.required("source")
-        registry_models.get_model(tx, call.text("name"))
-        made = register_source(
-            tx,
-            call.text("name"),
-            source,
-            run_id=call.text("run_id", "") or None,
-            logged_model_id=call.text("model_id", "") or None,
-            tags=call.pairs("tags"),
-            description=call.text("description", ""),
-            run_link=call.text("run_link", ""),
-            policies=call.policies,
-            at=call.clock.now(),
-            actor=call.actor,
-        )
+    name, source, tags = call.text("name"), call.required("source"), call.pairs("tags")
+    with call.workspace.database.read() as tx:
+        registry_models.get_model(tx, name)
+    _check_governed_tags(call, name, tags)
+    made = register_saved(
+        call.workspace,
+        name,
+        source,
+        run_id=call.text("run_id", "") or None,
+        logged_model_id=call.text("model_id", "") or None,
+        tags=tags,
+        description=call.text("description", ""),
+        run_link=call.text("run_link", ""),
+        policies=call.policies,
+        at=call.clock.now(),
+        actor=call.actor,
+    )
+    with call.workspace.database.read() as tx:
         return {"model_version": _version(tx, made)}
+
+
+def _check_governed_tags(call: Call, model: str, tags: Mapping[str, str]) -> None:
+    """Raises Forbidden for tags that the policy asks for, unless the caller may set them later, too."""
+    governed = sorted(call.policies.of(model).required_tags & tags.keys())
+    if governed and not call.identity.may(Permission.MAINTAIN, model):
+        raise Forbidden(
+            f"{call.actor} may not give a version of {model!r} what its policy asks for: {', '.join(governed)}",
+            remedy="Register it without them; a maintainer or admin sets them.",
+        )
 
 
 def _get_version(call: Call) -> Json:
@@ -315,8 +329,8 @@ def _versions(tx: Transaction, versions: Sequence[ModelVersion]) -> list[Json]:
 
 
 def _document(version: ModelVersion, aliases: Mapping[str, int]) -> Json:
-    own = {} if is_prompt(version.tags) else {"noria.semantic_version": version.semantic_version}
-    tags = {**own, **version.tags}
+    own = {} if is_prompt(version.tags) else {SEMANTIC_TAG: version.semantic_version}
+    tags = {**version.tags, **own}
     return {
         "name": version.model,
         "version": str(version.version),
@@ -325,7 +339,7 @@ def _document(version: ModelVersion, aliases: Mapping[str, int]) -> Json:
         "user_id": version.created_by,
         "current_stage": version.stage.value,
         "description": version.description,
-        "source": version.source,
+        "source": version.named_source or version.source,
         "run_id": version.run_id or "",
         "run_link": version.run_link,
         "model_id": version.logged_model_id or "",

@@ -13,7 +13,7 @@ from noria.clock import to_millis
 from noria.errors import InvalidInput, NotFound
 from noria.ids import ExperimentId, new_id
 from noria.store.database import Transaction
-from noria.surface.http.mlflow_call import Call, Handler, as_pairs, check_texts, next_page
+from noria.surface.http.mlflow_call import Call, Handler, as_pairs, next_page
 from noria.surface.http.mlflow_trace_wire import assessment_of, assessment_wire, trace_of, trace_wire
 from noria.tracking import assessments, runs, traces
 from noria.tracking.entities import Trace
@@ -209,18 +209,7 @@ def _delete_assessment(call: Call) -> Json:
     return {}
 
 
-def _checked(handler: Handler) -> Handler:
-    """The same handler for texts that every database can keep."""
-
-    def handle(call: Call) -> Json:
-        check_texts(call.arguments)
-        check_texts(call.path)
-        return handler(call)
-
-    return handle
-
-
-_TABLE: Mapping[tuple[str, str], Handler] = {
+HANDLERS: Mapping[tuple[str, str], Handler] = {
     ("POST", "/traces"): _start_trace,
     ("GET", "/traces"): _search_traces_v2,
     ("POST", "/traces/search"): _search_traces,
@@ -240,7 +229,6 @@ _TABLE: Mapping[tuple[str, str], Handler] = {
     ("PATCH", "/traces/{trace_id}/assessments/{assessment_id}"): _update_assessment,
     ("DELETE", "/traces/{trace_id}/assessments/{assessment_id}"): _delete_assessment,
 }
-HANDLERS: Mapping[tuple[str, str], Handler] = {endpoint: _checked(handler) for endpoint, handler in _TABLE.items()}
 
 
 def _object(holder: Mapping[str, Any], name: str) -> Mapping[str, Any]:

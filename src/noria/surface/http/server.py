@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from noria import audit
 from noria.access import Authenticator
 from noria.audit.anchors import anchor
 from noria.clock import Clock, SystemClock
@@ -21,6 +22,7 @@ from noria.config import AuditSettings, ServerSettings
 from noria.errors import NoriaError
 from noria.events.delivery import Sender
 from noria.registry import Policies
+from noria.store.database import Database
 from noria.store.workspace import Workspace
 from noria.surface.console.pages import STATIC
 from noria.surface.console.routes import console_routes
@@ -32,12 +34,16 @@ from noria.surface.http.guard import Guard
 from noria.surface.http.mlflow import mlflow_routes
 
 _TEND_SECONDS = 30
+_SETTLE_SECONDS = 1
 _log = structlog.get_logger()
 
 
 def create_app(folder: Path, workspace: Workspace, settings: ServerSettings, clock: Clock | None = None) -> Guard:
     """The ASGI application of the project in ``folder``. Handlers that touch SQL run in threads."""
-    clock, policies = clock or SystemClock(), Policies.from_settings(settings.policies)
+    clock, policies = (
+        clock or SystemClock(),
+        Policies.from_settings(settings.policies, accounts=settings.access.enabled),
+    )
     authenticator = Authenticator(workspace.database, clock) if settings.access.enabled else None
     sender = Sender(workspace.database, clock, allow_private=settings.webhooks.allow_private)
     routes: list[BaseRoute] = [
@@ -52,7 +58,7 @@ def create_app(folder: Path, workspace: Workspace, settings: ServerSettings, clo
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        beside = [asyncio.create_task(_tend(sender))]
+        beside = [asyncio.create_task(_tend(sender)), asyncio.create_task(_settle(workspace.database))]
         if settings.audit.anchors:
             beside.append(asyncio.create_task(_anchor(workspace, settings.audit)))
         yield
@@ -61,8 +67,10 @@ def create_app(folder: Path, workspace: Workspace, settings: ServerSettings, clo
             with suppress(asyncio.CancelledError):
                 await task
         await asyncio.to_thread(sender.stop)
+        await asyncio.to_thread(audit.settle_all, workspace.database)
 
-    return Guard(Starlette(routes=routes, exception_handlers={NoriaError: _refuse}, lifespan=lifespan), authenticator)
+    application = Starlette(routes=routes, exception_handlers={NoriaError: _refuse}, lifespan=lifespan)
+    return Guard(application, authenticator, settings.server.allowed_hosts)
 
 
 async def _tend(sender: Sender) -> None:
@@ -73,6 +81,20 @@ async def _tend(sender: Sender) -> None:
         except NoriaError as error:
             _log.warning("webhooks_not_read", reason=str(error))
         await asyncio.sleep(_TEND_SECONDS)
+
+
+async def _settle(database: Database) -> None:
+    """Move what clients wrote into the audit chain, every second; when that fails it is said once, and tried again."""
+    failed = False
+    while True:
+        try:
+            await asyncio.to_thread(audit.settle_all, database)
+            failed = False
+        except NoriaError as error:
+            if not failed:
+                _log.error("audit_notes_not_settled", reason=str(error))
+            failed = True
+        await asyncio.sleep(_SETTLE_SECONDS)
 
 
 async def _anchor(workspace: Workspace, settings: AuditSettings) -> None:
