@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+NEVER_SENT = "never sent, all connections were busy"
+"""The fault of a rate that is more than the gateway answers."""
 _LAST_ANSWERS_SECONDS = 5.0
 _TICK_SECONDS = 0.001
 
@@ -120,7 +122,7 @@ class _Generator:
             sent = until
             self._told(now - started, len(self.latencies))
             await asyncio.sleep(_TICK_SECONDS)
-        self.faults.update({"never sent, all connections were busy": len(self._due)} if self._due else {})
+        self.faults.update({NEVER_SENT: len(self._due)} if self._due else {})
 
     async def _last_answers(self) -> None:
         """Wait for what is under way; what does not come counts as a fault."""
