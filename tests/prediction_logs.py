@@ -22,11 +22,12 @@ def batch_of(
     revision: int = 1,
     units: Sequence[str] = (),
     latencies: Sequence[float] | None = None,
+    received_at: int | None = None,
 ) -> tuple[PredictionBatch, list[int]]:
     """A batch as a gateway logs it (times in UTC milliseconds), and the days it belongs to."""
     seconds = np.full(len(ids), 0.001) if latencies is None else np.array(latencies)
     batch = PredictionBatch(
-        at[-1],
+        at[-1] if received_at is None else received_at,
         deployment,
         revision,
         *arm,

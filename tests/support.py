@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-_ENVIRONMENTS = Path(__file__).parents[1] / ".bench"
+ENVIRONMENTS = Path(__file__).parents[1] / ".bench"
 _RUN_DVC = """
 import json, sys
 from dvc.cli import main
@@ -112,8 +112,8 @@ def tansu_broker() -> Path:
 
 def with_ray() -> dict[str, str]:
     """What a process of this environment needs in its own to have Ray, too; installed when it is missing."""
-    folder, root = _ENVIRONMENTS / "with-ray", _ENVIRONMENTS.parent
-    _ENVIRONMENTS.mkdir(exist_ok=True)
+    folder, root = ENVIRONMENTS / "with-ray", ENVIRONMENTS.parent
+    ENVIRONMENTS.mkdir(exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / "ray").is_dir():
             install = ["uv", "pip", "install", "--quiet", "--python", sys.executable, "--target", folder]
@@ -123,9 +123,9 @@ def with_ray() -> dict[str, str]:
 
 def _environment(name: str, *packages: str) -> Path:
     """The interpreter of a virtual environment that holds these packages, however many tests ask for it at once."""
-    folder, installed = _ENVIRONMENTS / name, _ENVIRONMENTS / f"{name}.installed"
+    folder, installed = ENVIRONMENTS / name, ENVIRONMENTS / f"{name}.installed"
     python = folder / "bin/python"
-    _ENVIRONMENTS.mkdir(exist_ok=True)
+    ENVIRONMENTS.mkdir(exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not python.exists() or not installed.exists() or installed.read_text() != " ".join(packages):
             uv = [sys.executable, "-m", "uv"]

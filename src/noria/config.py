@@ -33,7 +33,9 @@ class ProjectSettings(_Section):
 class StoreSettings(_Section):
     """Where state lives; relative paths start at the project's folder."""
 
-    database: str = Field("sqlite:///.noria/noria.db", description="SQLAlchemy URL of the database.")
+    database: str = Field(
+        "sqlite:///.noria/noria.db", description="SQLAlchemy URL of the database; empty: none, for a gateway alone."
+    )
     artifacts: str = Field("", description="URL of the artifacts: s3://, gs://, az://; empty: in `folder`.")
     folder: Path = Field(Path(".noria"), description="Folder of artifacts, online features, logs and routes.")
 
@@ -54,6 +56,11 @@ class FeatureSettings(_Section):
         "NAME; empty: SQLite in `store.folder`.",
     )
     limits: dict[str, FeatureLimits] = Field({}, description="Name pattern of views → limits; the first one counts.")
+    on_changed_definition: Literal["warn", "refuse"] = Field(
+        "warn",
+        description="What a gateway does with rows of another definition than the model's: `warn` in log, metrics and "
+        "`/health`, or `refuse` with 503.",
+    )
 
 
 class ModelSettings(_Section):
@@ -262,15 +269,7 @@ def load_settings(folder: Path, environment: Mapping[str, str] = os.environ) -> 
     Raises InvalidConfig naming every fault: file missing, not TOML, unknown key, wrong value.
     """
     path = folder / CONFIG_FILE
-    try:
-        document = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise InvalidConfig(
-            f"no {CONFIG_FILE} in {folder}", remedy="Change to a project's folder, or make one with `noria init`."
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path} is not valid TOML: {error}", remedy="Mend the line it names.") from error
-    return _with_policy_file(_validated(Settings, document, environment, path), path)
+    return _with_policy_file(_validated(Settings, _document(path), environment, path), path)
 
 
 def load_server_settings(
@@ -280,14 +279,13 @@ def load_server_settings(
 ) -> ServerSettings:
     """Settings of a server: ``folder``/noria.toml when there is one, overrides, and above both what is ``given``.
 
-    Raises InvalidConfig as load_settings does.
+    A noria.toml with neither [project] nor [model] is that of a server alone. Raises InvalidConfig as load_settings
+    does.
     """
     path = folder / CONFIG_FILE
-    found: ServerSettings = (
-        load_settings(folder, environment)
-        if path.is_file()
-        else _with_policy_file(_validated(ServerSettings, {}, environment, path), path)
-    )
+    written = _document(path) if path.is_file() else {}
+    kind = Settings if {"project", "model"} & written.keys() else ServerSettings
+    found: ServerSettings = _with_policy_file(_validated(kind, written, environment, path), path)
     document = found.model_dump(include=set(ServerSettings.model_fields))
     for section, values in (given or {}).items():
         document[section] |= values
@@ -295,6 +293,17 @@ def load_server_settings(
 
 
 _S = TypeVar("_S", bound=ServerSettings)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise InvalidConfig(
+            f"no {CONFIG_FILE} in {path.parent}", remedy="Change to a project's folder, or make one with `noria init`."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path} is not valid TOML: {error}", remedy="Mend the line it names.") from error
 
 
 def _validated(kind: type[_S], document: dict[str, Any], environment: Mapping[str, str], path: Path) -> _S:

@@ -63,3 +63,18 @@ def test_what_is_no_toml_is_told_with_the_line(tmp_path, text):
 def test_a_missing_file_says_how_to_make_one(tmp_path):
     with pytest.raises(InvalidConfig, match="noria init"):
         load_settings(tmp_path, {})
+
+
+def test_a_server_of_its_own_needs_no_project_in_its_file(tmp_path):
+    (tmp_path / "noria.toml").write_text('[store]\ndatabase = ""\n[gateway]\nport = 9000\n')
+    settings = load_server_settings(tmp_path, None, {"NORIA_GATEWAY__HOST": "0.0.0.0"})
+    assert (settings.store.database, settings.gateway.port, settings.gateway.host) == ("", 9000, "0.0.0.0")
+    with pytest.raises(InvalidConfig, match="cannot be used"):
+        load_settings(tmp_path, {})
+
+
+def test_a_typo_in_a_servers_file_is_told(tmp_path):
+    (tmp_path / "noria.toml").write_text("[gateway]\nprot = 9000\n")
+    with pytest.raises(InvalidConfig) as caught:
+        load_server_settings(tmp_path, None, {})
+    assert caught.value.details == ("gateway.prot: unknown key; did you mean 'port'?",)

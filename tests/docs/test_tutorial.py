@@ -27,5 +27,5 @@ def test_every_block_of_the_tutorial_runs(tmp_path):
         timeout=240,
     )
     assert done.returncode == 0, done.stdout
-    assert '"model_version":1' in done.stdout
+    assert '"model_version":"1"' in done.stdout
     assert "entries verified" in done.stdout

@@ -186,6 +186,17 @@ def test_nanoseconds_decide_where_the_data_has_them() -> None:
     assert aggregate_as_of(asked, view, events).to_series().to_list() == [0, 1, 0]
 
 
+def test_an_event_without_a_created_time_was_known_when_it_happened_and_keeps_its_place() -> None:
+    view = view_of([Aggregation("units", "last_3", timedelta(hours=9))])
+    rows = [("a", 1, 0, None, units, None) for units in (1, 2, 3)]
+    events = frame_of(rows).with_columns(created_timestamp=pl.when(units=2).then("created_timestamp"))
+    entities = pl.DataFrame({"key": ["a"], "event_timestamp": [at(2)]})
+    (past,) = aggregate_as_of(entities, view, events).row(0)
+    spec, ((_, listed),) = TailSpec.of(view), by_entity(view, events)
+    (now,) = read(update(None, listed, spec, now=at(2)), spec, at(2)).values()
+    assert past == now == [1, 2, 3]
+
+
 def test_large_values_outside_a_window_or_cancelling_in_it_do_not_spoil_a_sum() -> None:
     values = [1e300, 0.1, 0.2, 1e16, 1.0, -1e16, -1e300]
     view = view_of(

@@ -27,7 +27,7 @@ from noria.features import (
     ValueType,
     on_demand_feature_view,
 )
-from noria.features.types import Array, Float32, Float64, Int64, Map, String, Struct
+from noria.features.types import Array, Float32, Float64, Int64, Map, String, Struct, UnixTimestamp
 from support import noria
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -120,6 +120,32 @@ def test_the_same_frame_comes_as_pandas_polars_and_arrow(store):
         assert job.to_arrow().num_rows == len(job.to_df()) == 4
 
 
+def test_integers_beside_missing_ones_stay_integers_in_pandas(store, repo):
+    ROWS.with_columns(total_orders=pl.Series([1, 0, 2**53 + 1, 4])).write_parquet(repo / "data" / "user_stats.parquet")
+    store.materialize(NOW - timedelta(days=30), NOW)
+    offline = store.get_historical_features(entities(), ORDERS).to_df(timeout=5)
+    online = store.get_online_features(ORDERS, [{"user_id": one} for one in (1001, 1002, 5)]).to_df()
+    for found in (offline, online):
+        assert str(found["total_orders"].dtype) == "Int64"
+        assert found["total_orders"].isna().any()
+    assert online["total_orders"][:2].tolist() == [0, 2**53 + 1]
+    with pytest.raises(InvalidInput, match="validation_reference"):
+        store.get_historical_features(entities(), ORDERS).to_df(validation_reference="reference")
+
+
+def test_columns_of_a_frame_may_have_any_names_but_no_two_the_same(store):
+    named = entities().assign(**{"7": 1}).rename(columns={"7": 7})
+    found = store.get_historical_features(named, ORDERS).to_df()
+    assert (
+        found["total_orders"].tolist()
+        == store.get_historical_features(entities(), ORDERS).to_df()["total_orders"].tolist()
+    )
+    with pytest.raises(InvalidInput, match="two columns of the frame are called '7'"):
+        store.get_historical_features(named.assign(**{"7": 2}), ORDERS).to_df()
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        store.get_historical_features(entities(mixed=[1, "a", b"b", 2.5]), ORDERS).to_df()
+
+
 def test_lists_and_dictionaries_come_back_as_such(store):
     features = ["user_stats:tags", "user_stats:profile"]
     found = store.get_historical_features(entities(), features).to_df()
@@ -143,6 +169,18 @@ def test_a_lookup_gives_values_their_times_and_why_one_is_missing(store):
     assert times[0] == (NOW - timedelta(days=1)).timestamp() and times[3] == 0
     by_service = store.get_online_features(store.get_feature_service("user_service"), {"user_id": [1001]})
     assert by_service.to_df()["average_order_value"].tolist() == [20.25]
+
+
+def test_an_instant_in_nanoseconds_is_the_same_online(store, repo):
+    when = datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
+    seen = ROWS.select("user_id", "event_timestamp", last_seen=pl.lit(when, pl.Datetime("ns", "UTC")))
+    seen.write_parquet(repo / "seen.parquet")
+    schema = [Field(name="last_seen", dtype=UnixTimestamp)]
+    store.apply(FeatureView(name="seen", entities=[user], schema=schema, source=FileSource(path="seen.parquet")))
+    store.materialize(None, NOW, ["seen"])
+    offline = store.get_historical_features(entities(), ["seen:last_seen"]).to_polars()["last_seen"][1]
+    assert store.get_online_features(["seen:last_seen"], {"user_id": [1001]}).to_dict()["last_seen"] == [offline]
+    assert offline == when
 
 
 def test_pushed_rows_are_online_at_once_and_in_the_history_when_asked(store, repo):
@@ -183,6 +221,16 @@ def test_what_differs_becomes_a_version_and_the_chain_seals_it(store):
     assert not store.list_feature_views() and [one.name for one in store.list_entities()] == ["user"]
     with store._workspace.database.read() as tx:
         assert audit.verify(tx).entries == 3
+
+
+@pytest.mark.parametrize("ttl", [timedelta.max, timedelta(days=290_000, microseconds=1), timedelta(microseconds=1)])
+def test_any_ttl_is_kept_to_the_microsecond(store, repo, ttl):
+    store.apply(FeatureView(name="user_stats", entities=[user], ttl=ttl, schema=stats.schema, source=history))
+    other = FeatureStore(repo, clock=ReplayClock(NOW))
+    assert other.get_feature_view("user_stats").ttl == ttl
+    assert other.materialize_incremental(NOW) and other.health()
+    assert (other.get_online_features(ORDERS, {"user_id": [1001]}).to_dict()["total_orders"] == [2]) == (ttl.days > 0)
+    other.close()
 
 
 def test_another_process_that_has_only_the_database_knows_all_of_it(store, repo):

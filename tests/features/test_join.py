@@ -17,10 +17,21 @@ from polars.testing import assert_frame_equal
 
 from features.oracle import newest
 from noria.errors import InvalidData, InvalidInput
-from noria.features import Entity, FeatureView, Field, FileSource, OnlineFeatures, ViewSpec, join_as_of
+from noria.features import (
+    Aggregation,
+    Entity,
+    FeatureView,
+    Field,
+    FileSource,
+    OnlineFeatures,
+    ViewSpec,
+    join_as_of,
+)
 from noria.features.definitions import Projection
 from noria.features.layout import write_sorted
 from noria.features.online import visible_between
+from noria.features.partitions import by_key, put_together
+from noria.features.sources import FrameSource
 from noria.features.types import Array, Bool, Bytes, Float64, Int64, String, UnixTimestamp
 from noria.store import open_keyvalue
 
@@ -178,7 +189,7 @@ def test_keys_of_one_kind_meet_whatever_their_types(asked, stored):
     [
         (["1"], [1], "is integer (Int64) in its source and text (String)"),
         ([1], ["1"], "is text (String) in its source and integer (Int64)"),
-        ([1.0], [1], "is integer (Int64) in its source and fractional (Float64)"),
+        ([1.5], [1], "is integer (Int64) in its source and fractional (Float64)"),
         ([at(0)], [1], "and instant (Datetime"),
         ([[1]], [[1]], "cannot be compared"),
     ],
@@ -417,6 +428,55 @@ def test_a_small_memory_limit_and_a_sorted_file_change_nothing(tmp_path, key, as
         filed = FeatureView(name="v", entities=[KEY], schema=[VALUE], source=FileSource(path=name), ttl=view.ttl)
         assert values(events, filed, as_of=as_of, folder=tmp_path) == once
         assert values(events, filed, as_of=as_of, folder=tmp_path, memory_limit_bytes=1) == once
+
+
+@pytest.mark.parametrize("kind", [pl.Int64(), pl.String(), pl.Int128(), pl.Float64(), pl.Datetime("ns")])
+@pytest.mark.parametrize("composite", [False, True])
+def test_what_is_cut_into_ranges_of_keys_is_joined_as_a_whole(kind, composite, tmp_path, monkeypatch):
+    """Some rows a range and no key that a scan looks for by name: the same as uncut, and as the definition says."""
+    rows, random = random_history(3_000, 5), np.random.default_rng(6)
+    rows = rows.with_columns(other=pl.int_range(pl.len()) % 3)
+    asked = {"key": random.integers(0, 55, 300), "other": random.integers(0, 3, 300)}
+    events = pl.DataFrame(asked | {"at": [at(int(h)) for h in random.integers(0, 260, 300)]})
+    events = events.with_columns(pl.when(pl.col("key") != 7).then("key").alias("key"))
+    rows, events = (one.with_columns(key=pl.col("key").cast(pl.Int64).cast(kind)) for one in (rows, events))
+    keys = ["key", "other"] if composite else ["key"]
+    entities = [Entity(name=key) for key in keys]
+    window = timedelta(hours=9)
+    sums = [Aggregation(column="value", function=one, time_window=window) for one in ("count", "max")]
+    rows.write_parquet(tmp_path / "rows.parquet", row_group_size=500)
+    for source in (FrameSource(name="frame", function=lambda: rows), FileSource(path="rows.parquet")):
+        view = FeatureView(name="v", entities=entities, schema=[VALUE], source=source, ttl=timedelta(hours=60))
+        summed = FeatureView(name="s", entities=entities, schema=[VALUE], source=source, aggregations=sums)
+        whole = join_as_of(events, [view, summed], event_time="at", folder=tmp_path)
+        with monkeypatch.context() as few:
+            few.setattr("noria.features.join.LEAST_ROWS", 20)
+            few.setattr("noria.features.keys._MOST_SOUGHT", 0)
+            cut = join_as_of(events, [view, summed], event_time="at", folder=tmp_path, memory_limit_bytes=1)
+        assert_frame_equal(cut, whole)
+    rows, events = (one.with_columns(pl.col("key").cast(pl.Int64)) for one in (rows, events))  # Python has no ns
+    plain = {key: group.to_dicts() for key, group in rows.group_by(*keys, maintain_order=True)}
+    best = [
+        newest(plain.get(tuple(one[key] for key in keys), []), {key: one[key] for key in keys}, one["at"], ttl=view.ttl)
+        for one in events.iter_rows(named=True)
+    ]
+    assert whole["v__value"].to_list() == [row and row["value"] for row in best]
+
+
+keys_and_costs = st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 9)), st.integers(1, 5)), max_size=40)
+
+
+@given(keys_and_costs, st.integers(1, 30))
+def test_parts_hold_whole_keys_every_row_once_and_no_more_than_they_may_cost(listed, most):
+    keys, costs = pl.Series([key for key, _ in listed], dtype=pl.Int64), [cost for _, cost in listed]
+    parts = by_key(keys, np.array(costs, np.int64), most)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(listed)))
+    held = [{keys[int(place)] for place in part} for part in parts]
+    assert sum(map(len, held)) == keys.n_unique()
+    for part, its_keys in zip(parts, held, strict=True):
+        assert len(its_keys) <= 1 or sum(costs[place] for place in part) <= most
+    together = put_together(parts, [pl.DataFrame({"place": part}) for part in parts])
+    assert together["place"].to_list() == list(range(len(listed)))
 
 
 def test_rows_that_later_batches_beat_are_forgotten_and_the_last_stay():

@@ -185,7 +185,7 @@ def test_an_error_in_the_function_names_its_line_and_inputs() -> None:
     line = inspect.getsourcelines(failing)[1] + 1
     with pytest.raises(InvalidData) as told:
         defined(failing, [ONE]).transform_rows({"x": [1]})
-    assert f"'view' failed at {__file__}:{line}: KeyError: 'y'" in str(told.value)
+    assert f"'view' failed at {__file__}:{line}, in failing: KeyError: 'y'" in str(told.value)
     assert "It is given: x." in str(told.value)
 
 
@@ -351,7 +351,7 @@ def test_the_hash_follows_what_the_function_says_and_nothing_else(
     assert content_hash(first) == content_hash(described) != content_hash(changed)
     kept = OnDemandFeatureView(
         name="price", sources=first.sources, schema=first.schema, mode="python",
-        udf=load(dump(first.transformation)).function, udf_string=first.udf_string,
+        udf=load(dump(first.transformation)).function, udf_string=first.udf_string, referred=first.referred,
     )  # fmt: skip
     assert content_hash(kept) == content_hash(first)
 

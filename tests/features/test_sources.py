@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
+from sqlalchemy import create_engine, text
 
 from noria.errors import InvalidConfig, InvalidData
-from noria.features import Field, FileSource, PushSource, SqlSource
+from noria.features import Entity, FeatureView, Field, FileSource, PushSource, SqlSource, join_as_of
 from noria.features.sources import Source, inferred_fields
-from noria.features.types import Float64, Int64, String
+from noria.features.types import Array, Float64, Int64, String, Struct, UnixTimestamp
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 ROWS = pl.DataFrame(
@@ -116,6 +119,98 @@ def test_postgresql_keeps_its_password_to_itself(new_database_url, tmp_path, mon
     assert url not in str(source.document())
 
 
+KEYED = ["plain", "50%'x\\y\"", "ä:b", "a ", "nul\0"]
+"""Texts that a statement could spoil; the last cannot be in every database."""
+
+
+def keyed(key: list[object]) -> pl.DataFrame:
+    seen = [START + timedelta(hours=hour) for hour in range(len(key))]
+    return pl.DataFrame({"key": key, "seen": seen, "amount": [float(i) for i in range(len(key))]})
+
+
+def run_sql(url: str, *statements: tuple[str, list[dict[str, object]]]) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for statement, rows in statements:
+            connection.execute(text(statement), rows or None)
+    engine.dispose()
+
+
+def keyed_source(engine: str, rows: pl.DataFrame, kind: str, folder: Path, new_url: Callable[[str], str]) -> SqlSource:
+    """A table whose column ``key`` is of a kind, in a database of an engine."""
+    if engine == "duckdb":
+        import duckdb
+
+        with duckdb.connect(str(folder / "shop.duckdb")) as connection:
+            connection.register("rows", rows.to_arrow())
+            connection.execute(f"CREATE TABLE stats AS SELECT key::{kind} AS key, seen, amount FROM rows")
+        return SqlSource(url="duckdb:///shop.duckdb", table="stats", timestamp_field="seen")
+    url, listed = new_url(engine), rows.with_columns(pl.col("seen").dt.strftime("%Y-%m-%dT%H:%M:%S+00:00")).to_dicts()
+    if engine == "sqlite":
+        table, row = f"CREATE TABLE stats (key {kind}, seen TEXT, amount REAL)", ":key, :seen, :amount"
+    else:
+        table = f"CREATE TABLE stats (key {kind}, seen timestamptz, amount float)"
+        row = f"CAST(CAST(:key AS text) AS {kind}), CAST(CAST(:seen AS text) AS timestamptz), :amount"
+        listed = [one | {"key": str(one["key"])} for one in listed]
+    types = [("CREATE TYPE tier AS ENUM ('plain', 'ä:b')", [])] if kind == "tier" else []
+    run_sql(url, *types, (table, []), (f"INSERT INTO stats VALUES ({row})", listed))
+    return SqlSource(url=url, table="stats", timestamp_field="seen")
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind", "stored", "more"),
+    [
+        ("sqlite", "TEXT", KEYED, ["unknown"]),
+        ("postgresql", "text", KEYED[:4], ["unknown", KEYED[4]]),
+        ("postgresql", "char(3)", ["abc", "x  "], ["unknown"]),
+        ("postgresql", "tier", ["plain", "ä:b"], ["unknown", "a"]),
+        ("duckdb", "VARCHAR", KEYED[:4], ["unknown", KEYED[4]]),
+        ("duckdb", "ENUM('plain', 'ä:b')", ["plain", "ä:b"], ["unknown"]),
+        ("sqlite", "INTEGER", [1, -7, 2**62], [5]),
+        ("postgresql", "integer", [1, -7], [5, 2**62]),
+        ("postgresql", "bigint", [1, -7, 2**62], [5]),
+        ("duckdb", "UBIGINT", [1, 7, 2**63 + 1], [5]),
+    ],
+)
+@pytest.mark.parametrize("most_keys", [2, 200_000])
+def test_a_database_is_asked_for_keys_and_leaves_out_none(
+    engine, kind, stored, more, most_keys, tmp_path, new_database_url, monkeypatch
+):
+    """By name, a few a query, or by range; however texts are quoted and types compare."""
+    monkeypatch.setattr("noria.features.sql_source._KEYS_A_QUERY", 2)
+    monkeypatch.setattr("noria.features.sql_source._MOST_KEYS", most_keys)
+    source = keyed_source(engine, keyed(stored), kind, tmp_path, new_database_url)
+    view = FeatureView(
+        name="v", entities=[Entity(name="key")], schema=[Field(name="amount", dtype=Float64)], source=source
+    )
+    asked = [*stored, *more, None]
+    types = {"key": pl.UInt64} if kind == "UBIGINT" else {}
+    events = pl.DataFrame({"key": asked, "at": [START + timedelta(days=1)] * len(asked)}, schema_overrides=types)
+    for some in (events, events.filter(~pl.col("key").cast(pl.String).str.contains(r"\x00| $"))):
+        joined = join_as_of(some, [view], event_time="at", folder=tmp_path)
+        known = {key: float(i) for i, key in enumerate(stored)}
+        assert joined["v__amount"].to_list() == [known.get(key) for key in some["key"]]
+
+
+def test_rows_are_typed_by_their_fields_where_the_first_thousand_do_not_tell(tmp_path, new_database_url):
+    """A created time, a fraction and a member of a dictionary that come late."""
+    url = new_database_url("postgresql")
+    statement = (
+        "CREATE TABLE stats AS SELECT n AS key, timestamptz '2026-03-01Z' + n * interval '1 second' AS seen, "
+        "CASE WHEN n > 1200 THEN timestamptz '2026-03-02 01\\:02\\:03.000004Z' END AS loaded, "
+        "CASE WHEN n > 1200 THEN 0.5 ELSE n END\\:\\:numeric AS amount, "
+        'CASE WHEN n > 1200 THEN \'{"a"\\: 1, "b"\\: 2}\' ELSE \'{"a"\\: 1}\' END\\:\\:jsonb AS parts '
+        "FROM generate_series(1, 1500) AS n"
+    )
+    run_sql(url, (statement, []))
+    fields = [Field(name="amount", dtype=Float64), Field(name="parts", dtype=Struct({"a": Int64, "b": Int64}))]
+    rows = SqlSource(url=url, table="stats", **TIMES).rows(tmp_path, keys=["key"], fields=fields).collect()
+    late = rows.filter(key=1500).row(0, named=True)
+    assert late["created_timestamp"] == datetime(2026, 3, 2, 1, 2, 3, 4, tzinfo=UTC)
+    assert (late["amount"], json.loads(late["parts"])) == (0.5, {"a": 1, "b": 2})
+    assert json.loads(rows.filter(key=1).row(0, named=True)["parts"]) in ({"a": 1}, {"a": 1, "b": None})
+
+
 def test_files_and_tables_lie_in_a_bucket(s3_environment, tmp_path, monkeypatch):
     endpoint = s3_environment["AWS_ENDPOINT_URL"]
     for name, value in s3_environment.items():
@@ -155,6 +250,19 @@ def test_any_unit_and_zone_is_the_same_instant(zone, unit, tmp_path):
     found = source.rows(tmp_path, keys=["user_id"], fields=FIELDS[:1]).collect()
     assert found["event_timestamp"].dt.convert_time_zone("UTC").to_list() == hours
     assert found["created_timestamp"].equals(found["event_timestamp"])
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_a_feature_that_is_an_instant_comes_in_microseconds(unit, tmp_path):
+    when = datetime(2024, 5, 6, 7, 8, 9, 123000, tzinfo=UTC)
+    frame = pl.DataFrame({"user_id": [1], "seen": [START], "last": [when]})
+    frame = frame.with_columns(pl.col("last").dt.cast_time_unit(unit), lasts=pl.concat_list(pl.col("last")))
+    frame.write_parquet(tmp_path / "stats.parquet")
+    fields = [Field(name="last", dtype=UnixTimestamp), Field(name="lasts", dtype=Array(UnixTimestamp))]
+    source = FileSource(path="stats.parquet", timestamp_field="seen")
+    found = source.rows(tmp_path, keys=["user_id"], fields=fields).collect()
+    assert found.schema["last"] == UnixTimestamp.polars() and found["last"].item() == when
+    assert found["lasts"].to_list() == [[when]]
 
 
 def cut(path: Path) -> None:

@@ -94,7 +94,7 @@ def test_the_chain_verifies_and_a_changed_byte_of_a_copy_does_not(played, tmp_pa
     copy = tmp_path / "copy.db"
     sqlite3.connect(folder / ".noria/noria.db").execute("VACUUM INTO ?", (str(copy),))
     content = copy.read_bytes()
-    place = content.index(b"passed its canary: auc")
+    place = content.index(b"passed its canary rollout: auc")
     copy.write_bytes(content[:place] + b"P" + content[place + 1 :])
     done = noria("audit", "verify", "--database", str(copy), cwd=folder, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr

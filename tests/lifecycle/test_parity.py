@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
+from sqlalchemy import update
 
 from noria.clock import to_millis
 from noria.config import load_settings
@@ -18,6 +19,7 @@ from noria.monitoring.log import PredictionLog
 from noria.pipelines import load_project
 from noria.registry import Policies, Stage
 from noria.registry.stages import transition
+from noria.store.tables import feature_definitions
 from noria.store.workspace import Workspace
 from prediction_logs import batch_of
 from support import noria
@@ -35,8 +37,9 @@ def world(project):
     log = PredictionLog(workspace.prediction_log)
 
     def serve(number: int, at: datetime, value: float | None, shop: str = "north") -> None:
-        row, arm = [12.0, 3.0, value], ("champion", MODEL, 1)
-        batch = batch_of([f"p{number}"], [to_millis(at)], [row], [1.0], entities=[{"shop": shop}], arm=arm)
+        row, arm, now = [12.0, 3.0, value], ("champion", MODEL, 1), to_millis(datetime.now(UTC))
+        asked = {"entities": [{"shop": shop}], "arm": arm, "received_at": now}
+        batch = batch_of([f"p{number}"], [to_millis(at)], [row], [1.0], **asked)
         log.predictions(*batch)
 
     yield loaded, workspace, serve
@@ -74,14 +77,28 @@ def test_every_mismatch_has_its_reason(world):
     assert (narrow.predictions, narrow.reasons) == (1, {"ttl": 1})
 
 
-def test_a_view_that_is_defined_otherwise_is_the_reason(world):
+def test_another_definition_is_the_reason_only_of_what_was_predicted_under_it(world):
+    """What was predicted before is replayed as the version was trained, whatever the code says now."""
     project, workspace, serve = world
     noon = datetime(2026, 2, 10, 12, 30, tzinfo=UTC)
-    serve(0, noon, -1.0)
+    right = known(project, noon)
+    for number, value in enumerate([right, -1.0]):
+        serve(number, noon, value)
     code = project.folder / "features.py"
-    code.write_text(code.read_text().replace("ttl=timedelta(days=7)", "ttl=timedelta(days=8)"))
+    changed = code.read_text().replace("ttl=timedelta(days=7)", "ttl=timedelta(days=8)")
+    code.write_text(changed.replace('pl.col("demand").mean()', '(pl.col("demand").mean() + 1)'))
+    reasons = {"p1": "unknown"}
     found = measure_parity(load_project(project.folder), workspace, MODEL, 1)
-    assert found.reasons == {"definition": 1}
+    assert {one.prediction_id: one.reason for one in found.mismatches} == reasons
+    noria("features", "apply", cwd=project.folder)
+    for number, value in enumerate([right, right + 1], start=2):
+        serve(number, noon, value)
+    found = measure_parity(load_project(project.folder), workspace, MODEL, 1)
+    assert {one.prediction_id: one.reason for one in found.mismatches} == reasons | {"p3": "definition"}
+    with workspace.database.write() as tx:
+        tx.execute(update(feature_definitions).values(code=""))
+    gone = measure_parity(load_project(project.folder), workspace, MODEL, 1)
+    assert gone.reasons == {"not_replayed": 2, "definition": 2}
 
 
 def test_a_policy_asks_for_what_was_measured_not_for_what_was_logged(world):

@@ -90,8 +90,11 @@ def test_a_slow_canary_is_taken_back_for_its_latency(tmp_path):
     world.deploy(world.add_version())
     world.send(1000)
     rollout = world.start(Strategy.CANARY, world.add_version(forest(1000)), steps=(50, 100))
-    world.send(1500)
-    rollout = world.rollouts.look(rollout.rollout_id)
+    for _ in range(6):  # a busy machine makes the champion slow as well, and the difference takes longer to see
+        world.send(1500)
+        rollout = world.rollouts.look(rollout.rollout_id)
+        if rollout.status == ROLLED_BACK:
+            break
     assert (rollout.status, stage(world, 2)) == (ROLLED_BACK, Stage.ARCHIVED)
     with world.workspace.database.read() as tx:
         (decision,) = list_decisions(tx, rollout.rollout_id)

@@ -316,3 +316,18 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(url_, package, 
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtra, match=r"pip install 'noria\[(lmdb|redis|postgres)\]'"):
         open_keyvalue(url_, tmp_path)
+
+
+def test_an_immutable_file_is_read_where_nothing_can_be_written(tmp_path):
+    original = open_keyvalue(f"sqlite:///{tmp_path}/online.db", tmp_path)
+    original.put_newer([(b"view-a", row(1, "a")), (b"other", row(1, "b")), (b"view-b", row(1, "c"))])
+    for number in range(2):
+        original.copy([b"view"], tmp_path / f"{number}/copy.db")
+    original.close()
+    assert (tmp_path / "0/copy.db").read_bytes() == (tmp_path / "1/copy.db").read_bytes()
+    copied = open_keyvalue(f"sqlite:///{tmp_path}/0/copy.db?immutable=1", tmp_path)
+    assert copied.get_many([b"view-a", b"other", b"view-b"]) == [row(1, "a"), None, row(1, "c")]
+    with pytest.raises(Unavailable, match="written"):
+        copied.put_newer([(b"view-a", row(2, "d"))])
+    copied.close()
+    assert [path.name for path in (tmp_path / "0").iterdir()] == ["copy.db"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -76,7 +77,11 @@ def test_a_version_is_deployed_and_withdrawn_under_another_name(client, world):
     (kept,) = client.get(f"{API}/deployments/beside/keys").json()
     assert "key" not in kept and kept["revoked_at"] is None
     assert client.delete(f"{API}/deployments/{MODEL}/keys/{kept['key_id']}").status_code == 404
+    route_file = world.workspace.route_file("beside")
     assert client.delete(f"{API}/deployments/beside/keys/{kept['key_id']}").status_code == 204
+    assert json.loads(route_file.read_text())["key_hashes"] == ["none"]  # the last key's end lets nobody in
+    assert client.delete(f"{API}/deployments/beside/keys").status_code == 204
+    assert not json.loads(route_file.read_text()).get("key_hashes")
     assert client.delete(f"{API}/deployments/beside").status_code == 204
     assert client.get(f"{API}/deployments/beside").json()["routes"] is None
 

@@ -10,21 +10,13 @@ if TYPE_CHECKING:
     from noria.features.aggregations import Aggregation
     from noria.features.definitions import Entity, FeatureService, FeatureView, Project
     from noria.features.feature_store import FeatureStore
+    from noria.features.file_source import DeltaFormat, FileSource, IcebergFormat, ParquetFormat
     from noria.features.join import join_as_of
     from noria.features.on_demand import OnDemandFeatureView, on_demand_feature_view
     from noria.features.online import Lookup, OnlineFeatures
     from noria.features.online_side import PushMode
     from noria.features.readers import ViewSpec
-    from noria.features.sources import (
-        DeltaFormat,
-        Field,
-        FileSource,
-        FrameSource,
-        IcebergFormat,
-        ParquetFormat,
-        PushSource,
-        RequestSource,
-    )
+    from noria.features.sources import Field, FrameSource, PushSource, RequestSource
     from noria.features.sql_source import SqlSource
     from noria.features.types import ValueType
 
@@ -59,8 +51,8 @@ _HOMES = {
     **dict.fromkeys(("Array", "Bool", "Bytes", "Float32", "Float64", "Int32", "Int64", "Json", "Map"), "types"),
     **dict.fromkeys(("String", "Struct", "UnixTimestamp", "ValueType"), "types"),
     **dict.fromkeys(("Entity", "FeatureService", "FeatureView", "Project"), "definitions"),
-    **dict.fromkeys(("DeltaFormat", "IcebergFormat", "ParquetFormat"), "sources"),
-    **dict.fromkeys(("Field", "FileSource", "FrameSource", "PushSource", "RequestSource"), "sources"),
+    **dict.fromkeys(("DeltaFormat", "FileSource", "IcebergFormat", "ParquetFormat"), "file_source"),
+    **dict.fromkeys(("Field", "FrameSource", "PushSource", "RequestSource"), "sources"),
     "FeatureStore": "feature_store",
     **dict.fromkeys(("Lookup", "OnlineFeatures"), "online"),
     "PushMode": "online_side",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from noria.errors import InvalidData
+from noria.errors import InvalidData, Unavailable
+from noria.features.exact import Inexact, exact
+from noria.features.parquet_files import scan_local
 from noria.features.times import instant
 from noria.ids import new_id
 
@@ -17,58 +19,77 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def append_parquet(path: Path, frame: pl.DataFrame) -> None:
-    """Add the rows to a Parquet file, or as one file more to a folder of them; readers see all of them or none.
+@contextmanager
+def appending_parquet(path: Path, frame: pl.DataFrame) -> Iterator[Callable[[], None]]:
+    """Rows on their way into a Parquet file, or as one file more into a folder: what is given makes them visible.
 
-    A column the file has and the frame has not becomes null. Raises InvalidData for one the file does not have.
+    Until then, and for good when it is not called, readers see nothing of them. A column the file has and the frame
+    has not becomes null. Raises InvalidData for one the file does not have.
     """
     import polars as pl
 
     if path.is_dir():
-        _write(path / f"pushed-{new_id()}.parquet", _shaped(frame, pl.scan_parquet(path).collect_schema(), path))
+        new = path / f"pushed-{new_id()}.parquet"
+        with _unfinished(new, shaped(frame, scan_local(path).collect_schema(), path.name)) as finish:
+            yield finish
         return
     with _alone(path):
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, frame)
-            return
-        before = pl.read_parquet(path)
-        _write(path, pl.concat([before, _shaped(frame, before.schema, path)]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = pl.read_parquet(path, glob=False) if path.exists() else frame.clear()
+        with _unfinished(path, pl.concat([before, shaped(frame, before.schema, path.name)])) as finish:
+            yield finish
 
 
-def _shaped(frame: pl.DataFrame, schema: pl.Schema, path: Path) -> pl.DataFrame:
+def shaped(frame: pl.DataFrame, schema: pl.Schema, table: str) -> pl.DataFrame:
+    """The rows in the columns and types of a table. Raises InvalidData for what does not fit them."""
     import polars as pl
 
     if unknown := [name for name in frame.columns if name not in schema]:
         raise InvalidData(
-            f"{path.name} has no column {', '.join(unknown)}", remedy=f"Push rows of: {', '.join(schema.names())}."
+            f"{table} has no column {', '.join(unknown)}", remedy=f"Push rows of: {', '.join(schema.names())}."
         )
-    empty = [pl.lit(None).alias(name) for name in schema if name not in frame.columns]
+    filled = frame.with_columns(pl.lit(None).alias(name) for name in schema if name not in frame.columns)
     try:
-        return frame.with_columns(empty).select(_cast(frame, name, dtype) for name, dtype in schema.items())
+        return pl.DataFrame([_fitting(filled[name], dtype, table) for name, dtype in schema.items()])
+    except Inexact as error:
+        column, row, value, kind = error.parts
+        raise InvalidData(
+            f"column {column!r} of the rows holds {value} in row {row} (counted from 0), which is no {kind}",
+            remedy=f"Push values of the types of {table}.",
+        ) from None
     except pl.exceptions.PolarsError as error:
         raise InvalidData(
-            f"the rows do not fit {path.name}: {str(error).splitlines()[0]}", remedy="Push values of the file's types."
+            f"the rows do not fit {table}: {str(error).splitlines()[0]}", remedy="Push values of its types."
         ) from error
 
 
-def _cast(frame: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Expr:
-    """The column as the file has it; an instant without a zone is UTC."""
+def _fitting(values: pl.Series, dtype: pl.DataType, table: str) -> pl.Series:
+    """The column as the table has it; an instant without a zone is UTC."""
     import polars as pl
 
-    if not isinstance(dtype, pl.Datetime) or name not in frame.columns:
-        return pl.col(name).cast(dtype)
-    value = instant(name, frame.schema[name], "the rows")
-    value = value.dt.convert_time_zone(dtype.time_zone) if dtype.time_zone else value.dt.replace_time_zone(None)
-    return value.cast(dtype)
+    if not isinstance(dtype, pl.Datetime) or values.dtype == pl.Null:
+        return exact(values, dtype)
+    at = values.to_frame().select(instant(values.name, values.dtype, table)).to_series()
+    at = at.dt.convert_time_zone(dtype.time_zone) if dtype.time_zone else at.dt.replace_time_zone(None)
+    return at.cast(dtype)
 
 
-def _write(path: Path, frame: pl.DataFrame) -> None:
-    """Write under another name first: a reader never sees half a file."""
+@contextmanager
+def _unfinished(path: Path, frame: pl.DataFrame) -> Iterator[Callable[[], None]]:
+    """A file under a name that no reader looks at; what is given puts it in its place, else it is gone."""
     unfinished = path.with_name(f".{path.name}.{new_id()}")
-    try:
-        frame.write_parquet(unfinished)
+
+    def finish() -> None:
         unfinished.replace(path)
+
+    try:
+        try:
+            frame.write_parquet(unfinished)
+        except OSError as error:
+            raise Unavailable(
+                f"{path} cannot be written: {error}", remedy="Check the disk's space and the folder's permissions."
+            ) from error
+        yield finish
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -15,9 +15,9 @@ from noria.clock import from_millis, to_millis
 from noria.errors import NotFound
 from noria.features.definitions import Entity, FeatureService, FeatureView, content_hash
 from noria.features.documents import read_entity, read_on_demand, read_service, read_source, read_view
-from noria.features.function_code import dump
+from noria.features.function_code import dump, dump_source
 from noria.features.on_demand import OnDemandFeatureView
-from noria.features.sources import RequestSource, Source
+from noria.features.sources import FrameSource, PushSource, RequestSource, Source
 from noria.store.database import Transaction, from_json, to_json
 from noria.store.tables import feature_definitions
 
@@ -101,15 +101,17 @@ def delete(
 def load(tx: Transaction, project: str) -> Definitions:
     """All definitions in use."""
     found: dict[str, dict[str, Mapping[str, object]]] = {kind: {} for kind in get_args(Kind)}
-    code: dict[str, str] = {}  # of on-demand views: nothing else has any
+    code: dict[tuple[str, str], str] = {}
     columns = (_TABLE.c.kind, _TABLE.c.name, _TABLE.c.document, _TABLE.c.code)
     query = select(*columns).where(_TABLE.c.project == project, _TABLE.c.active == 1)
     for kind, name, document, stored in tx.execute(query.order_by(_TABLE.c.name)):
         found[kind][name] = from_json(document)
-        if stored:
-            code[name] = stored
-    views = {name: read_view(document) for name, document in found["view"].items()}
-    on_demand = {name: read_on_demand(one, code[name], views) for name, one in found["on_demand_view"].items()}
+        code[kind, name] = stored
+    views = {name: read_view(document, code["view", name]) for name, document in found["view"].items()}
+    on_demand = {
+        name: read_on_demand(document, code["on_demand_view", name], views)
+        for name, document in found["on_demand_view"].items()
+    }
     return Definitions(
         {name: read_entity(document) for name, document in found["entity"].items()},
         {name: read_source(document) for name, document in found["source"].items()},
@@ -127,6 +129,19 @@ def versions(tx: Transaction, project: str, name: str = "", kind: Kind | None = 
     if kind is not None:
         query = query.where(_TABLE.c.kind == kind)
     return [_applied(row) for row in tx.execute(query.order_by(_TABLE.c.kind, _TABLE.c.name, _TABLE.c.version))]
+
+
+def view_as_of(tx: Transaction, project: str, name: str, content_hash: str) -> FeatureView | None:
+    """A view as one version of its definition says, if that was ever applied."""
+    query = select(_TABLE.c.document, _TABLE.c.code).where(_is(project, "view", name))
+    row = tx.execute(query.where(_TABLE.c.content_hash == content_hash).limit(1)).first()
+    return None if row is None else read_view(from_json(row.document), row.code)
+
+
+def by_hash(tx: Transaction, hashes: Sequence[str]) -> dict[str, Applied]:
+    """The versions with these hashes, of whatever project; of several with one hash the last applied."""
+    query = select(_TABLE).where(_TABLE.c.content_hash.in_(hashes)).order_by(_TABLE.c.applied_at)
+    return {row.content_hash: _applied(row) for row in tx.execute(query)}
 
 
 def revision(tx: Transaction, project: str) -> tuple[int, int]:
@@ -152,13 +167,22 @@ def _apply_one(tx: Transaction, project: str, one: Definition, at: datetime, act
             version=version,
             content_hash=digest,
             document=to_json(dict(one.document())),
-            code=b64encode(dump(one.transformation)).decode() if isinstance(one, OnDemandFeatureView) else "",
+            code=b64encode(_code(one)).decode(),
             active=1,
             applied_at=to_millis(at),
             applied_by=actor,
         )
     )
     return Change(kind, one.name, version, "created" if last is None else "changed")
+
+
+def _code(definition: Definition) -> bytes:
+    """What another process needs to run a definition's function."""
+    if isinstance(definition, OnDemandFeatureView):
+        return dump(definition.transformation)
+    source = definition.source if isinstance(definition, FeatureView) else None
+    batch = source.batch_source if isinstance(source, PushSource) else source
+    return dump_source(batch.function) if isinstance(batch, FrameSource) else b""
 
 
 def _audit(tx: Transaction, project: str, action: str, changes: Sequence[Change], at: datetime, actor: str) -> None:

@@ -8,11 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from noria.errors import InvalidConfig
 from noria.features.aggregations import Aggregation
+from noria.features.parquet_files import pinned
 from noria.features.sources import CREATED, EVENT, Field, FrameSource, Source
 from noria.features.types import FeatureType, ValueType
 
@@ -132,6 +134,11 @@ class Projection(Selection):
         """What the view is called here."""
         return self.name or self.view.name
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The columns it adds to a training frame: ``view__field``."""
+        return tuple(f"{self.used_name}__{field}" for field in self.features)
+
     def with_name(self, name: str) -> Projection:
         """The same under another name, so that one view can be joined twice."""
         return replace(self, name=name)
@@ -240,6 +247,11 @@ class FeatureView(Selectable):
         """The columns the view adds to a training frame: ``view__field``."""
         return tuple(f"{self.name}__{field}" for field in self.fields)
 
+    @cached_property
+    def definition(self) -> str:
+        """The hash of all it says. Looked at late, when all the code it refers to is defined."""
+        return content_hash(self)
+
     def key_types(self) -> Mapping[str, FeatureType]:
         """Join key → its type, where the schema or the entity says one."""
         declared = {one.name: one.dtype for one in self.schema if one.name in self.join_keys}
@@ -251,7 +263,8 @@ class FeatureView(Selectable):
     def load(self, folder: Path = Path()) -> pl.DataFrame:
         """All rows of the source: join keys, both times in UTC, and its ``columns``. Raises InvalidData."""
         columns = [one for one in self.columns if one.name not in self.join_keys]
-        return self.source.rows(folder, keys=self.join_keys, fields=columns).collect()
+        with pinned(), self.source.telling(folder, self.name):
+            return self.source.rows(folder, keys=self.join_keys, fields=columns).collect()
 
     def selection(self) -> Projection:
         return Projection(self, self.fields)
@@ -275,7 +288,7 @@ class FeatureView(Selectable):
             "schema": [[one.name, str(one.dtype)] for one in self.schema],
             "aggregations": [one.document() for one in self.aggregations],
             "source": self.source.document(),
-            "ttl_seconds": None if self.ttl is None else self.ttl.total_seconds(),
+            "ttl_microseconds": None if self.ttl is None else self.ttl // timedelta(microseconds=1),
             "online": self.online,
             "on_missing": self.on_missing,
         }

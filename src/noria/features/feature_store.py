@@ -14,10 +14,11 @@ from noria.clock import Clock, SystemClock, as_utc
 from noria.errors import InvalidInput, NotFound
 from noria.features import catalog, intervals
 from noria.features.catalog import Applied, Change, Definition, Definitions, Kind
+from noria.features.completion import completed
 from noria.features.definitions import Entity, FeatureService, FeatureView
+from noria.features.documents import is_elsewhere
 from noria.features.health import ViewHealth, view_health
 from noria.features.history import AsOf
-from noria.features.join import join_as_of
 from noria.features.materialize import Materialized
 from noria.features.on_demand import OnDemandFeatureView
 from noria.features.online_side import EntityRows, OnlineSide, Progress, PushMode, pushed_views
@@ -25,7 +26,9 @@ from noria.features.project_code import read_definitions
 from noria.features.repo import Repo, read_repo
 from noria.features.retrieval import OnlineResponse, RetrievalJob, event_time_of
 from noria.features.selection import Plan, Wanted, find_view, plan
-from noria.features.sources import FrameSource, PushSource, RequestSource, Source, inferred_fields
+from noria.features.sources import RequestSource, Source
+from noria.features.times import earlier
+from noria.features.training_frame import joined
 from noria.ids import process_user
 from noria.store.database import from_json, to_json
 from noria.store.keyvalue import KeyValueStore
@@ -40,6 +43,7 @@ _OUTDATED: Mapping[str, str] = {
     "get_service": "get_feature_service(name), of a service applied before: FeatureService(name=..., features=[...])",
     "get_historical_feature": "get_historical_features(entity_df=..., features=[...])",
 }
+_MATERIALIZED: Mapping[str, str] = {"version": "feature_views=[...]: what is applied now is what goes online"}
 
 
 class FeatureStore:
@@ -88,7 +92,7 @@ class FeatureStore:
         ``objects_to_delete`` are taken out of use; with ``partial=False`` so is all that ``objects`` does not hold.
         One transaction, audited. Raises InvalidConfig, and InvalidData when a schema cannot be read off a source.
         """
-        wanted = self._completed([objects] if isinstance(objects, Definition) else list(objects))
+        wanted = completed([objects] if isinstance(objects, Definition) else objects, self._repo.folder)
         gone = [(catalog.kind_of(one), one.name) for one in objects_to_delete]
         at = self._clock.now()
         with self._workspace.database.write() as tx:
@@ -107,7 +111,7 @@ class FeatureStore:
 
     def compare(self, objects: Sequence[Definition]) -> list[dict[str, object]]:
         """What applying these, and nothing else, would change, a row a definition: before and after."""
-        wanted = {(catalog.kind_of(one), one.name): one.document() for one in self._completed(list(objects))}
+        wanted = {(catalog.kind_of(one), one.name): one.document() for one in completed(objects, self._repo.folder)}
         active = {(one.kind, one.name): one.document for one in self.versions() if one.active}
         rows: list[dict[str, object]] = []
         for kind, name in sorted(wanted.keys() | active.keys()):
@@ -222,44 +226,87 @@ class FeatureStore:
 
     def materialize(
         self,
-        start_date: datetime | None,
-        end_date: datetime,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
         feature_views: Sequence[str] | None = None,
+        disable_event_timestamp: bool = False,
+        full_feature_names: bool = False,
+        force: bool = False,
         progress: Progress | None = None,
+        **unknown: object,
     ) -> list[Materialized]:
         """Bring online what happened or became known in [start_date, end_date], of all views or of those named.
 
-        A row replaces only older ones, so a run that was killed is run again, and several may run at once.
+        ``disable_event_timestamp``: all that is known by now. A row replaces only older ones, so a run that was killed
+        is run again, and several may run at once. ``full_feature_names`` and ``force`` are Feast's, and change nothing.
         """
-        return [self._materialize(view, start_date, end_date, progress) for view in self._online_views(feature_views)]
+        _refuse("materialize", unknown, _MATERIALIZED)
+        del full_feature_names, force
+        if disable_event_timestamp:
+            start_date, end_date = None, self._clock.now()
+        since, until = _optional_time("start_date", start_date), _time("end_date", end_date)
+        if since is not None and since > until:
+            raise InvalidInput(
+                f"start_date {since.isoformat()} is after end_date {until.isoformat()}",
+                remedy="Give the earlier time as start_date.",
+            )
+        return [self._materialize(view, since, until, progress) for view in self._online_views(feature_views)]
 
     def materialize_incremental(
-        self, end_date: datetime, feature_views: Sequence[str] | None = None, progress: Progress | None = None
+        self,
+        end_date: datetime,
+        feature_views: Sequence[str] | None = None,
+        full_feature_names: bool = False,
+        force: bool = False,
+        progress: Progress | None = None,
+        **unknown: object,
     ) -> list[Materialized]:
-        """Bring online what is new since each view was last materialized; the first time all within its TTL."""
+        """Bring online what is new since each view was last materialized.
+
+        The first time, and once its definition changed, that is all within its TTL.
+        """
+        _refuse("materialize_incremental", unknown, _MATERIALIZED)
+        del full_feature_names, force
+        until = _time("end_date", end_date)
         with self._workspace.database.read() as tx:
-            latest = intervals.latest(tx, self.project)
+            applied = {
+                one.name: one.applied_at for one in catalog.versions(tx, self.project, kind="view") if one.active
+            }
+            latest = intervals.latest(tx, self.project, applied)
         done = []
         for view in self._online_views(feature_views):
-            begin = None if view.ttl is None else as_utc(end_date) - view.ttl
-            done.append(self._materialize(view, latest.get(view.name, begin), end_date, progress))
+            begin = latest.get(view.name) or earlier(until, view.ttl)
+            done.append(self._materialize(view, begin, until, progress))
         return done
 
-    def push(self, push_source_name: str, df: Any, to: PushMode = PushMode.ONLINE) -> None:
-        """Take in rows as they happen, for every view of that push source: online, into its history, or both."""
-        views = pushed_views(self.list_feature_views(), push_source_name)
+    def push(
+        self,
+        push_source_name: str,
+        df: Any,
+        allow_registry_cache: bool = True,
+        to: PushMode | str = PushMode.ONLINE,
+    ) -> None:
+        """Take in rows as they happen, for every view of that push source: online, into its history, or both.
+
+        A push that is refused leaves nothing in the history, and is simply repeated: rows are added to the history
+        only when they are online. Raises InvalidInput, InvalidData, NotFound, Unavailable.
+        """
+        del allow_registry_cache  # as in Feast; what is applied is looked up anew every few seconds anyway
+        mode, views = PushMode.of(to), pushed_views(self.list_feature_views(), push_source_name)
         online = self._online()
         rows = [(view, online.shaped(view, df)) for view in views]  # nothing is written of what cannot be read
-        if to is not PushMode.ONLINE:  # first, so that nothing is online that a rerun could not find again
-            online.append(views[0], df)
-        if to is not PushMode.OFFLINE:
-            for view, shaped in rows:
-                online.write(view, shaped)
+        if mode is PushMode.ONLINE:
+            online.write(rows)
+            return
+        with online.appending(views[0], df) as publish:
+            if mode is PushMode.ONLINE_AND_OFFLINE:
+                online.write(rows)
+            publish()
 
     def write_to_online_store(self, feature_view_name: str, df: Any) -> int:
         """Bring rows of one view online; returns how many were newer than what was there."""
         view = self.get_feature_view(feature_view_name)
-        return self._online().write(view, self._online().shaped(view, df))
+        return self._online().write([(view, self._online().shaped(view, df))])
 
     def close(self) -> None:
         """Give the database and the online store back."""
@@ -286,13 +333,10 @@ class FeatureStore:
         return self._plans[key]
 
     def _joined(self, frame: pl.DataFrame, wanted: Plan, as_of: AsOf) -> pl.DataFrame:
-        """The entity frame with what is joined to it, then with what is computed from that."""
+        """The entity frame with the features that were asked for, under their names in the answer."""
         wanted.check_names(frame.columns)
         event_time = event_time_of(frame)
-        found = join_as_of(frame, wanted.lookups, event_time=event_time, as_of=as_of, folder=self._repo.folder)
-        for one in wanted.computed:
-            outputs = one.view.transform_frame(found)
-            found = found.with_columns(outputs[name].alias(f"{one.used_name}__{name}") for name in one.features)
+        found = joined(frame, wanted, event_time=event_time, as_of=as_of, folder=self._repo.folder)
         return frame.with_columns(found[one.full_name].alias(one.name) for one in wanted.answered)
 
     def _online(self) -> OnlineSide:
@@ -306,12 +350,15 @@ class FeatureStore:
     def _online_views(self, names: Sequence[str] | None) -> list[FeatureView]:
         if names is None:
             return [view for view in self.list_feature_views() if view.online]
+        if isinstance(names, str):
+            raise InvalidInput(
+                f"feature_views is the text {names!r}", remedy=f"Give a list: feature_views=[{names!r}]."
+            )
         return [self.get_feature_view(name) for name in names]
 
     def _materialize(
         self, view: FeatureView, since: datetime | None, until: datetime, progress: Progress | None
     ) -> Materialized:
-        until, since = as_utc(until), None if since is None else as_utc(since)
         done = self._online().materialize(view, since, until, progress)
         with self._workspace.database.write() as tx:
             intervals.record(
@@ -319,36 +366,19 @@ class FeatureStore:
             )
         return done
 
-    def _completed(self, objects: list[Definition]) -> list[Definition]:
-        """The objects with what they stand on, once each; schemas that were left out are read off the sources."""
-        found: dict[tuple[Kind, str], Definition] = {}
-        for one in objects:
-            needed: list[Definition] = [one]
-            if isinstance(one, FeatureView):
-                one = self._inferred(one)
-                needed = [*one.entities, *_sources(one.source), one]
-            elif isinstance(one, OnDemandFeatureView):
-                needed = [*(source for source in one.sources if isinstance(source, RequestSource)), one]
-            found |= {(catalog.kind_of(each), each.name): each for each in needed}
-        return list(found.values())
-
-    def _inferred(self, view: FeatureView) -> FeatureView:
-        if view.features:
-            return view
-        return replace(view, schema=inferred_fields(view.source, self._repo.folder, view.join_keys))
-
     def _with_functions(self, known: Definitions) -> Definitions:
-        """The definitions, their functions taken from the project's code where that still says the same."""
-        if not any(isinstance(view.source, FrameSource) for view in known.views.values()):
+        """The definitions; functions that were not kept are the project's own, where that still says the same."""
+        lacking = [name for name, view in known.views.items() if is_elsewhere(view.source)]
+        if not lacking:
             return known
         here = {one.name: one for one in read_definitions(self._repo.folder) if isinstance(one, FeatureView)}
-        views = {
-            name: replace(view, source=here[name].source)
-            if name in here and here[name].source.document() == view.source.document()
-            else view
-            for name, view in known.views.items()
-        }
-        return replace(known, views=views)
+        same = [
+            name
+            for name in lacking
+            if name in here and here[name].source.document() == known.views[name].source.document()
+        ]
+        views = {name: replace(known.views[name], source=here[name].source) for name in same}
+        return replace(known, views={**known.views, **views})
 
 
 def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> str:
@@ -360,19 +390,25 @@ def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> st
     )
 
 
-def _sources(source: Source) -> list[Source]:
-    if isinstance(source, PushSource) and source.batch_source is not None:
-        return [source, source.batch_source]
-    return [source]
-
-
 def _find(known: Mapping[str, T], name: str, kind: str) -> T:
     if name not in known:
         raise NotFound(f"there is no {kind} {name!r}", remedy=f"Applied: {', '.join(sorted(known)) or 'none'}.")
     return known[name]
 
 
+def _time(name: str, given: object) -> datetime:
+    if isinstance(given, datetime):
+        return as_utc(given)
+    raise InvalidInput(f"{name} is {given!r}, no time", remedy="Give a datetime; without a zone it is UTC.")
+
+
+def _optional_time(name: str, given: object) -> datetime | None:
+    return None if given is None else _time(name, given)
+
+
 def _refuse(what: str, given: Mapping[str, object], outdated: Mapping[str, str]) -> None:
-    for name in given:
+    for name, value in given.items():
+        if value is None:  # as good as not given
+            continue
         now = f"; write {outdated[name]}" if name in outdated else ""
         raise InvalidInput(f"{what} takes no {name!r}{now}", remedy="docs/how-to/features.md shows every call.")

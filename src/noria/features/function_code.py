@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import msgspec
 
 from noria.errors import InvalidData
+from noria.features.referred_code import is_own, project_folder
 from noria.features.sources import Field
 from noria.features.transformation import Input, Transformation
 from noria.features.transformation_modes import Mode
 from noria.features.types import parse_type
+
+_LARGEST_BYTES = 2**20
 
 
 class _Stored(msgspec.Struct):
@@ -26,6 +29,11 @@ class _Stored(msgspec.Struct):
     outputs: list[tuple[str, str]]
     mode: Mode
     singleton: bool
+    function: bytes
+
+
+class _Kept(msgspec.Struct):
+    python: tuple[int, int]
     function: bytes
 
 
@@ -41,7 +49,7 @@ def dump(transformation: Transformation) -> bytes:
         outputs=[(one.name, str(one.dtype)) for one in transformation.outputs],
         mode=transformation.mode,
         singleton=transformation.singleton,
-        function=_pickled(transformation),
+        function=_stored_function(transformation),
     )
     return msgspec.msgpack.encode(stored)
 
@@ -78,37 +86,55 @@ def load(content: bytes) -> Transformation:
 _AGAIN = "Apply the project's definitions again with this version of Python and of Noria."
 
 
-def _pickled(transformation: Transformation) -> bytes:
+def dump_source(function: Callable[[], Any]) -> bytes:
+    """A function that gives a source's rows, as another process can run it; empty for one that cannot be kept.
+
+    That is one which holds on to what no process can be given, or to tables of more than ``_LARGEST_BYTES``.
+    """
+    try:
+        content = _pickled(inspect.unwrap(function))
+    except Exception:  # what a function holds on to fails in any way it likes; the project's code still has it
+        return b""
+    return msgspec.msgpack.encode(_Kept(sys.version_info[:2], content)) if len(content) <= _LARGEST_BYTES else b""
+
+
+def load_source(content: bytes) -> Callable[[], Any] | None:
+    """What ``dump_source`` stored; None when another version of Python, or with other packages, stored it."""
+    import cloudpickle
+
+    kept = msgspec.msgpack.decode(content, type=_Kept)
+    if kept.python != sys.version_info[:2]:
+        return None
+    try:
+        function: Callable[[], Any] = cloudpickle.loads(kept.function)
+    except Exception:  # a pickle of a package that is gone or changed fails in any way it likes
+        return None
+    return function
+
+
+def _stored_function(transformation: Transformation) -> bytes:
+    try:
+        return _pickled(transformation.function)
+    except Exception as error:  # what a function holds on to fails in any way it likes
+        raise InvalidData(
+            f"on-demand feature view {transformation.name!r} cannot be stored: {type(error).__name__}: {error}",
+            remedy="Open files, connections and locks inside the function, not around it.",
+        ) from error
+
+
+def _pickled(function: Callable[..., Any]) -> bytes:
     import cloudpickle
 
     content = io.BytesIO()
-    with _by_value(_own_modules(transformation.function)):
-        try:
-            cloudpickle.dump(transformation.function, content)
-        except Exception as error:  # what a function holds on to fails in any way it likes
-            raise InvalidData(
-                f"on-demand feature view {transformation.name!r} cannot be stored: {type(error).__name__}: {error}",
-                remedy="Open files, connections and locks inside the function, not around it.",
-            ) from error
+    with _by_value(_own_modules(function)):
+        cloudpickle.dump(function, content)
     return content.getvalue()
 
 
 def _own_modules(function: Callable[..., Any]) -> list[ModuleType]:
     """The loaded modules that lie in the folder the function comes from: the project's own, which no one installs."""
-    module = sys.modules.get(getattr(function, "__module__", ""))
-    file = getattr(module, "__file__", None)
-    if module is None or file is None:
-        return []
-    folder = Path(file).resolve().parents[module.__name__.count(".") + (Path(file).name == "__init__.py")]
-    own = [one for one in list(sys.modules.values()) if _lies_in(one, folder)]
-    return [] if folder.name in ("site-packages", "dist-packages") else own
-
-
-def _lies_in(module: ModuleType, folder: Path) -> bool:
-    file, package = getattr(module, "__file__", None), module.__name__.partition(".")[0]
-    if file is None or "site-packages" in file or package == "noria" or package in sys.stdlib_module_names:
-        return False
-    return Path(file).resolve().is_relative_to(folder)
+    folder = project_folder(inspect.unwrap(function))
+    return [] if folder is None else [one for one in list(sys.modules.values()) if is_own(one, folder)]
 
 
 @contextmanager

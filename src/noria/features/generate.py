@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from noria.errors import InvalidConfig, InvalidData
-from noria.features.sources import FileSource, Source
+from noria.features.file_source import FileSource
+from noria.features.sources import Source
 from noria.features.sql_source import SqlSource
 from noria.features.types import FeatureType, ValueType, type_of
 

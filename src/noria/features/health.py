@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from noria.config import FeatureLimits
 from noria.features.definitions import FeatureView
+from noria.features.parquet_files import pinned
 from noria.features.sources import EVENT
-
-if TYPE_CHECKING:
-    pass
+from noria.features.times import earlier
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +40,13 @@ def view_health(
     """
     import polars as pl
 
-    since = None if view.ttl is None else at - view.ttl
-    rows = view.source.rows(folder, keys=view.join_keys, fields=view.columns, since=since, until=at)
+    since = earlier(at, view.ttl)
     names = [one.name for one in view.columns]
-    found = rows.select(
-        pl.len().alias("__rows"), pl.col(EVENT).max(), *(pl.col(name).null_count().alias(name) for name in names)
-    )
-    (row,) = found.collect().iter_rows(named=True)
+    nulls = [pl.col(name).null_count().alias(name) for name in names]
+    with pinned(), view.source.telling(folder, view.name):
+        rows = view.source.rows(folder, keys=view.join_keys, fields=view.columns, since=since, until=at)
+        found = rows.select(pl.len().alias("__rows"), pl.col(EVENT).max(), *nulls).collect()
+    (row,) = found.iter_rows(named=True)
     count, newest = row["__rows"], row[EVENT]
     rates = {name: row[name] / count if count else 0.0 for name in names}
     wanted = next((one for pattern, one in limits.items() if fnmatchcase(view.name, pattern)), FeatureLimits())

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from noria.errors import InvalidData
 from noria.features.asof import NONE, Ints, Newest, Rows
 from noria.features.definitions import FeatureView
 from noria.features.instants import Instants, Unit, ticks
@@ -23,7 +23,7 @@ AsOf = Literal["known", "event"]
 
 _EVENT, _CREATED = "__event", "__created"
 _LEAST_ROWS, _MOST_ROWS = 1_000, 500_000
-_BATCHES_HELD = 8
+_BATCHES_HELD = 24
 """How many batches fit into the memory planned: read ahead, looked up, and the winners of those before."""
 
 
@@ -35,6 +35,7 @@ class History:
     rows: pl.LazyFrame
     features: Sequence[str]
     as_of: AsOf
+    folder: Path
     memory_limit_bytes: int
 
     def newest(self, entities: Entities, at: Instants) -> pl.DataFrame:
@@ -46,7 +47,7 @@ class History:
             for start, batch in self._batches(entities, unit):
                 won = newest.offer(self._offered(batch, start, entities))
                 winners.add(won, batch.select(self.features)[won - start])
-                if winners.height > 2 * len(asked) + batch.height:
+                if winners.height > len(asked) + batch.height:
                     winners.keep(newest.held())
             numbers[asked] = newest.numbers()
         return winners.at(numbers)
@@ -59,15 +60,10 @@ class History:
         event, created = (ticks(pl.col(name), schema[name], unit) for name in (EVENT, CREATED))
         times = event.alias(_EVENT), pl.coalesce(created, event).alias(_CREATED)
         plan = entities.among(self.rows).select(*self.view.join_keys, *times, *self.features)
-        try:
+        with self.view.source.telling(self.folder, self.view.name):
             for batch in plan.collect_batches(chunk_size=self._batch_rows(plan), engine="streaming"):
                 yield start, batch
                 start += batch.height
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise InvalidData(
-                f"source {self.view.source.name!r} of feature view {self.view.name!r} cannot be read: {error}",
-                remedy="Check that its columns have the types of the schema, and that its files are whole.",
-            ) from error
 
     def _offered(self, batch: pl.DataFrame, start: int, entities: Entities) -> Rows:
         event, created = batch[_EVENT].to_numpy(), batch[_CREATED].to_numpy()

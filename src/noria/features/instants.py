@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from noria.errors import InvalidData
 from noria.features.asof import Ints
+from noria.features.times import parsed_instant
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,6 +29,10 @@ class Instants:
     """When each row of a frame happened: Datetime in UTC, no nulls."""
 
     values: pl.Series
+
+    def take(self, places: NDArray[np.intp]) -> Instants:
+        """Those of some rows."""
+        return Instants(self.values[places])
 
     def ticks(self, unit: Unit) -> Ints:
         """Since 1970, in ``unit``."""
@@ -91,21 +97,13 @@ def _parsed(values: pl.Series) -> pl.Series:
     import polars as pl
 
     texts = values.cast(pl.String).to_list()
-    parsed = [_instant(text) for text in texts]
+    parsed = [parsed_instant(text) for text in texts]
     if wrong := [row for row, instant in enumerate(parsed) if instant is None]:
         raise InvalidData(
             f"event time {values.name!r} is no time in {_named(wrong)}: {texts[wrong[0]]!r}",
             remedy="Write ISO 8601, such as 2026-01-31T12:00:00Z.",
         )
     return pl.Series(values.name, parsed, pl.Datetime("us", "UTC"))
-
-
-def _instant(text: str) -> datetime | None:
-    try:
-        instant = datetime.fromisoformat(text.strip())
-        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _named(rows: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from sqlalchemy import func, insert, select
@@ -29,8 +30,14 @@ def record(
     )
 
 
-def latest(tx: Transaction, project: str) -> dict[str, datetime]:
-    """View → the time up to which it is online."""
+def latest(tx: Transaction, project: str, since: Mapping[str, datetime] | None = None) -> dict[str, datetime]:
+    """View → the time up to which it is online; with ``since`` by what was done from a moment of each view on."""
     table = materializations.c
-    newest = select(table.view, func.max(table.until)).where(table.project == project).group_by(table.view)
-    return {view: from_millis(until) for view, until in tx.execute(newest)}
+    query = select(table.view, func.max(table.until)).where(table.project == project).group_by(table.view)
+    if since is None:
+        return {view: from_millis(until) for view, until in tx.execute(query)}
+    found: dict[str, datetime] = {}
+    for name, moment in since.items():
+        mine = query.where(table.view == name, table.recorded_at >= to_millis(moment))
+        found |= {view: from_millis(until) for view, until in tx.execute(mine)}
+    return found

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
+
+import numpy as np
 
 from noria.errors import InvalidData, InvalidInput
 from noria.features.definitions import FeatureView, Projection
 from noria.features.history import AsOf, History
 from noria.features.instants import Instants, instants_of
 from noria.features.keys import Entities, matched
+from noria.features.parquet_files import pinned
+from noria.features.partitions import LEAST_ROWS, Places, by_key, put_together, reading_little
 from noria.features.sources import Field
 from noria.features.windows import aggregate_as_of
 
 if TYPE_CHECKING:
     import polars as pl
 
-_AT = "__at"
+_AT, _EVENTS, _PLACE = "__at", "__events", "__place"
+_ASKED_ROW_BYTES = 160
+"""What is kept of a row that is asked for while its sources are read, besides its features."""
+_EVENT_BYTES, _EVENT_COLUMN_BYTES = 150, 50
+"""What an event takes while windows are computed, and what each of its columns adds: measured, with reading it."""
 
 
 def join_as_of(
@@ -39,8 +47,12 @@ def join_as_of(
     nothing is learned that could not be known then; ``"event"`` takes it. A null created timestamp is the event's.
 
     Features are called ``view__field``, or ``field`` without ``full_feature_names``. Times are instants, dates, or
-    texts in ISO 8601; without a zone they are UTC. Null keys match nothing. Sources are read in batches, planned for
-    ``memory_limit_bytes``; ``events`` and the result come on top.
+    texts in ISO 8601; without a zone they are UTC. Null keys match nothing.
+
+    ``memory_limit_bytes`` is what the join may take besides ``events`` and the result; reading a file takes 200 MB
+    however little that is. Sources are read in batches. What is asked for, and events that are aggregated, are cut into
+    ranges of the first join key where they would take more, and each range reads the sources anew; one key's rows stay
+    together.
 
     Raises InvalidInput for names that collide, InvalidData for missing columns, for times that are none, and for keys
     or sources that cannot be read.
@@ -50,7 +62,8 @@ def join_as_of(
     _check_columns(events, event_time, lookups)
     _check_names(events, lookups)
     at = instants_of(events, event_time)
-    found = [lookup.find(events, at, as_of, folder, memory_limit_bytes) for lookup in lookups]
+    with pinned(), reading_little(memory_limit_bytes):
+        found = [lookup.find(events, at, as_of, folder, memory_limit_bytes) for lookup in lookups]
     return events.with_columns(column for frame in found for column in frame.iter_columns())
 
 
@@ -82,26 +95,94 @@ class _Lookup:
 
     def find(self, events: pl.DataFrame, at: Instants, as_of: AsOf, folder: Path, limit: int) -> pl.DataFrame:
         """The columns it adds to ``events``."""
-        if self.view.aggregations:
-            return self._aggregated(events, at, as_of, folder)
-        since, until = at.span(self.view.ttl)
-        rows = self.view.source.rows(folder, keys=tuple(self.keys), fields=self.fields, since=since, until=until)
-        keys, rows = matched(events, rows, self.keys, self.view.name)
-        features = [field.name for field in self.fields]
-        found = History(self.view, rows, features, as_of, limit).newest(Entities.of(keys, events.height), at)
-        return found.rename(dict(zip(features, self.names, strict=True)))
+        asked = _Asked.of(self, events, at, folder)
+        parts = asked.parts(limit)
+        found = [self._part(asked.take(part, parts), as_of, folder, limit) for part in parts]
+        return put_together(parts, found).rename(dict(zip([one.name for one in self.fields], self.names, strict=True)))
 
-    def _aggregated(self, events: pl.DataFrame, at: Instants, as_of: AsOf, folder: Path) -> pl.DataFrame:
-        """The aggregations over what happened in the windows before each event; all of that is in memory at once."""
-        since, until = at.span(max(one.time_window for one in self.view.aggregations))
-        rows = self.view.source.rows(
-            folder, keys=tuple(self.keys), fields=self.view.columns, since=since, until=until
-        ).collect()
-        asked = events.select(**{key: events[column] for key, column in self.keys.items()})
-        asked = asked.with_columns(at.values.alias(_AT))
-        found = aggregate_as_of(asked, self.view, rows, event_time=_AT, as_of=as_of)
+    def _part(self, asked: _Asked, as_of: AsOf, folder: Path, limit: int) -> pl.DataFrame:
+        entities = Entities.of(asked.keys, len(asked.at.values))
+        rows = asked.rows(folder, entities.wanted())
+        if self.view.aggregations:
+            return self._aggregated(asked, entities, rows, as_of, folder, limit)
         features = [field.name for field in self.fields]
-        return found.select(features).rename(dict(zip(features, self.names, strict=True)))
+        return History(self.view, rows, features, as_of, folder, limit).newest(entities, asked.at)
+
+    def _aggregated(
+        self, asked: _Asked, entities: Entities, rows: pl.LazyFrame, as_of: AsOf, folder: Path, limit: int
+    ) -> pl.DataFrame:
+        """The aggregations over what happened in the windows before each event, of so many entities at a time."""
+        parts = asked.parts_by_events(entities.among(rows), self.view, folder, limit)
+        found = [self._aggregated_part(asked.take(part, parts), as_of, folder) for part in parts]
+        return put_together(parts, found)
+
+    def _aggregated_part(self, asked: _Asked, as_of: AsOf, folder: Path) -> pl.DataFrame:
+        import polars as pl
+
+        entities = Entities.of(asked.keys, len(asked.at.values))
+        with self.view.source.telling(folder, self.view.name):
+            rows = entities.only(asked.rows(folder, entities.wanted())).collect(engine="streaming")
+        frame = pl.DataFrame([*asked.keys.iter_columns(), asked.at.values.alias(_AT)])
+        found = aggregate_as_of(frame, self.view, rows, event_time=_AT, as_of=as_of)
+        return found.select(field.name for field in self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Some rows of an entity frame for one projection: their keys, named and typed as in the source, and times."""
+
+    lookup: _Lookup
+    keys: pl.DataFrame
+    casts: Mapping[str, pl.DataType]
+    at: Instants
+
+    @classmethod
+    def of(cls, lookup: _Lookup, events: pl.DataFrame, at: Instants, folder: Path) -> _Asked:
+        schema = lookup.view.source.columns(folder)
+        keys, casts = matched(events, schema, lookup.keys, lookup.view.name, lookup.view.source.name)
+        return cls(lookup, keys, casts, at)
+
+    def take(self, places: Places, parts: Sequence[Places]) -> _Asked:
+        """Those of one of the parts."""
+        return self if len(parts) == 1 else replace(self, keys=self.keys[places], at=self.at.take(places))
+
+    def rows(self, folder: Path, wanted: Mapping[str, pl.Series]) -> pl.LazyFrame:
+        """The rows of the source that can matter to them."""
+        import polars as pl
+
+        view = self.lookup.view
+        longest = max((one.time_window for one in view.aggregations), default=view.ttl)
+        since, until = self.at.span(longest)
+        fields = view.columns if view.aggregations else self.lookup.fields
+        found = view.source.rows(
+            folder, keys=tuple(self.lookup.keys), fields=fields, since=since, until=until, wanted=wanted
+        )
+        return found.with_columns(pl.col(name).cast(dtype) for name, dtype in self.casts.items())
+
+    def parts(self, limit: int) -> list[Places]:
+        """Cuts them so that what is kept of each row fits into the limit."""
+        if not self.keys.width:
+            return [np.arange(len(self.at.values))]
+        row_bytes = _ASKED_ROW_BYTES + sum(8 if one.dtype.is_numeric else 64 for one in self.lookup.fields)
+        return by_key(self.keys.to_series(), None, max(limit // (2 * row_bytes), LEAST_ROWS))
+
+    def parts_by_events(self, rows: pl.LazyFrame, view: FeatureView, folder: Path, limit: int) -> list[Places]:
+        """Cuts them so that the events of the entities of each part fit into the limit; counted by one scan of keys."""
+        import polars as pl
+
+        if not self.keys.width:
+            return [np.arange(len(self.at.values))]
+        first = self.keys.columns[0]
+        with view.source.telling(folder, view.name):
+            counts = rows.group_by(first).agg(pl.len().alias(_EVENTS)).collect(engine="streaming")
+        row_bytes = _EVENT_BYTES + _EVENT_COLUMN_BYTES * len(view.columns)
+        most = max(limit // row_bytes, LEAST_ROWS)
+        if counts.is_empty() or int(counts[_EVENTS].sum()) <= most:
+            return [np.arange(len(self.at.values))]
+        keys = self.keys.select(first).with_row_index(_PLACE).join(counts, on=first, how="left", maintain_order="left")
+        shared = pl.col(_EVENTS).fill_null(0) / pl.len().over(first)  # a key's events are read once for all its rows
+        weights = keys.select((shared.ceil() + 1).cast(pl.Int64)).to_series().to_numpy()
+        return by_key(self.keys.to_series(), weights, most)
 
 
 def _check_call(events: pl.DataFrame, as_of: str, memory_limit_bytes: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from noria.errors import InvalidData
 from noria.features.asof import NONE, Ints
+from noria.features.partitions import within
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,13 +49,29 @@ class Entities:
     def key_names(self) -> list[str]:
         return [name for name in self.named.columns if name != _NUMBER]
 
+    def wanted(self) -> dict[str, pl.Series]:
+        """Key → the values that are asked for."""
+        return {name: self.named[name].unique().sort() for name in self.key_names}
+
     def among(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """``rows`` without most of the other entities, when so few are asked for that a scan can skip the rest."""
+        """``rows`` without most of the other entities: a scan skips them where so few are asked for, or by ranges."""
         import polars as pl
 
-        if not self.key_names or self.named.height > _MOST_SOUGHT:
+        if not self.key_names or not self.named.height:
             return rows
-        return rows.filter(pl.col(name).is_in(self.named[name].unique().implode()) for name in self.key_names)
+        if self.named.height <= _MOST_SOUGHT:
+            conditions = [pl.col(name).is_in(values.implode()) for name, values in self.wanted().items()]
+            return rows.filter(*conditions)
+        first = self.key_names[0]
+        condition = within(self.named[first])
+        return rows if condition is None else rows.filter(condition(pl.col(first)))
+
+    def only(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """``rows`` of these entities alone, in their order."""
+        if not self.key_names:
+            return rows
+        named = self.named.lazy().select(self.key_names)
+        return self.among(rows).join(named, on=self.key_names, how="semi", maintain_order="left")
 
     def find(self, batch: pl.DataFrame) -> Ints:
         """The number of each row's entity, NONE where nobody asked for it.
@@ -109,23 +126,28 @@ class _Table:
 
 
 def matched(
-    events: pl.DataFrame, rows: pl.LazyFrame, columns: Mapping[str, str], view: str
-) -> tuple[pl.DataFrame, pl.LazyFrame]:
-    """The key columns of ``events`` named and typed as in ``rows``, and ``rows``; ``columns``: join key → column.
+    events: pl.DataFrame, schema: Mapping[str, pl.DataType], columns: Mapping[str, str], view: str, source: str
+) -> tuple[pl.DataFrame, dict[str, pl.DataType]]:
+    """The key columns of ``events`` named and typed as in a source, and how its keys are to be cast for that.
 
-    A value that the source's type cannot hold becomes null. Raises InvalidData when the kinds differ.
+    ``columns``: join key → column of the events. A value that the source's type cannot hold becomes null. Raises
+    InvalidData when the kinds differ, or the source has no such key.
     """
     import polars as pl
 
-    schema, found = rows.collect_schema(), {}
+    found: dict[str, pl.Series] = {}
+    casts: dict[str, pl.DataType] = {}
     for key, column in columns.items():
-        asked, stored = events[column], schema[key]
+        if key not in schema:
+            raise InvalidData(f"source {source!r} lacks columns: {key}", remedy=f"It has: {', '.join(schema)}.")
+        asked, stored = _whole(events[column], schema[key]), schema[key]
         _check_kinds(asked, stored, f"join key {key!r} of feature view {view!r}")
         common = next((dtype for dtype in (stored, asked.dtype) if dtype != pl.Null), pl.String())
         common = pl.String() if _kind(common) == "text" else common
-        rows = rows if stored == common else rows.with_columns(pl.col(key).cast(common))
+        if stored != common:
+            casts[key] = common
         found[key] = _exact(asked, common)
-    return events.select(pl.lit(value).alias(key) for key, value in found.items()), rows
+    return events.select(pl.lit(value).alias(key) for key, value in found.items()), casts
 
 
 def _numbered(keys: pl.DataFrame, named: pl.DataFrame) -> Ints:
@@ -141,6 +163,17 @@ def _exact(values: pl.Series, dtype: pl.DataType) -> pl.Series:
     if _kind(dtype) == "text":
         return cast
     return cast.zip_with(cast.cast(values.dtype, strict=False) == values, cast.clear(len(values)))
+
+
+def _whole(asked: pl.Series, stored: pl.DataType) -> pl.Series:
+    """Whole numbers that pandas keeps as floats, because one of them is missing, as integers."""
+    if not (asked.dtype.is_float() and _kind(stored) == "integer"):
+        return asked
+    import polars as pl
+
+    known = asked.fill_nan(None)
+    whole = known.cast(pl.Int64, strict=False)
+    return whole if (known.is_null() | (whole.cast(known.dtype) == known)).all() else asked
 
 
 def _check_kinds(asked: pl.Series, stored: pl.DataType, what: str) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING
 
-from noria.errors import InvalidData
 from noria.features.definitions import FeatureView
-from noria.features.online import put_events, put_rows
+from noria.features.online import put_rows, replace_events
+from noria.features.parquet_files import pinned
 from noria.features.sources import CREATED, EVENT
+from noria.features.times import earlier
 from noria.store.keyvalue import KeyValueStore
 
 if TYPE_CHECKING:
@@ -51,10 +53,23 @@ def materialize(
     once. ``progress`` is called after every batch with the sums so far. Raises InvalidData for rows that cannot be
     read, Unavailable when the store fails.
     """
-    if view.aggregations:
-        return _materialize_events(view, folder, store, until, progress)
+    with pinned():
+        if view.aggregations:
+            return _materialize_events(view, folder, store, until, progress)
+        return _materialize_rows(view, folder, store, since, until, progress, batch_rows)
+
+
+def _materialize_rows(
+    view: FeatureView,
+    folder: Path,
+    store: KeyValueStore,
+    since: datetime | None,
+    until: datetime,
+    progress: Callable[[Materialized], None] | None,
+    batch_rows: int,
+) -> Materialized:
     read = written = 0
-    for rows, newest in _newest(view, _batches(_known(view, folder, since, until), view)):
+    for rows, newest in _newest(view, _batches(_known(view, folder, since, until), view, folder)):
         read += rows
         for start in range(0, newest.height, batch_rows):
             written += put_rows(store, view, newest[start : start + batch_rows])
@@ -73,13 +88,17 @@ def _materialize_events(
     """Rebuild what is kept of each entity from the events that its windows still reach."""
     import polars as pl
 
-    longest = max(one.time_window for one in view.aggregations)
-    rows = _known(view, folder, None, until).filter(pl.col(EVENT) > until - longest)
-    events = pl.concat(list(_batches(rows, view))) if not rows.limit(1).collect().is_empty() else rows.collect()
+    read_at = time()
+    begin = earlier(until, max(one.time_window for one in view.aggregations))
+    rows = _known(view, folder, None, until)
+    rows = rows if begin is None else rows.filter(pl.col(EVENT) > begin)
+    with view.source.telling(folder, view.name):
+        events = rows.collect()
     keys, done = list(view.join_keys), 0
     groups = events.partition_by(keys, maintain_order=True) if keys else [events]
     for start in range(0, len(groups), _ENTITIES_AT_ONCE):
-        done += put_events(store, view, pl.concat(groups[start : start + _ENTITIES_AT_ONCE]), until=until)
+        some = pl.concat(groups[start : start + _ENTITIES_AT_ONCE])
+        done += replace_events(store, view, some, until=until, read_at=read_at)
         if progress is not None:
             progress(Materialized(view.name, events.height, done))
     return Materialized(view.name, events.height, done)
@@ -93,17 +112,10 @@ def _known(view: FeatureView, folder: Path, since: datetime | None, until: datet
     return rows if since is None else rows.filter((pl.col(EVENT) >= since) | (pl.col(CREATED) >= since))
 
 
-def _batches(rows: pl.LazyFrame, view: FeatureView) -> Iterator[pl.DataFrame]:
+def _batches(rows: pl.LazyFrame, view: FeatureView, folder: Path) -> Iterator[pl.DataFrame]:
     """The rows in the order of the source, some at a time."""
-    import polars as pl
-
-    try:
+    with view.source.telling(folder, view.name):
         yield from rows.collect_batches(chunk_size=SOURCE_ROWS, maintain_order=True)
-    except pl.exceptions.PolarsError as error:
-        raise InvalidData(
-            f"the rows of feature view {view.name!r} cannot be read: {str(error).splitlines()[0]}",
-            remedy="Mend the source, or the types in the view's schema.",
-        ) from error
 
 
 def _newest(view: FeatureView, batches: Iterator[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:

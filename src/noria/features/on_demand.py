@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from noria.errors import InvalidConfig
 from noria.features.definitions import FeatureView, Projection, Selectable, Selection, chosen, refuse_keywords
-from noria.features.source_text import source_text
+from noria.features.referred_code import referred_code
 from noria.features.sources import Field, RequestSource
 from noria.features.transformation import Input, Transformation
 from noria.features.transformation_modes import Mode
 from noria.features.types import FeatureType
+from noria.features.user_code import source_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,8 +56,8 @@ class OnDemandFeatureView(Selectable):
     """Features that the function ``udf`` computes from ``sources``: views, some of their features, requests' values.
 
     ``schema`` lists them. How the function is called depends on ``mode`` and ``singleton``; see ``Transformation``.
-    Two definitions are the same when the text of their functions is (``udf_string``); what a function calls does not
-    count. Usually made by the decorator ``on_demand_feature_view``.
+    Two definitions are the same when the text of their functions is (``udf_string``), and that of all the project's own
+    code they refer to (``referred``). Usually made by the decorator ``on_demand_feature_view``.
     """
 
     name: str
@@ -78,6 +79,7 @@ class OnDemandFeatureView(Selectable):
         schema: Sequence[Field],
         udf: Callable[[Any], Any],
         udf_string: str = "",
+        referred: Mapping[str, str] | None = None,
         mode: Mode = "pandas",
         singleton: bool = False,
         description: str = "",
@@ -95,6 +97,8 @@ class OnDemandFeatureView(Selectable):
         self.__dict__.update(name=name, sources=projected, schema=tuple(schema), mode=mode, singleton=singleton)
         self.__dict__.update(udf=udf, udf_string=udf_string or source_text(udf))
         self.__dict__.update(description=description, tags=dict(tags or {}), owner=owner)
+        if referred is not None:
+            self.__dict__["referred"] = dict(referred)
 
     @property
     def features(self) -> tuple[Field, ...]:
@@ -115,6 +119,11 @@ class OnDemandFeatureView(Selectable):
     def requested(self) -> tuple[Field, ...]:
         """The values that must come with each row of a request."""
         return tuple(field for one in self.sources if isinstance(one, RequestSource) for field in one.schema)
+
+    @cached_property
+    def referred(self) -> Mapping[str, str]:
+        """The project's code and constants that the function refers to; looked at late, when all of it is defined."""
+        return referred_code(self.udf)
 
     @cached_property
     def transformation(self) -> Transformation:
@@ -149,6 +158,7 @@ class OnDemandFeatureView(Selectable):
             "mode": self.mode,
             "singleton": self.singleton,
             "udf": self.udf_string,
+            **({"referred": dict(self.referred)} if self.referred else {}),
         }
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import chain
+from time import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from noria.clock import to_millis
 from noria.errors import InvalidInput, NoriaError
+from noria.features.definition_watch import DefinitionWatch
 from noria.features.definitions import FeatureView
 from noria.features.entity_keys import KeyPart, other_keys, pack_key, view_prefix
-from noria.features.packing import Layout, pack_rows
+from noria.features.packing import Layout, exact_key, pack_rows
 from noria.features.readers import FeatureColumn, Reader, ViewSpec
 from noria.features.sources import CREATED, EVENT
-from noria.features.tails import TailSpec, by_entity, rebuilt, update
+from noria.features.tails import Event, TailSpec, by_entity, rebuilt, update
 from noria.store.keyvalue import KeyValueStore
 from noria.store.stamps import SIGN, STAMP_BYTES, pack_stamp, unpack_stamp
 
@@ -32,10 +35,13 @@ class Lookup(msgspec.Struct, frozen=True):
 
 
 class OnlineFeatures:
-    """Writes and looks up the newest known row of each entity. Threads may share a handle when they may its store."""
+    """Writes and looks up the newest known row of each entity. Threads may share a handle when they may its store.
 
-    def __init__(self, store: KeyValueStore) -> None:
-        self._store = store
+    ``watch`` is told of rows that are of another definition of their view than a spec was made of.
+    """
+
+    def __init__(self, store: KeyValueStore, watch: DefinitionWatch | None = None) -> None:
+        self._store, self._watch = store, watch
         self._readers: dict[ViewSpec, Reader] = {}
 
     def materialize(self, view: FeatureView, rows: pl.DataFrame) -> int:
@@ -49,7 +55,8 @@ class OnlineFeatures:
         """The fields of all ``views`` for one entity at ``at`` (UTC milliseconds); null when older than the TTL.
 
         Raises InvalidInput when a join key is not given or of the wrong kind, and, where a view says that missing is
-        an error, NotFound for an entity without a row and InvalidData for a row that lacks a field.
+        an error, NotFound for an entity without a row and InvalidData for a row that lacks a field. Raises Unavailable
+        for a row that the watch refuses.
         """
         (found,) = self.vectors(views, [(entities, at)])
         if isinstance(found, NoriaError):
@@ -99,7 +106,7 @@ class OnlineFeatures:
         return self._store.delete(view_prefix(view))
 
     def _reader(self, view: ViewSpec) -> Reader:
-        reader = self._readers[view] = Reader(view, self._store)
+        reader = self._readers[view] = Reader(view, self._store, self._watch)
         return reader
 
     def _rows(self, readers: Sequence[Reader], entities: Sequence[Sequence[Sequence[object]]]) -> list[bytes | None]:
@@ -156,33 +163,71 @@ def put_rows(store: KeyValueStore, view: FeatureView, rows: pl.DataFrame) -> int
 
     Of a view with aggregations they are events, and are added to those kept of their entities.
     """
-    if view.aggregations:
-        return put_events(store, view, rows)
-    return store.put_newer([Layout.of(view).entry(), *pack_rows(view, rows)]) - 1
+    return put_all(store, [(view, rows)])
 
 
-def put_events(store: KeyValueStore, view: FeatureView, rows: pl.DataFrame, *, until: datetime | None = None) -> int:
-    """Keep events of entities, as one batch; returns how many. ``until``: in place of all up to that time."""
+def put_all(store: KeyValueStore, batches: Sequence[tuple[FeatureView, pl.DataFrame]]) -> int:
+    """The same for several views. What a failure leaves behind does no harm when all is written again.
+
+    Events, which would count twice, are written last and all at once.
+    """
+    rows = [(view, frame) for view, frame in batches if not view.aggregations]
+    layouts = dict(Layout.of(view).entry() for view, _ in rows)
+    entries = [*layouts.items(), *(entry for view, frame in rows for entry in pack_rows(view, frame))]
+    written = store.put_newer(entries) - len(layouts) if entries else 0
+    return written + add_events(store, [(view, frame) for view, frame in batches if view.aggregations])
+
+
+def add_events(store: KeyValueStore, batches: Sequence[tuple[FeatureView, pl.DataFrame]]) -> int:
+    """Add events to those kept of their entities, as one batch; returns how many."""
+    arrived = round(time())
+    changes: dict[bytes, Callable[[bytes | None], bytes]] = {}
+    count = 0
+    for view, rows in batches:
+        if rows.is_empty():
+            continue
+        add = partial(update, spec=TailSpec.of(view), now=_newest(rows), arrived=arrived)
+        for key, events in _by_key(view, rows):
+            changes[key] = partial(_tail_with, events, add)
+            count += len(events)
+    _change(store, changes)
+    return count
+
+
+def replace_events(
+    store: KeyValueStore, view: FeatureView, rows: pl.DataFrame, *, until: datetime, read_at: float
+) -> int:
+    """Keep events of entities in place of all up to ``until``, as one batch; returns how many.
+
+    What arrived since ``read_at``, when the events began to be read (seconds since 1970), may not be among them.
+    """
     if rows.is_empty():
         return 0
-    spec, prefix, moment = TailSpec.of(view), view_prefix(view.name), _newest(rows)
-    entities = [(pack_key(prefix, parts), events) for parts, events in by_entity(view, _with_stored_keys(view, rows))]
-
-    def change(states: list[bytes | None]) -> list[bytes]:
-        changed = []
-        for state, (_, events) in zip(states, entities, strict=True):
-            tail = None if state is None else state[STAMP_BYTES:]
-            if until is None:
-                tail = update(tail, events, spec, now=moment)
-            else:
-                tail = rebuilt(tail, events, spec, until=until, now=moment)
-            happened = max(event.happened for event in events) // 1000
-            stamp = happened if state is None else max(happened, unpack_stamp(state)[0])
-            changed.append(pack_stamp(stamp, stamp) + tail)
-        return changed
-
-    store.update([key for key, _ in entities], change)
+    replace = partial(rebuilt, spec=TailSpec.of(view), until=until, now=_newest(rows), read_at=read_at)
+    entities = list(_by_key(view, rows))
+    _change(store, {key: partial(_tail_with, events, replace) for key, events in entities})
     return sum(len(events) for _, events in entities)
+
+
+def _by_key(view: FeatureView, rows: pl.DataFrame) -> Iterator[tuple[bytes, list[Event]]]:
+    prefix = view_prefix(view.name)
+    for parts, events in by_entity(view, with_typed_keys(view, rows)):
+        yield pack_key(prefix, parts), events
+
+
+def _tail_with(events: list[Event], change: Callable[[bytes | None, list[Event]], bytes], state: bytes | None) -> bytes:
+    """A stored tail changed by ``events``, under the stamp of the newest event it ever held."""
+    tail = change(None if state is None else state[STAMP_BYTES:], events)
+    happened = max(event.happened for event in events) // 1000
+    stamp = happened if state is None else max(happened, unpack_stamp(state)[0])
+    return pack_stamp(stamp, stamp) + tail
+
+
+def _change(store: KeyValueStore, changes: Mapping[bytes, Callable[[bytes | None], bytes]]) -> None:
+    if changes:
+        store.update(
+            list(changes), lambda states: [one(state) for one, state in zip(changes.values(), states, strict=True)]
+        )
 
 
 def _newest(rows: pl.DataFrame) -> datetime:
@@ -194,11 +239,9 @@ def _newest(rows: pl.DataFrame) -> datetime:
     return newest
 
 
-def _with_stored_keys(view: FeatureView, rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows with join keys in the types they are looked up by."""
-    import polars as pl
-
-    return rows.with_columns(pl.col(name).cast(kind.polars()) for name, kind in view.key_types().items())
+def with_typed_keys(view: FeatureView, rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with join keys in the types they are looked up by. Raises InvalidData that names a row."""
+    return rows.with_columns(exact_key(rows[name], kind) for name, kind in view.key_types().items())
 
 
 def visible_between(rows: pl.DataFrame, since: datetime | None, until: datetime) -> pl.DataFrame:

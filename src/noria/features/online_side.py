@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from noria.clock import to_millis
-from noria.errors import InvalidConfig, InvalidInput, NotFound
+from noria.errors import InvalidConfig, InvalidData, InvalidInput, NotFound
 from noria.features.definitions import FeatureView, Projection
 from noria.features.materialize import Materialized, materialize
-from noria.features.online import Lookup, OnlineFeatures, put_rows
+from noria.features.online import Lookup, OnlineFeatures, put_all, with_typed_keys
 from noria.features.readers import FeatureColumn, Status, ViewSpec
 from noria.features.retrieval import OnlineResponse, as_polars
 from noria.features.selection import Plan
-from noria.features.sources import FrameSource, PushSource, Source
+from noria.features.sources import EVENT, FrameSource, PushSource, Source
 from noria.features.types import Json
 from noria.store.keyvalue import KeyValueStore
 
@@ -33,6 +36,16 @@ class PushMode(Enum):
     ONLINE = 1
     OFFLINE = 2
     ONLINE_AND_OFFLINE = 3
+
+    @classmethod
+    def of(cls, given: object) -> PushMode:
+        """The mode itself, or of that name, in capitals or not. Raises InvalidInput."""
+        if isinstance(given, cls):
+            return given
+        if isinstance(given, str) and given.upper() in cls.__members__:
+            return cls[given.upper()]
+        names = ", ".join(f"PushMode.{name}" for name in cls.__members__)
+        raise InvalidInput(f"{given!r} is no place to push to", remedy=f"Use one of {names}, or its name.")
 
 
 class OnlineSide:
@@ -58,8 +71,7 @@ class OnlineSide:
         keys = {one.join_key_map.get(key, key): None for one in plan.lookups for key in one.view.join_keys}
         answer = {key: _given(entities[key]) for key in keys}
         answer |= {one.name: columns[one.full_name] for one in plan.answered}
-        documents = {one.name for one in plan.answered if one.dtype.is_document or one.dtype == Json}
-        return OnlineResponse(answer, documents)
+        return OnlineResponse(answer, {one.name: one.dtype for one in plan.answered})
 
     def materialize(
         self, view: FeatureView, since: datetime | None, until: datetime, progress: Progress | None
@@ -72,29 +84,39 @@ class OnlineSide:
         source = view.source
         times: Source = source.batch_source or source if isinstance(source, PushSource) else source
         given = as_polars(frame)
-        created = times.created_timestamp_column
+        event, created = _times_in(times, given.columns)
         rows = FrameSource(
             name=f"rows for {view.name}",
             function=lambda: given,
-            timestamp_field=times.timestamp_field,
-            created_timestamp_column=created if created in given.columns else "",
+            timestamp_field=event,
+            created_timestamp_column=created,
             field_mapping=times.field_mapping,
         )
-        return rows.rows(self._folder, keys=view.join_keys, fields=view.columns).collect()
+        plan = rows.rows(self._folder, keys=view.join_keys, fields=view.columns)
+        named = given.rename(dict(times.field_mapping), strict=False)
+        event, _ = rows.times(named.schema)
+        for name in (event, *view.join_keys):
+            _check_given(named[name], view.name)
+        with rows.telling(self._folder, view.name):
+            shaped = with_typed_keys(view, plan.collect())
+        for one in view.columns:
+            if one.dtype == Json or one.dtype.is_document:
+                _check_json(shaped[one.name], view.name)
+        return shaped
 
-    def write(self, view: FeatureView, rows: pl.DataFrame) -> int:
-        """Bring rows online, all of them or, after a failure, none; returns how many were newer."""
-        return put_rows(self._store, view, rows)
+    def write(self, rows: Sequence[tuple[FeatureView, pl.DataFrame]]) -> int:
+        """Bring rows of views online; after a failure they are simply written again. Returns how many were newer."""
+        return put_all(self._store, rows)
 
-    def append(self, view: FeatureView, frame: Any) -> None:
-        """Add the rows of a frame to what the view's history is read from. Raises InvalidConfig when there is none."""
+    def appending(self, view: FeatureView, frame: Any) -> AbstractContextManager[Callable[[], None]]:
+        """Rows for what the view's history is read from, see ``Source.appending``."""
         source = view.source
         if not isinstance(source, PushSource) or source.batch_source is None:
             raise InvalidConfig(
                 f"feature view {view.name!r} has no batch_source to add rows to",
                 remedy="Give its PushSource a batch_source, or push online only.",
             )
-        source.batch_source.append(self._folder, as_polars(frame))
+        return source.batch_source.appending(self._folder, as_polars(frame))
 
     def drop(self, view: str) -> None:
         """Delete all that is online of a view."""
@@ -130,6 +152,37 @@ def entity_columns(rows: EntityRows) -> dict[str, Sequence[Any]]:
                 remedy="Give every entity the same keys.",
             )
     return {name: [row[name] for row in rows] for name in names}
+
+
+def _times_in(source: Source, columns: Sequence[str]) -> tuple[str, str]:
+    """What a frame calls the two times: what the source does, or what Feast's clients do."""
+    event, created = source.timestamp_field, source.created_timestamp_column
+    if event and not {event, source.field_mapping.get(event, event)} & set(columns) and EVENT in columns:
+        event = EVENT
+    if created and not {created, source.field_mapping.get(created, created)} & set(columns):
+        created = "created" if "created" in columns else ""
+    return event, created
+
+
+def _check_given(values: pl.Series, view: str) -> None:
+    if values.null_count():
+        raise InvalidData(
+            f"row {values.is_null().arg_max()} (counted from 0) for feature view {view!r} has no {values.name!r}",
+            remedy="Every row that is pushed says whose it is and when it was true.",
+        )
+
+
+def _check_json(values: pl.Series, view: str) -> None:
+    """One text that is no JSON would spoil every answer it is part of."""
+    for row, text in enumerate(values):
+        try:
+            _ = None if text is None else msgspec.json.decode(text)
+        except msgspec.DecodeError as error:
+            raise InvalidData(
+                f"feature {values.name!r} of view {view!r} holds {text[:80]!r} in row {row} (counted from 0), "
+                f"which is no JSON: {error}",
+                remedy="Write it as json.dumps(...) does.",
+            ) from None
 
 
 def _asked(one: Projection, spec: ViewSpec, entities: Mapping[str, Sequence[Any]]) -> Lookup:

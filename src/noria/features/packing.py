@@ -13,6 +13,7 @@ import msgspec
 from noria.errors import CorruptArtifact, InvalidData
 from noria.features.definitions import FeatureView
 from noria.features.entity_keys import converter, pack_key, view_prefix
+from noria.features.exact import Inexact, exact
 from noria.features.sources import CREATED, EVENT
 from noria.features.types import FeatureType, UnixTimestamp, type_of
 from noria.store.stamps import SIGN, pack_stamp
@@ -25,22 +26,29 @@ if TYPE_CHECKING:
 HEAD = struct.Struct(">QQ8s")
 """Of a row: event time and created time (``noria.store.stamps``), and the id of its layout."""
 
-_LAYOUTS = b"\xc0"  # no view's keys begin so
+LAYOUTS = b"\xc0"  # no view's keys begin so
 _ID_BYTES = 8
+DEFINITION_DIGITS = 16
+"""How much of a definition's hash is kept with rows."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class Layout(msgspec.Struct, array_like=True, frozen=True):
-    """The fields of a packed row in order, with their types. Kept beside the rows, so that old ones stay readable."""
+    """The fields of a packed row in order, with their types. Kept beside the rows, so that old ones stay readable.
+
+    ``definition`` is that of the view they were written for, shortened; those of rows written before have none.
+    """
 
     names: tuple[str, ...]
     types: tuple[str, ...]
+    definition: str = ""
 
     @classmethod
     def of(cls, view: FeatureView) -> Layout:
         """The layout rows of ``view`` are written in."""
-        return cls(view.fields, tuple(str(one.dtype) for one in view.features))
+        return cls(view.fields, tuple(str(one.dtype) for one in view.features), view.definition[:DEFINITION_DIGITS])
 
     @property
     def id(self) -> bytes:
@@ -54,7 +62,7 @@ class Layout(msgspec.Struct, array_like=True, frozen=True):
 
 def layout_key(layout_id: bytes) -> bytes:
     """Where the layout with this id is stored."""
-    return _LAYOUTS + layout_id
+    return LAYOUTS + layout_id
 
 
 def parse_layout(stored: bytes | None, view: str) -> Layout:
@@ -102,18 +110,21 @@ def _micros(times: pl.Series) -> NDArray[np.int64]:
 
 def _key_values(column: pl.Series, declared: FeatureType | None) -> list[object]:
     """The values of a join key in the declared type, or in that of the data."""
-    import polars as pl
-
     kind = declared or type_of(column.dtype)
-    try:
-        values = _plain(column.cast(kind.polars()), kind)
-    except pl.exceptions.PolarsError as error:
-        raise InvalidData(
-            f"join key {column.name!r} is declared {kind}, but its column of {column.dtype} holds something else: "
-            f"{str(error).splitlines()[0]}",
-            remedy="Mend the rows, or the key's type in the view's schema or its entity.",
-        ) from error
+    values = _plain(exact_key(column, kind), kind)
     return list(map(converter(str(kind)), values)) if kind.name in ("Float32", "Float64") else values
+
+
+def exact_key(column: pl.Series, kind: FeatureType) -> pl.Series:
+    """The values of a join key in its type. Raises InvalidData that names a row."""
+    try:
+        return exact(column, kind.polars(), str(kind))
+    except Inexact as error:
+        _, row, value, _ = error.parts
+        raise InvalidData(
+            f"join key {column.name!r} is declared {kind}, and row {row} (counted from 0) holds {value}",
+            remedy="Mend the rows, or the key's type in the view's schema or its entity.",
+        ) from None
 
 
 def _plain(column: pl.Series, kind: FeatureType) -> list[object]:

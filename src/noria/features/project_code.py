@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from noria.errors import InvalidConfig, NoriaError
 from noria.features.catalog import Definition
 from noria.features.definitions import Entity, FeatureService, FeatureView
 from noria.features.on_demand import OnDemandFeatureView
+from noria.features.referred_code import is_own
 from noria.features.sources import RequestSource, Source
+from noria.features.user_code import is_installed
 
 _SKIPPED = re.compile(r"^(\.|_|test)|^(train|conftest|setup)\.py$|_test\.py$")
 
@@ -24,8 +29,7 @@ def read_definitions(folder: Path) -> list[Definition]:
     Raises InvalidConfig naming file and line of what cannot be imported, and two definitions of one name.
     """
     found: dict[tuple[str, str], tuple[Definition, Path]] = {}
-    sys.path.insert(0, str(folder))
-    try:
+    with importing_from(folder):
         for path in _python_files(folder):
             for definition in _defined(_import(path)):
                 kind = type(definition).__name__
@@ -35,9 +39,31 @@ def read_definitions(folder: Path) -> list[Definition]:
                         f"{kind} {definition.name!r} is defined in {place.name} and, otherwise, in {path.name}",
                         remedy="Give one of them another name.",
                     )
+    return [definition for definition, _ in found.values()]
+
+
+@contextmanager
+def importing_from(folder: Path) -> Iterator[None]:
+    """While it is open, modules of ``folder`` are found, as they are now.
+
+    What was imported of them before is read again, and modules of another project that go by the same names give way.
+    """
+    provided = {path.stem if path.suffix == ".py" else path.name for path in folder.iterdir()}
+    for name, module in list(sys.modules.items()):
+        same_name = name.partition(".")[0] in provided and _is_a_projects(module)
+        if name != "__main__" and (same_name or is_own(module, folder.resolve())):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+    sys.path.insert(0, str(folder))
+    try:
+        yield
     finally:
         sys.path.remove(str(folder))
-    return [definition for definition, _ in found.values()]
+
+
+def _is_a_projects(module: ModuleType) -> bool:
+    places = [getattr(module, "__file__", None) or "", *map(str, getattr(module, "__path__", ()))]
+    return any(places) and not any(map(is_installed, filter(None, places)))
 
 
 def _python_files(folder: Path) -> list[Path]:

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from noria.errors import InvalidData, InvalidInput, NotFound
-from noria.features.definitions import FeatureView, OnMissing, content_hash
+from noria.features.definition_watch import DefinitionWatch, differs
+from noria.features.definitions import FeatureView, OnMissing, Projection
 from noria.features.entity_keys import PLAIN, KeyPart, converter, pack_key, view_prefix
 from noria.features.packing import HEAD, Layout, layout_key, parse_layout, unpacker
-from noria.features.tails import TailSpec, read
+from noria.features.tails import TailSpec, features_of, open_tail
 from noria.store.keyvalue import KeyValueStore
 from noria.store.stamps import SIGN, STAMP_BYTES, unpack_stamp
 
@@ -36,35 +37,44 @@ class ViewSpec(msgspec.Struct, frozen=True, cache_hash=True):
 
     ``key_types`` and ``types`` are the names of the types of join keys and fields, "" where nobody said one;
     ``definition`` is the view's content hash; ``tail`` says how its aggregations are read. Specs written before they
-    were kept have none of them.
+    were kept have none of them. ``alias`` is another name for it, ``join_keys`` are what requests call its keys.
     """
 
     name: str
     join_keys: tuple[str, ...]
     fields: tuple[str, ...]
-    ttl_millis: int | None
+    ttl_millis: float | None
     on_missing: OnMissing
     key_types: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     definition: str = ""
     tail: TailSpec | None = None
+    alias: str = ""
 
     @classmethod
-    def of(cls, view: FeatureView, features: Sequence[str] = ()) -> ViewSpec:
+    def of(cls, view: FeatureView | Projection, features: Sequence[str] = ()) -> ViewSpec:
         """The spec that travels with a model: of some features, in that order, or of all."""
+        used = view if isinstance(view, Projection) else Projection(view, view.fields)
+        view, columns, fields = used.view, used.join_key_map, tuple(features or used.features)
         types = {one.name: str(one.dtype) for one in view.features}
-        fields, keys = tuple(features or view.fields), view.key_types()
+        keys = view.key_types()
         return cls(
             view.name,
-            view.join_keys,
+            tuple(columns.get(key, key) for key in view.join_keys),
             fields,
-            None if view.ttl is None else round(view.ttl.total_seconds() * 1000),
+            None if view.ttl is None else view.ttl / timedelta(milliseconds=1),
             view.on_missing,
             tuple(str(keys.get(name, "")) for name in view.join_keys),
             tuple(types[name] for name in fields),
-            content_hash(view),
+            view.definition,
             TailSpec.of(view) if view.aggregations else None,
+            used.name,
         )
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What its features are called beside those of other views."""
+        return tuple(f"{self.alias or self.name}__{field}" for field in self.fields)
 
 
 class FeatureColumn(msgspec.Struct):
@@ -78,7 +88,8 @@ class FeatureColumn(msgspec.Struct):
 class Reader:
     """How rows of one view are read: what a spec says, worked out once."""
 
-    def __init__(self, spec: ViewSpec, store: KeyValueStore) -> None:
+    def __init__(self, spec: ViewSpec, store: KeyValueStore, watch: DefinitionWatch | None = None) -> None:
+        self._watch = watch
         self.spec, self.prefix = spec, view_prefix(spec.name)
         self._store = store
         self._key_types = spec.key_types or ("",) * len(spec.join_keys)
@@ -86,7 +97,7 @@ class Reader:
         self._converters = tuple(map(converter, self._key_types))
         plain = [PLAIN.get(kind, frozenset()) for kind in self._key_types]
         self._part_readers = tuple(zip(spec.join_keys, plain, self._converters, strict=True))
-        self._ttl = None if spec.ttl_millis is None else spec.ttl_millis * 1000
+        self._ttl = None if spec.ttl_millis is None else round(spec.ttl_millis * 1000)
         self._plans: dict[bytes, Plan] = {}
         self._decode = msgspec.msgpack.Decoder(list).decode
         self._nothing = [None] * len(spec.fields)
@@ -148,6 +159,8 @@ class Reader:
             return self._nothing
         values: list[Any] = self._decode(row[_HEAD_BYTES:])
         plan = self._plans.get(layout) or self._plan(layout)
+        if plan.changed and self._watch is not None:
+            self._watch.meet(spec, plan.changed)
         if not plan.moves:
             return values
         if spec.on_missing == "error" and plan.missing:
@@ -196,7 +209,10 @@ class Reader:
     def _aggregated(self, row: bytes | None, now: int, tail: TailSpec) -> list[Any]:
         """What the events kept of an entity come to; of one without events, counts of nothing and nulls."""
         at = _EPOCH + timedelta(microseconds=now - SIGN)
-        found = read(None if row is None else row[STAMP_BYTES:], tail, at)
+        held = open_tail(None if row is None else row[STAMP_BYTES:], tail)
+        if self._watch is not None and differs(self.spec.definition, held.definition):
+            self._watch.meet(self.spec, held.definition)
+        found = features_of(held, tail, at)
         return [found[name] for name in self.spec.fields]
 
     def _aggregated_columns(self, rows: Sequence[bytes | None], now: int, tail: TailSpec) -> dict[str, FeatureColumn]:
@@ -236,13 +252,15 @@ class Reader:
 class Plan:
     """Where each wanted field stands in a stored row, -1 for nowhere, and what its value goes through.
 
-    ``moves`` says whether stored values are anything else than the wanted ones, in order.
+    ``moves`` says whether stored values are anything else than the wanted ones, in order; ``changed`` is the definition
+    the row was written under, where that is not the wanted one.
     """
 
     places: Sequence[int]
     unpackers: Sequence[Callable[[object], object] | None]
     moves: bool
     missing: Sequence[str]
+    changed: str = ""
 
     def values(self, stored: Sequence[Any]) -> list[Any]:
         """The wanted values of a stored row."""
@@ -276,4 +294,6 @@ def _plan(spec: ViewSpec, layout: Layout) -> Plan:
         unpackers.append(unpack)
     moves = places != list(range(len(layout.names))) or any(unpackers)
     missing = [name for name, place in zip(spec.fields, places, strict=True) if place < 0]
-    return Plan(places, unpackers, moves, missing)
+    return Plan(
+        places, unpackers, moves, missing, layout.definition if differs(spec.definition, layout.definition) else ""
+    )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from noria.errors import InvalidData, InvalidInput, MissingExtra
+from noria.errors import InvalidInput, MissingExtra
 from noria.features.readers import FeatureColumn
+from noria.features.types import FeatureType, Json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,12 +43,22 @@ class RetrievalJob:
         """As an Arrow table."""
         return self.to_polars().to_arrow()
 
-    def to_df(self) -> pd.DataFrame:
-        """As a pandas frame; what was given as one keeps its index and its columns' types."""
+    def to_df(self, validation_reference: None = None, timeout: int | None = None) -> pd.DataFrame:
+        """As a pandas frame; what was given as one keeps its index and its columns' types.
+
+        Integers beside missing ones are of pandas' nullable type, which no float rounds. ``timeout`` is Feast's: a join
+        here takes as long as it takes. Raises InvalidInput for a ``validation_reference``.
+        """
+        del timeout
+        if validation_reference is not None:
+            raise InvalidInput(
+                "to_df() takes no validation_reference",
+                remedy="Check the frame it gives: noria.data.validation.validate(frame, columns, ...).",
+            )
         joined, pd = self.to_polars(), _pandas()
         is_pandas = isinstance(self._given, pd.DataFrame)
-        kept = set(self._given.columns) if is_pandas else set()
-        added = joined.select(name for name in joined.columns if name not in kept).to_pandas()
+        kept = set(map(str, self._given.columns)) if is_pandas else set()
+        added = _to_pandas(joined.select(name for name in joined.columns if name not in kept))
         for name in self._documents:
             added[name] = [_decoded(text) for text in added[name]]
         if not is_pandas:
@@ -59,25 +70,32 @@ class RetrievalJob:
 class OnlineResponse:
     """The features of some entities now: join keys first, then features, a value an entity.
 
-    ``columns`` also tells each value's status and event time; ``documents`` names those whose values are dictionaries.
+    ``columns`` also tells each value's status and event time, ``types`` those of the features.
     """
 
     columns: Mapping[str, FeatureColumn]
-    documents: Collection[str] = ()
+    types: Mapping[str, FeatureType] = field(default_factory=dict)
 
     def to_dict(self, include_event_timestamps: bool = False) -> dict[str, list[Any]]:
         """Name → values; with event times also ``name__ts`` → seconds since 1970, 0 where there is none."""
         found: dict[str, list[Any]] = {}
         for name, column in self.columns.items():
-            is_document = name in self.documents
-            found[name] = [_decoded(value) for value in column.values] if is_document else list(column.values)
+            found[name] = self._values(name, column.values)
             if include_event_timestamps:
                 found[f"{name}__ts"] = [(micros or 0) // 1_000_000 for micros in column.event_timestamps]
         return found
 
+    def _values(self, name: str, values: Sequence[Any]) -> list[Any]:
+        dtype = self.types.get(name)
+        if dtype == Json:
+            return [_decoded(value, value) for value in values]  # JSON may be anything, also a broken text
+        return [_decoded(value) for value in values] if dtype is not None and dtype.is_document else list(values)
+
     def to_df(self, include_event_timestamps: bool = False) -> pd.DataFrame:
         """As a pandas frame, a row an entity."""
-        return _pandas().DataFrame(self.to_dict(include_event_timestamps))
+        pd = _pandas()
+        columns = self.to_dict(include_event_timestamps)
+        return pd.DataFrame({name: _pandas_column(pd, values) for name, values in columns.items()})
 
     def to_polars(self, include_event_timestamps: bool = False) -> pl.DataFrame:
         """As a Polars frame, a row an entity."""
@@ -90,8 +108,27 @@ class OnlineResponse:
         return self.to_polars(include_event_timestamps).to_arrow()
 
 
-def _decoded(text: Any) -> Any:
-    return json.loads(text) if isinstance(text, str) else None
+def _decoded(text: Any, broken: Any = None) -> Any:
+    """What a JSON text says; ``broken`` for one that is none, so that it spoils no other row's answer."""
+    try:
+        return json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return broken
+
+
+def _to_pandas(frame: pl.DataFrame) -> pd.DataFrame:
+    """The frame in pandas; a float would round integers, so those beside missing ones are nullable integers."""
+    pd, given = _pandas(), frame.to_pandas()
+    for name, dtype in frame.schema.items():
+        if dtype.is_integer() and frame[name].null_count():
+            given[name] = pd.array(frame[name].to_list(), dtype=str(dtype))
+    return given
+
+
+def _pandas_column(pd: Any, values: list[Any]) -> Any:
+    """Values for a column: integers beside missing ones as nullable integers, which no float rounds."""
+    kinds = {value.__class__ for value in values}
+    return pd.array(values, dtype="Int64") if kinds == {int, type(None)} else values
 
 
 def _pandas() -> Any:
@@ -106,22 +143,39 @@ def _pandas() -> Any:
 
 
 def as_polars(frame: Any) -> pl.DataFrame:
-    """A pandas, Arrow or Polars frame as Polars. Raises InvalidInput for anything else."""
+    """A pandas, Arrow or Polars frame, or columns of values, as Polars. Raises InvalidInput for anything else."""
     import polars as pl
 
     if isinstance(frame, pl.LazyFrame):
         return frame.collect()
     if isinstance(frame, pl.DataFrame):
         return frame
-    if hasattr(frame, "__arrow_c_stream__") or hasattr(frame, "to_records"):
-        try:
-            made = pl.from_pandas(frame) if hasattr(frame, "to_records") else pl.DataFrame(frame)
-        except (pl.exceptions.PolarsError, TypeError, ValueError, ImportError) as error:
-            raise InvalidData(f"the frame cannot be read: {error}", remedy="Give each column one type.") from error
-        return made
-    raise InvalidInput(
-        f"a {type(frame).__name__} is no frame of entities", remedy="Give a pandas, Polars or Arrow frame."
-    )
+    is_pandas = hasattr(frame, "to_records")
+    if not (is_pandas or hasattr(frame, "__arrow_c_stream__") or isinstance(frame, Mapping)):
+        raise InvalidInput(
+            f"a {type(frame).__name__} is no frame of entities", remedy="Give a pandas, Polars or Arrow frame."
+        )
+    try:
+        made = pl.from_pandas(_with_text_names(frame)) if is_pandas else pl.DataFrame(frame)
+    except InvalidInput:
+        raise
+    except Exception as error:  # Arrow, NumPy and pandas each have errors of their own for what Polars cannot hold
+        raise InvalidInput(
+            f"the frame cannot be read: {str(error).partition(chr(10))[0]}",
+            remedy="Give each column one type: numbers of 64 bits, texts, times, booleans, or lists of those.",
+        ) from error
+    return made
+
+
+def _with_text_names(frame: Any) -> Any:
+    """A pandas frame whose columns have texts for names. Raises InvalidInput when two would have the same."""
+    names = list(map(str, frame.columns))
+    if len(set(names)) < len(names):
+        raise InvalidInput(
+            f"two columns of the frame are called {next(n for n in names if names.count(n) > 1)!r}",
+            remedy="Give each column its own name.",
+        )
+    return frame.set_axis(names, axis="columns")
 
 
 def event_time_of(frame: pl.DataFrame) -> str:

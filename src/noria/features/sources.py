@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from noria.errors import InvalidConfig, InvalidData, MissingExtra
-from noria.features.append import append_parquet
-from noria.features.source_text import source_text
-from noria.features.times import instant
-from noria.features.types import FeatureType, type_of
+from noria.errors import InvalidConfig, InvalidData, NoriaError
+from noria.features.exact import Inexact, exact, exactly
+from noria.features.parquet_files import once, unpinned
+from noria.features.referred_code import referred_code
+from noria.features.times import instant, instants_of_texts
+from noria.features.types import FeatureType, parse_type, type_of
+from noria.features.user_code import failed_at, source_text
 
 if TYPE_CHECKING:
     import polars as pl
 
-FileFormat = Literal["parquet", "delta", "iceberg"]
-_READERS: Mapping[FileFormat, str] = {"parquet": "scan_parquet", "delta": "scan_delta", "iceberg": "scan_iceberg"}
 EVENT, CREATED = "event_timestamp", "created_timestamp"
 """The names of the two times of a row wherever rows have been read."""
 
@@ -39,6 +41,18 @@ class Field:
                 f"the dtype of field {self.name!r} is {self.dtype!r}, not a feature type",
                 remedy="Write dtype=Int64, Float32, String, ... from noria.features.types.",
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be read: columns, the types of the fields among them, and of which times and keys rows can matter."""
+
+    names: Sequence[str]
+    types: Mapping[str, FeatureType]
+    event: str
+    since: datetime | None
+    until: datetime | None
+    keys: Mapping[str, pl.Series]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +83,24 @@ class Source(ABC):
         fields: Sequence[Field],
         since: datetime | None = None,
         until: datetime | None = None,
+        wanted: Mapping[str, pl.Series] = MappingProxyType({}),
     ) -> pl.LazyFrame:
         """The rows with event times in [since, until]: keys, both times in UTC, and the fields in their types.
 
-        Rows without an event time are left out. Raises InvalidData when a column is missing or of another kind.
+        Rows without an event time are left out, and others may be whose keys are not among the ``wanted`` values.
+        Raises InvalidData when a column is missing or of another kind.
         """
         import polars as pl
 
         schema = self.columns(folder)
         event, created = self.times(schema)
         self._require(schema, [*keys, *(one.name for one in fields)])
+        schema = self.read_as(schema, {one.name: one.dtype for one in fields})
         needed = dict.fromkeys([*keys, event, created or event, *(one.name for one in fields)])
         frame = (
-            self.fetch(folder, list(needed), event, since, until)
+            self.fetch(
+                folder, Wanted(list(needed), {one.name: one.dtype for one in fields}, event, since, until, wanted)
+            )
             .select(
                 *keys,
                 instant(event, schema[event], self.name).alias(EVENT),
@@ -96,21 +115,68 @@ class Source(ABC):
 
     def columns(self, folder: Path) -> Mapping[str, pl.DataType]:
         """What there is to read, under the names it is read by, and its types."""
-        return dict(self._renamed(self.scan(folder)).collect_schema())
+        return once(("columns", id(self), folder), lambda: dict(self._renamed(self.scan(folder)).collect_schema()))
 
-    def fetch(
-        self, folder: Path, names: Sequence[str], event: str, since: datetime | None, until: datetime | None
-    ) -> pl.LazyFrame:
-        """These columns; rows whose ``event`` is outside [since, until] may already be left out."""
-        del event, since, until  # a lazy frame leaves them out by itself
-        return self._renamed(self.scan(folder)).select(names)
+    def fetch(self, folder: Path, wanted: Wanted) -> pl.LazyFrame:
+        """The columns that are wanted; rows that are not may already be left out."""
+        return self._renamed(self.scan(folder)).select(wanted.names)  # a lazy frame leaves them out by itself
 
-    def append(self, folder: Path, frame: pl.DataFrame) -> None:
-        """Add rows, in the columns the source itself has. Raises InvalidConfig for a source that takes none."""
+    def read_as(
+        self, columns: Mapping[str, pl.DataType], types: Mapping[str, FeatureType]
+    ) -> Mapping[str, pl.DataType]:
+        """The types that ``fetch`` gives these columns in, for fields of these types."""
+        del types
+        return columns
+
+    def appending(self, folder: Path, frame: pl.DataFrame) -> AbstractContextManager[Callable[[], None]]:
+        """Rows to be added, in the columns the source itself has: what the context gives makes them visible.
+
+        Raises InvalidConfig for a source that takes none, InvalidData for rows that do not fit it.
+        """
         del folder, frame
         raise InvalidConfig(
             f"rows cannot be added to source {self.name!r}",
             remedy="Push online only, or use a FileSource.",
+        )
+
+    @contextmanager
+    def telling(self, folder: Path, view: str = "") -> Iterator[None]:
+        """Whatever fails while its rows are read is InvalidData that names the source and, if one is, its bad file."""
+        import polars as pl
+
+        try:
+            yield
+        except Inexact as error:
+            raise self._told(error, folder) from None
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            used = f" of feature view {view!r}" if view else ""
+            file = self.damaged(folder)
+            where = f" ({file} is damaged)" if file else ""
+            why = unpinned(str(error)).strip().partition("\n")[0]
+            raise InvalidData(
+                f"source {self.name!r}{used} cannot be read{where}: {why}",
+                remedy="Check that its columns have the types of the schema, and that its files are whole.",
+            ) from error
+
+    def damaged(self, folder: Path) -> Path | None:
+        """A file of it that cannot be read to its end, where that can be found out."""
+        del folder
+        return None
+
+    def _told(self, error: Inexact, folder: Path) -> InvalidData:
+        """The error for a value that its field's type lacks. Its row is looked for: batches come in disorder."""
+        column, row, value, kind = error.parts
+        before = 0
+        for batch in self._renamed(self.scan(folder)).select(column).collect_batches(maintain_order=True):
+            try:
+                instants_of_texts(batch[column]) if kind == "time" else exact(batch[column], parse_type(kind).polars())
+            except Inexact as found:
+                row = before + found.parts[1]
+                break
+            before += batch.height
+        return InvalidData(
+            f"column {column!r} of source {self.name!r} holds {value}, which is no {kind}, in row {row} (from 0)",
+            remedy="Mend the rows, or declare the field in a type that all of them have.",
         )
 
     def _renamed(self, frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -126,10 +192,10 @@ class Source(ABC):
                 remedy=f"Declare Field(name={one.name!r}, dtype={type_of(dtype)}), or change the source.",
             )
         if isinstance(wanted, pl.Datetime):
-            return instant(one.name, dtype, self.name)
+            return instant(one.name, dtype, self.name).cast(wanted)
         if isinstance(dtype, pl.Struct):
             return pl.when(pl.col(one.name).is_not_null()).then(pl.col(one.name).struct.json_encode()).alias(one.name)
-        return pl.col(one.name).cast(wanted)
+        return exactly(one.name, dtype, one.dtype)
 
     def times(self, schema: Mapping[str, pl.DataType]) -> tuple[str, str]:
         """The columns of event and created time; the latter empty when there is none. Raises InvalidData."""
@@ -154,80 +220,6 @@ class Source(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileSource(Source):
-    """Parquet files (one, a folder, a pattern, hive-partitioned or not), a Delta Lake or an Iceberg table.
-
-    On this machine or at s3://, gs://, az://, with credentials from the environment as the providers' own tools take
-    them; ``s3_endpoint_override`` names another S3 server. An Iceberg table is named by its metadata file.
-    """
-
-    path: str
-    file_format: FileFormat = "parquet"
-    s3_endpoint_override: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", self.name or self.path)
-        if self.file_format not in _READERS:
-            raise InvalidConfig(
-                f"source {self.name!r} is of format {self.file_format!r}", remedy=f"Use {', '.join(_READERS)}."
-            )
-
-    def scan(self, folder: Path) -> pl.LazyFrame:
-        import polars as pl
-
-        read = getattr(pl, _READERS[self.file_format])
-        try:
-            frame: pl.LazyFrame = read(self._place(folder), storage_options=self._options())
-            frame.collect_schema()
-        except ImportError:
-            raise MissingExtra(
-                f"a table in {self.file_format} needs a package that is not installed",
-                remedy="pip install 'noria[lake]'",
-            ) from None
-        except Exception as error:  # each reader has errors of its own
-            raise InvalidData(
-                f"source {self.name!r} cannot be read: {error}", remedy="Check the path and that the file is whole."
-            ) from error
-        return frame
-
-    def append(self, folder: Path, frame: pl.DataFrame) -> None:
-        if self.file_format == "delta":
-            frame.write_delta(self._place(folder), mode="append", storage_options=self._options())
-        elif self.file_format == "parquet" and "://" not in self.path and "*" not in self.path:
-            append_parquet(folder / self.path, frame)
-        else:
-            super().append(folder, frame)
-
-    def _place(self, folder: Path) -> str:
-        return self.path if "://" in self.path else str(folder / self.path)
-
-    def _options(self) -> dict[str, str] | None:
-        if not self.s3_endpoint_override:
-            return None
-        insecure = str(self.s3_endpoint_override.startswith("http://")).lower()
-        return {"aws_endpoint_url": self.s3_endpoint_override, "aws_allow_http": insecure}
-
-    def document(self) -> Mapping[str, object]:
-        mine = ("path", "file_format", "s3_endpoint_override")
-        return {**super().document(), **{name: getattr(self, name) for name in mine}}
-
-
-def ParquetFormat() -> FileFormat:
-    """The ``file_format`` of Parquet files, as Feast spells it."""
-    return "parquet"
-
-
-def DeltaFormat() -> FileFormat:
-    """The ``file_format`` of a Delta Lake table, as Feast spells it."""
-    return "delta"
-
-
-def IcebergFormat() -> FileFormat:
-    """The ``file_format`` of an Iceberg table."""
-    return "iceberg"
-
-
-@dataclass(frozen=True, kw_only=True)
 class PushSource(Source):
     """Rows that are pushed as they happen; what was true before comes from ``batch_source``."""
 
@@ -245,6 +237,11 @@ class PushSource(Source):
 
     def times(self, schema: Mapping[str, pl.DataType]) -> tuple[str, str]:
         return self._history().times(schema)
+
+    @contextmanager
+    def telling(self, folder: Path, view: str = "") -> Iterator[None]:
+        with self._history().telling(folder, view):
+            yield
 
     def _history(self) -> Source:
         if self.batch_source is None:
@@ -277,10 +274,14 @@ class RequestSource:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameSource(Source):
-    """A function of the project that gives a Polars frame; two are the same when their ``text`` is."""
+    """A function of the project that gives a Polars frame.
+
+    Two are the same when their ``text`` is, and that of all the project's own code they refer to (``referred``).
+    """
 
     function: Callable[[], pl.DataFrame | pl.LazyFrame]
     text: str = ""
+    referred: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", self.text or source_text(self.function))
@@ -289,7 +290,15 @@ class FrameSource(Source):
     def scan(self, folder: Path) -> pl.LazyFrame:  # noqa: ARG002  functions find their files themselves
         import polars as pl
 
-        found = self.function()
+        try:
+            found = once(("rows", id(self.function)), self.function)
+        except NoriaError:
+            raise
+        except Exception as error:
+            raise InvalidData(
+                f"source {self.name!r} failed at {failed_at(error, self.function)}: {type(error).__name__}: {error}",
+                remedy="It is a function of the project: mend the line that is named.",
+            ) from error
         if not isinstance(found, pl.DataFrame | pl.LazyFrame):
             raise InvalidData(
                 f"source {self.name!r} gave a {type(found).__name__}, not a Polars frame",
@@ -298,7 +307,8 @@ class FrameSource(Source):
         return found.lazy()
 
     def document(self) -> Mapping[str, object]:
-        return {**super().document(), "text": self.text}
+        referred = referred_code(self.function) if self.referred is None else self.referred
+        return {**super().document(), "text": self.text, **({"referred": dict(referred)} if referred else {})}
 
 
 def _guessed(schema: Mapping[str, pl.DataType], created: str) -> str:

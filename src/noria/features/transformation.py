@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from noria.errors import InvalidInput
 from noria.features.sources import Field
-from noria.features.transformation_modes import Mode, UserFunction, frame_of_pandas, frame_of_polars, lists_of_python
+from noria.features.transformation_modes import (
+    Mode,
+    UserFunction,
+    frame_of_pandas,
+    frame_of_polars,
+    lists_of_python,
+    pandas_of,
+)
 from noria.features.types import FeatureType
 from noria.features.values import typed_list, typed_series
 
@@ -68,6 +75,11 @@ class Transformation:
         names = [name for _, names in self._handed for name in names]
         documents = [name for one, names in self._handed if one.dtype.is_document for name in names]
         return UserFunction(self.name, self.function, names, self.outputs, documents)
+
+    def warm_up(self) -> None:
+        """Load what running it takes. Raises MissingExtra."""
+        if self.mode == "pandas":
+            pandas_of(self.name)
 
     def transform_frame(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The outputs for every row of ``frame``, in order; inputs are found as ``view__field``, else as ``field``.

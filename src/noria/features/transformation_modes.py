@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +10,7 @@ import msgspec
 
 from noria.errors import InvalidData, MissingExtra
 from noria.features.sources import Field
+from noria.features.user_code import failed_at, place_of
 from noria.features.values import typed_list, typed_series
 
 if TYPE_CHECKING:
@@ -38,14 +38,15 @@ class UserFunction:
         try:
             return self.function(given)
         except Exception as error:
+            where = failed_at(error, self.function)
             raise InvalidData(
-                f"on-demand feature view {self.view!r} failed at {self._line(error)}: {type(error).__name__}: {error}",
+                f"on-demand feature view {self.view!r} failed at {where}: {type(error).__name__}: {error}",
                 remedy=f"It is given: {', '.join(self.inputs)}. Any of them may be null.",
             ) from error
 
     def fault(self, what: str, remedy: str) -> InvalidData:
         """The error for something wrong that the function gave."""
-        return InvalidData(f"on-demand feature view {self.view!r} ({self._start()}) {what}", remedy=remedy)
+        return InvalidData(f"on-demand feature view {self.view!r} ({place_of(self.function)}) {what}", remedy=remedy)
 
     def lacking(self, name: str, found: Sequence[object]) -> InvalidData:
         """The error for a feature that the function did not give."""
@@ -55,16 +56,6 @@ class UserFunction:
     def wrong(self, output: Field, error: ValueError) -> InvalidData:
         """The error for values of another type than declared."""
         return self.fault(f"gives a wrong {output.name!r}: {error}", f"Its schema says {output.dtype}.")
-
-    def _start(self) -> str:
-        code = getattr(self.function, "__code__", None)
-        return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(self.function)
-
-    def _line(self, error: Exception) -> str:
-        """The last line of the function's own file on the way to the error."""
-        code = getattr(self.function, "__code__", None)
-        lines = [one for one in traceback.extract_tb(error.__traceback__) if code and one.filename == code.co_filename]
-        return f"{lines[-1].filename}:{lines[-1].lineno}" if lines else self._start()
 
 
 def lists_of_python(
@@ -145,16 +136,22 @@ def frame_of_pandas(function: UserFunction, given: pl.DataFrame) -> pl.DataFrame
     return pl.concat(done).sort(place).drop(place)
 
 
+def pandas_of(view: str) -> Any:
+    """The package, for a view that is computed by it. Raises MissingExtra."""
+    try:
+        import pandas
+    except ImportError:
+        raise MissingExtra(
+            f"on-demand feature view {view!r} needs pandas, which is not installed",
+            remedy="Install noria[pandas], or write the function with mode='polars' or 'python'.",
+        ) from None
+    return pandas
+
+
 def _pandas(function: UserFunction, given: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
-    try:
-        import pandas as pd
-    except ImportError:
-        raise MissingExtra(
-            f"on-demand feature view {function.view!r} needs pandas, which is not installed",
-            remedy="Install noria[pandas], or write the function with mode='polars' or 'python'.",
-        ) from None
+    pd = pandas_of(function.view)
     handed = given.to_pandas().copy()  # Arrow's memory is read-only, and functions like to write
     for name in function.documents:
         handed[name] = decoded(given[name].to_list())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
@@ -52,9 +52,15 @@ def aggregate_as_of(
     back[order] = np.arange(len(order))
     types = {one.name: one.dtype.polars() for one in view.features}
     done: dict[str, pl.Series] = {}
+    shared: dict[timedelta, list[Window]] = {}  # windows over all events are those of every column without nulls
     for column, span in dict.fromkeys((one.column, one.time_window) for one in view.aggregations):
         rows = log.having(column)
-        windows = list(rows.windows(asked, span))
+        is_all = rows.codes is log.codes
+        windows = shared.get(span) if is_all else None
+        if windows is None:
+            windows = list(rows.windows(asked, span))
+        if is_all:
+            shared[span] = windows
         for one in view.aggregations:
             if (one.column, one.time_window) == (column, span):
                 parts = [aggregated(view.name, one, rows.values, window) for window in windows]
@@ -71,21 +77,46 @@ class _Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class _Axis:
+    """A key and a time as one number, in the order of both: ticks since the first time where that fits, else ranks."""
+
+    first: int
+    step: int
+    length: int
+    ranked: Positions | None
+
+    @classmethod
+    def of(cls, keys: int, times: Sequence[Positions]) -> _Axis:
+        """For so many keys; ``times`` are all that rows have."""
+        some = [one for one in times if len(one)]
+        first = min((int(one.min()) for one in some), default=0)
+        last = max((int(one.max()) for one in some), default=0)
+        step = 1000 if all(not (one % 1000).any() for one in some) else 1
+        length = (last - first) // step + 2
+        if length * (keys + 2) < 2**63 and last - first < 2**62:
+            return cls(first, step, length, None)
+        ranked = np.unique(np.concatenate(some)) if some else np.empty(0, np.int64)
+        return cls(first, step, len(ranked) + 1, ranked)
+
+    def place(self, codes: Positions, times: Positions) -> Positions:
+        """A time between two that rows have counts as the earlier."""
+        if self.ranked is not None:
+            return codes * self.length + np.searchsorted(self.ranked, times, side="right")
+        last = self.first + (self.length - 2) * self.step
+        since = np.clip(times, max(self.first - self.step, -(2**63)), last) - self.first
+        return codes * self.length + since // self.step + 1
+
+
+@dataclass(frozen=True, slots=True)
 class _Index:
     """Finds the place of a time among the times of one key, in rows sorted by both."""
 
-    moments: Positions
+    axis: _Axis
     listed: Positions
-
-    @classmethod
-    def of(cls, codes: Positions, times: Positions) -> _Index:
-        moments = np.sort(times)
-        return cls(moments, codes * (len(moments) + 1) + np.searchsorted(moments, times))
 
     def after(self, asked: Positions, times: Positions) -> Positions:
         """The place after the last row of each key at or before each time."""
-        wanted = asked * (len(self.moments) + 1) + np.searchsorted(self.moments, times, side="right")
-        return np.searchsorted(self.listed, wanted).astype(np.int64)
+        return np.searchsorted(self.listed, self.axis.place(asked, times), side="right").astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +131,7 @@ class _Rows:
     events: Positions
     known: Positions
     values: pl.Series
+    axis: _Axis
 
     def windows(self, asked: _Asked, span: timedelta) -> Iterator[Window]:
         """The events in the window of each row asked for, in some parts of the rows."""
@@ -107,9 +139,9 @@ class _Rows:
         since = np.maximum(asked.times, length - 2**63) - length
         late = self._late()
         straight, behind = np.flatnonzero(~late), np.flatnonzero(late)
-        starts = _Index.of(self.codes[straight], self.events[straight]).after(asked.codes, since)
-        ends = np.maximum(starts, _Index.of(self.codes[straight], self.known[straight]).after(asked.codes, asked.times))
-        index = _Index.of(self.codes[behind], self.events[behind])
+        starts = self._index(self.events, straight).after(asked.codes, since)
+        ends = np.maximum(starts, self._index(self.known, straight).after(asked.codes, asked.times))
+        index = self._index(self.events, behind)
         late_starts, late_ends = index.after(asked.codes, since), index.after(asked.codes, asked.times)
         for part in _parts(late_ends - late_starts):
             low, high = int(starts[part].min(initial=0)), int(ends[part].max(initial=0))
@@ -118,8 +150,11 @@ class _Rows:
             seen = self.known[behind[found]] <= asked.times[part][owners]
             yield Window((plain, _segment(behind[found[seen]], owners[seen], len(plain.starts))))
 
+    def _index(self, times: Positions, rows: Positions) -> _Index:
+        return _Index(self.axis, self.axis.place(self.codes[rows], times[rows]))
+
     def _late(self) -> Array:
-        listed = _Index.of(self.codes, self.known).listed
+        listed = self.axis.place(self.codes, self.known)
         soonest = np.minimum.accumulate(listed[::-1])[::-1]  # of each place and all after it; keys only grow
         return listed > soonest
 
@@ -148,24 +183,27 @@ class _Log:
     codes: Positions
     events: Positions
     known: Positions
+    axis: _Axis
 
     @classmethod
     def of(cls, events: pl.DataFrame, view: FeatureView, *, known: bool) -> _Log:
         import polars as pl
 
-        frame = events.drop_nulls([*view.join_keys, EVENT])
+        frame = events.drop_nulls([*view.join_keys, EVENT]).with_columns(pl.col(CREATED).fill_null(pl.col(EVENT)))
         keys = frame.select(view.join_keys).unique().with_row_index(_CODE)
-        frame = _numbered(frame, keys, view).sort(_CODE, EVENT, CREATED, maintain_order=True, nulls_last=False)
-        happened = epoch_nanoseconds(frame[EVENT])
-        created = epoch_nanoseconds(frame.select(pl.col(CREATED).fill_null(pl.col(EVENT))).to_series())
+        frame = _numbered(frame, keys, view).sort(_CODE, EVENT, CREATED, maintain_order=True)
+        happened, created = epoch_nanoseconds(frame[EVENT]), epoch_nanoseconds(frame[CREATED])
         codes = frame[_CODE].cast(pl.Int64).to_numpy()
-        return cls(frame, keys, codes, happened, np.maximum(happened, created) if known else happened)
+        seen = np.maximum(happened, created) if known else happened
+        return cls(frame, keys, codes, happened, seen, _Axis.of(keys.height, [happened, seen]))
 
     def having(self, column: str) -> _Rows:
         """The events with a value in ``column``; all events for no column."""
         values = self.frame[column or _CODE]
+        if not values.null_count():
+            return _Rows(self.codes, self.events, self.known, values, self.axis)
         there = values.is_not_null().to_numpy()
-        return _Rows(self.codes[there], self.events[there], self.known[there], values.drop_nulls())
+        return _Rows(self.codes[there], self.events[there], self.known[there], values.drop_nulls(), self.axis)
 
     def asked(self, entities: pl.DataFrame, view: FeatureView, event_time: str) -> _Asked:
         import polars as pl

@@ -111,17 +111,22 @@ def deploy(
             actor=actor,
             reason=reason or f"deployed as {name}",
         )
-    elif version.stage is not Stage.PRODUCTION and not policies.of(version.model).previews:
-        raise PolicyRefused(
-            f"policy refuses to serve {version.label} from stage {version.stage}",
-            details=["previews = false: only versions in Production are deployed"],
-            remedy="Move it to Production first.",
-        )
+    check_preview(policies, version)
     with workspace.database.write() as tx:
         save_deployment(tx, name, version.model, follows=address.follows, unit=unit, at=clock.now(), actor=actor)
         routes = _set(tx, name, version, unit, clock, actor, reason or f"{version.label} deployed")
     write_routes(workspace, name)
     return Deployed(version, routes, notes)
+
+
+def check_preview(policies: Policies, version: ModelVersion) -> None:
+    """Raises PolicyRefused for a version outside Production, where its policy wants none to be served."""
+    if version.stage is not Stage.PRODUCTION and not policies.of(version.model).previews:
+        raise PolicyRefused(
+            f"policy refuses to serve {version.label} from stage {version.stage}",
+            details=["previews = false: only versions in Production are deployed"],
+            remedy="Move it to Production first.",
+        )
 
 
 def follow(workspace: Workspace, policies: Policies, clock: Clock, *, actor: str) -> None:
@@ -147,8 +152,7 @@ def _follow(workspace: Workspace, policies: Policies, clock: Clock, record: Depl
             return
         if open_rollout(tx, record.deployment) is not None:
             return
-    if version.stage is not Stage.PRODUCTION and not policies.of(version.model).previews:
-        raise PolicyRefused(f"{version.label} is not in Production, and its policy wants no previews")
+    check_preview(policies, version)
     make_servable(workspace, version, at=clock.now(), actor=actor)
     with workspace.database.write() as tx:
         reason = f"{record.follows} of {record.model} is version {version.version} now"

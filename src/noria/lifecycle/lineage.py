@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from noria.clock import iso
 from noria.data import get_dataset
-from noria.errors import NotFound
+from noria.errors import NoriaError, NotFound
+from noria.features import catalog
 from noria.ids import DatasetVersionId
+from noria.optimize.bundle import read_bundle
 from noria.registry import ModelVersion, get_version
 from noria.registry.approvals import approvals
 from noria.registry.models import aliases
 from noria.registry.stages import history
 from noria.rollout.routes import routes_with
 from noria.store.database import Transaction
-from noria.store.workspace import Workspace
+from noria.store.workspace import Workspace, artifact_key
 from noria.tracking import experiments, runs
 from noria.tracking.entities import Run
 
@@ -20,7 +22,7 @@ _CODE_TAGS = ("mlflow.source.git.commit", "noria.code_digest", "mlflow.source.na
 
 
 def lineage(workspace: Workspace, model: str, version: int) -> dict[str, object]:
-    """Version, run, data and code it came from; aliases, moves, approvals and deployments it went to.
+    """Version, run, data, features and code it came from; aliases, moves, approvals and deployments it went to.
 
     Raises NotFound for an unknown version. What is not known, such as a run since removed, is None.
     """
@@ -41,6 +43,7 @@ def lineage(workspace: Workspace, model: str, version: int) -> dict[str, object]
             },
             "run": None if run is None else _told(tx, run),
             "data": _data(tx, found, run),
+            "features": features_of(tx, workspace, found),
             "code": None if run is None else {tag: run.tags[tag] for tag in _CODE_TAGS if tag in run.tags},
             "aliases": [alias for alias, number in aliases(tx, model).items() if number == version],
             "moves": [
@@ -52,6 +55,26 @@ def lineage(workspace: Workspace, model: str, version: int) -> dict[str, object]
             ],
             "deployments": _deployments(tx, model, version),
         }
+
+
+def features_of(tx: Transaction, workspace: Workspace, version: ModelVersion) -> list[dict[str, object]]:
+    """The feature views a version was trained on: the hash of each definition, and its version in the catalog."""
+    try:
+        bundle = read_bundle(workspace.artifacts.fetch(artifact_key(version.source)))
+    except NoriaError:  # other tools log models of their own, and files may be gone
+        return []
+    hashes = {view.name: view.definition for view in bundle.looked_up}
+    hashes |= {view.name: view.definition for view in bundle.computed}
+    applied = catalog.by_hash(tx, list(hashes.values()))
+    return [
+        {
+            "view": name,
+            "definition": digest,
+            "version": applied[digest].version if digest in applied else None,
+            "in_use": digest in applied and applied[digest].active,
+        }
+        for name, digest in hashes.items()
+    ]
 
 
 def _run(tx: Transaction, version: ModelVersion) -> Run | None:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from noria.clock import Clock, SystemClock, as_utc, iso
 from noria.errors import PolicyRefused
+from noria.features import intervals
 from noria.features.materialize import materialize as materialize_view
 from noria.lifecycle.wheel import Wheel
 from noria.pipelines import Project, TrainingRequest, train_version
@@ -73,8 +74,13 @@ def move_version(
 
 def materialize(project: Project, workspace: Workspace, until: datetime) -> int:
     """Make all feature rows known by ``until`` current online; returns how many were newer."""
-    store = workspace.open_online()
+    store, name, newer = workspace.open_online(), project.settings.project.name, 0
     try:
-        return sum(materialize_view(view, project.folder, store, None, until).written for view in project.views)
+        for view in project.views:
+            written = materialize_view(view, project.folder, store, None, until).written
+            with workspace.database.write() as tx:
+                intervals.record(tx, name, view.name, since=None, until=until, rows=written, at=SystemClock().now())
+            newer += written
     finally:
         store.close()
+    return newer

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from noria.clock import from_millis, iso, to_millis
-from noria.errors import NotFound
-from noria.features import FeatureView, ViewSpec, join_as_of
-from noria.features.definitions import content_hash
-from noria.monitoring.log import Feature, PredictionRecord, read_predictions
-from noria.optimize.bundle import Bundle, read_bundle
+from noria.errors import NoriaError, NotFound
+from noria.features import FeatureView, ViewSpec, catalog, join_as_of
+from noria.features.documents import is_elsewhere
+from noria.features.function_code import load
+from noria.features.transformation import Transformation
+from noria.lifecycle.parity_reasons import explanation, same
+from noria.monitoring.log import PredictionRecord, read_predictions
+from noria.optimize.bundle import Bundle, ComputedSpec, read_bundle
 from noria.pipelines.project import Project
 from noria.registry import get_version
 from noria.registry.parity import record_parity
+from noria.store.database import Transaction
 from noria.store.workspace import Workspace, artifact_key
 
-if TYPE_CHECKING:
-    import polars as pl
-
-_RELATIVE = 1e-6  # the log keeps what a float32 graph was given
-_AT, _ROW = "__at", "__row"
+_AT = "__at"
 _EXAMPLES = 20
 
 
@@ -38,8 +38,8 @@ class Mismatch:
     view: str
     feature: str
     entity: Mapping[str, str | int]
-    online: Feature
-    offline: Feature
+    online: Any
+    offline: Any
     reason: str
 
 
@@ -95,27 +95,37 @@ def measure_parity(
     *,
     since: datetime | None = None,
     until: datetime | None = None,
+    progress: Callable[[str], None] = lambda _view: None,
 ) -> Parity:
     """Compare what one version was served with, for predictions with event times in [since, until).
 
-    Every mismatch gets the first reason that explains it: the *definition* differs from the one the model was trained
-    on; the value is of a *late row*, which happened or was recorded only after the prediction's time; it is one that
-    the *TTL* excludes; a *tie* of event times was broken otherwise; it is an older value, or none, so *stale*: what
-    was newer was not materialized.
-    Raises NotFound when the version answered nothing in that time.
+    Values are replayed by the definitions the version was trained on, those on demand by the code it was trained with,
+    from the inputs it was served with. Every mismatch gets the first reason that explains it: the *definition* that was
+    applied when it was predicted is another one; it is *not replayed*, since the definition is neither in the project
+    nor in the catalog; the value is of a *late row*, which happened or was recorded only after the prediction's time;
+    it is one that the *TTL* excludes; a *tie* of event times was broken otherwise; it is an older value, or none, so
+    *stale*: what was newer was not materialized; the *transform* gave something else.
+    Raises NotFound when the version answered nothing in that time. ``progress`` is called with each view's name.
     """
     with workspace.database.read() as tx:
         source = get_version(tx, model, version).source
-    bundle = read_bundle(workspace.artifacts.fetch(artifact_key(source)))
+    folder = workspace.artifacts.fetch(artifact_key(source))
+    bundle = read_bundle(folder)
     records = list(_records(workspace.prediction_log, model, version, since, until))
     if not records:
         raise NotFound(f"{model}@{version} answered no prediction in that time", remedy="`noria serve` logs each one.")
-    views = {view.name: view for view in project.views}
     mismatches: list[Mismatch] = []
-    for spec, served in _served(bundle, records):
-        mismatches += _compare(spec, views.get(spec.name), records, served, project.folder)
-    looked_up = sum(len(spec.fields) for spec in bundle.views)
-    return Parity(model, version, len(records), looked_up * len(records), mismatches)
+    served = _Served.of(bundle, records)
+    for spec in bundle.looked_up:
+        progress(spec.name)
+        with workspace.database.read() as tx:
+            trained = _Trained.of(tx, project, spec)
+        mismatches += _compare(trained, records, [served.rows[name] for name in spec.feature_names], project.folder)
+    for computed in bundle.computed:
+        progress(computed.name)
+        mismatches += _compare_computed(computed, load((folder / computed.file).read_bytes()), records, served)
+    fields = sum(len(view.fields) for view in bundle.looked_up) + sum(len(one.fields) for one in bundle.computed)
+    return Parity(model, version, len(records), fields * len(records), mismatches)
 
 
 def record(workspace: Workspace, found: Parity, *, at: datetime, actor: str) -> None:
@@ -144,119 +154,112 @@ def _records(
             yield record
 
 
-def _served(bundle: Bundle, records: Sequence[PredictionRecord]) -> Iterator[tuple[ViewSpec, list[Sequence[Feature]]]]:
-    """Each view with the part of every vector that was looked up in it."""
-    start = len(bundle.request_columns)
-    for spec in bundle.views:
-        end = start + len(spec.fields)
-        yield spec, [record.features[start:end] for record in records]
-        start = end
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What was served, by column: sent, looked up, computed."""
+
+    rows: Mapping[str, Sequence[Any]]
+
+    @classmethod
+    def of(cls, bundle: Bundle, records: Sequence[PredictionRecord]) -> _Served:
+        beside = [*bundle.sent_beside, *(name for view in bundle.views_beside for name in view.feature_names)]
+        names = [*bundle.inputs, *beside]
+        values = zip(*([*record.features, *record.beside] for record in records), strict=True)
+        return cls(dict(zip(names, values, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """A view as a version was trained on it, None where nobody has it any more, and what was applied when since."""
+
+    spec: ViewSpec
+    view: FeatureView | None
+    applied: Sequence[tuple[int, str]]
+
+    @classmethod
+    def of(cls, tx: Transaction, project: Project, spec: ViewSpec) -> _Trained:
+        name = project.settings.project.name
+        versions = catalog.versions(tx, name, spec.name, "view")
+        view = project.definitions.views.get(spec.name)
+        if view is None or spec.definition not in ("", view.definition):
+            view = catalog.view_as_of(tx, name, spec.name, spec.definition)
+            view = None if view is None or is_elsewhere(view.source) else view
+        return cls(spec, view, [(to_millis(one.applied_at), one.content_hash) for one in versions])
+
+    def was_changed(self, record: PredictionRecord) -> bool:
+        """Whether another definition was applied when a prediction was made."""
+        applied = [digest for at, digest in self.applied if at <= record.received_at]
+        return bool(applied and self.spec.definition) and applied[-1] != self.spec.definition
 
 
 def _compare(
-    spec: ViewSpec,
-    view: FeatureView | None,
-    records: Sequence[PredictionRecord],
-    served: Sequence[Sequence[Feature]],
-    folder: Path,
+    trained: _Trained, records: Sequence[PredictionRecord], served: Sequence[Sequence[Any]], folder: Path
 ) -> Iterator[Mismatch]:
-    fields = list(spec.fields)
-    if view is None or list(view.fields) != fields:
-        nothing: list[Feature] = [None] * len(fields)
-        offline: Sequence[Sequence[Feature]] = [nothing] * len(records)
-    else:
-        offline = _joined(view, records, folder)
+    spec, view = trained.spec, trained.view
+    nothing: Sequence[Sequence[Any]] = [[None] * len(records)] * len(spec.fields)
+    offline = nothing if view is None else _joined(view, spec, records, folder)
     differing = [
         (row, column)
-        for row, (online, expected) in enumerate(zip(served, offline, strict=True))
-        for column in range(len(fields))
-        if not _same(online[column], expected[column])
+        for row in range(len(records))
+        for column in range(len(spec.fields))
+        if not same(served[column][row], offline[column][row])
     ]
-    explain = _Explanation(spec, view, [records[row] for row, _ in differing], folder)
+    to_explain = [records[row] for row, _ in differing if not trained.was_changed(records[row])]
+    explain = None if view is None else explanation(spec, view, to_explain, folder)
     for row, column in differing:
-        record = records[row]
-        yield Mismatch(
-            record.prediction_id,
-            from_millis(record.event_time),
-            spec.name,
-            fields[column],
-            {key: record.entities[key] for key in spec.join_keys if key in record.entities},
-            served[row][column],
-            offline[row][column],
-            explain(record, column, served[row][column]),
-        )
+        record, online = records[row], served[column][row]
+        if trained.was_changed(record):
+            reason = "definition"
+        else:
+            reason = "not_replayed" if explain is None else explain(record, column, online)
+        yield _mismatch(record, spec.name, spec.fields[column], spec.join_keys, online, offline[column][row], reason)
 
 
-def _joined(view: FeatureView, records: Sequence[PredictionRecord], folder: Path) -> Sequence[Sequence[Feature]]:
-    """The view's values as they were known at each prediction."""
+def _joined(
+    view: FeatureView, spec: ViewSpec, records: Sequence[PredictionRecord], folder: Path
+) -> Sequence[Sequence[Any]]:
+    """The view's values as they were known at each prediction, by column."""
     import polars as pl
 
-    joined = join_as_of(_entities(view, records), [view], event_time=_AT, folder=folder)
-    return joined.select(pl.col(name).cast(pl.Float64) for name in view.feature_names).rows()
-
-
-def _entities(view: FeatureView, records: Sequence[PredictionRecord]) -> pl.DataFrame:
-    import polars as pl
-
-    keys = {key: [record.entities.get(key) for record in records] for key in view.join_keys}
+    keys = {key: [record.entities.get(key) for record in records] for key in spec.join_keys}
     times = pl.Series(_AT, [record.event_time for record in records]).cast(pl.Datetime("ms", "UTC"))
-    return pl.DataFrame({_AT: times, **keys}, infer_schema_length=None)
+    entities = pl.DataFrame({_AT: times, **keys}, infer_schema_length=None)
+    wanted = view[spec.fields].with_join_key_map(dict(zip(view.join_keys, spec.join_keys, strict=True)))
+    joined = join_as_of(entities, [wanted], event_time=_AT, folder=folder)
+    return [joined[name].to_list() for name in wanted.feature_names]
 
 
-class _Explanation:
-    """Why a value that was served differs: looked for among all rows of its entity."""
-
-    def __init__(
-        self, spec: ViewSpec, view: FeatureView | None, records: Sequence[PredictionRecord], folder: Path
-    ) -> None:
-        self._keys = spec.join_keys
-        self._is_other = view is None or (spec.definition != "" and spec.definition != content_hash(view))
-        self._ttl = spec.ttl_millis
-        self._rows: dict[tuple[str, ...], list[tuple[int, int, Sequence[Any]]]] = {}
-        if view is not None and records and not self._is_other:
-            self._load(view, {self._key(record.entities) for record in records}, folder)
-
-    def __call__(self, record: PredictionRecord, column: int, online: Feature) -> str:
-        if self._is_other:
-            return "definition"
-        at = record.event_time * 1000
-        rows = self._rows.get(self._key(record.entities), [])
-        known = [row for row in rows if max(row[:2]) <= at]
-        matching = [row for row in rows if _same(row[2][column], online)]
-        if matching and all(max(row[:2]) > at for row in matching):
-            return "late_row"
-        best = max(known, key=lambda row: row[:2], default=None)
-        if online is not None and best is not None and self._ttl is not None and at - best[0] > self._ttl * 1000:
-            return "ttl"
-        if best is not None and any(row[0] == best[0] for row in matching):
-            return "tie"
-        return "stale_materialize" if matching or online is None else "unknown"
-
-    def _key(self, entities: Mapping[str, object]) -> tuple[str, ...]:
-        return tuple(str(entities.get(key)) for key in self._keys)
-
-    def _load(self, view: FeatureView, wanted: set[tuple[str, ...]], folder: Path) -> None:
-        import polars as pl
-
-        keys = list(view.join_keys)
-        frame = view.load(folder).with_columns(
-            pl.col("event_timestamp", "created_timestamp").dt.epoch("us"),
-            pl.col(list(view.fields)).cast(pl.Float64),
-        )
-        for row in frame.select(*keys, "event_timestamp", "created_timestamp", *view.fields).iter_rows():
-            key = tuple(str(value) for value in row[: len(keys)])
-            if key in wanted:
-                event, created, *values = row[len(keys) :]
-                self._rows.setdefault(key, []).append((event, created, values))
+def _compare_computed(
+    spec: ComputedSpec, transformation: Transformation, records: Sequence[PredictionRecord], served: _Served
+) -> Iterator[Mismatch]:
+    """What was computed against what the same code gives for a frame, as it was trained."""
+    again = _recomputed(transformation, served, range(len(records)))
+    for field, name in zip(spec.fields, spec.feature_names, strict=True):
+        for row, record in enumerate(records):
+            if not same(served.rows[name][row], again[field][row]):
+                yield _mismatch(record, spec.name, field, (), served.rows[name][row], again[field][row], "transform")
 
 
-def _same(online: Feature, offline: Feature) -> bool:
-    if online is None or offline is None:
-        return online is offline or _is_nan(online) or _is_nan(offline)
-    if isinstance(online, str) or isinstance(offline, str):
-        return online == offline
-    return math.isclose(online, offline, rel_tol=_RELATIVE) or (_is_nan(online) and _is_nan(offline))
+def _recomputed(transformation: Transformation, served: _Served, rows: Sequence[int]) -> dict[str, list[Any]]:
+    """Each output for some rows; None where the function fails."""
+    import polars as pl
+
+    names = [one.full_name for one in transformation.inputs]
+    frame = pl.DataFrame(
+        [pl.Series(name, [served.rows[name][row] for row in rows], strict=False) for name in dict.fromkeys(names)]
+    )
+    try:
+        return transformation.transform_frame(frame).to_dict(as_series=False)
+    except NoriaError:
+        if len(rows) == 1:
+            return {one.name: [None] for one in transformation.outputs}
+    single = [_recomputed(transformation, served, [row]) for row in rows]
+    return {one.name: [found[one.name][0] for found in single] for one in transformation.outputs}
 
 
-def _is_nan(value: Feature) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+def _mismatch(
+    record: PredictionRecord, view: str, feature: str, keys: Sequence[str], online: Any, offline: Any, reason: str
+) -> Mismatch:
+    entity = {key: record.entities[key] for key in keys if key in record.entities}
+    at = from_millis(record.event_time)
+    return Mismatch(record.prediction_id, at, view, feature, entity or dict(record.entities), online, offline, reason)

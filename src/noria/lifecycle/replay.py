@@ -68,7 +68,10 @@ class Replay:
         project = wheel.project
         self._views = [(view, _Timeline(view.load(project.folder), visible_at())) for view in project.views]
         self._requests, self._labels = self._timelines(project.observations, since, until)
-        self._keys = sorted({key for view in project.views for key in view.join_keys})
+        self._keys = sorted(
+            {one.join_key_map.get(key, key) for one in project.plan.lookups for key in one.view.join_keys}
+        )
+        self._sent = (*project.request_columns, *project.sent_beside)
 
     def play(self, gateway: str, *, route_ready: RouteReady, end_of_day: EndOfDay, on_day: OnDay) -> Outcome:
         """Play every day not yet journaled; returns what was sent over all of it.
@@ -152,7 +155,7 @@ class Replay:
                 "prediction_id": row["__id"],
                 "event_time": row["__time"],
                 "entities": {key: row[key] for key in self._keys},
-                "features": {name: row[name] for name in self._wheel.project.observations.request_columns},
+                "features": {name: row[name] for name in self._sent},
             }
         )
 

@@ -6,6 +6,7 @@ from noria.clock import from_millis, iso
 from noria.data import get_dataset
 from noria.errors import NotFound
 from noria.ids import DatasetVersionId
+from noria.lifecycle.lineage import features_of
 from noria.monitoring.log import find_prediction, read_labels
 from noria.optimize.bundle import read_bundle
 from noria.registry import get_version
@@ -17,7 +18,7 @@ from noria.tracking import runs
 
 
 def trace(workspace: Workspace, prediction_id: str) -> dict[str, object]:
-    """Route decision, version, approvals, run, data version, feature values and commit of a prediction.
+    """Route decision, version, approvals, run, data, feature values and definitions, commit of a prediction.
 
     Raises NotFound when no prediction of that id was logged.
     """
@@ -75,6 +76,7 @@ def trace(workspace: Workspace, prediction_id: str) -> dict[str, object]:
             },
             "entities": dict(record.entities),
             "features": dict(zip(bundle.inputs, record.features, strict=True)),
+            "feature_definitions": features_of(tx, workspace, version),
             "code": None
             if run is None
             else {

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -30,7 +30,7 @@ class PredictionBatch(msgspec.Struct, array_like=True, frozen=True):
     ``prediction_ids`` has one id a row, or a single one that the rows number from 0. ``numbers`` is float64 of shape
     (rows, numeric inputs), ``strings`` a list a row; ``string_places`` says where those stand among the inputs.
     ``scores`` is float64 (rows,), ``latencies`` float32 (rows,) in seconds. ``predictions`` is float64 (rows,), or the
-    labels themselves where they are no numbers. ``entities`` and ``units`` are empty, or one a row.
+    labels themselves where they are no numbers. ``entities``, ``units`` and ``beside`` are empty, or one a row.
     """
 
     received_at: int
@@ -49,11 +49,15 @@ class PredictionBatch(msgspec.Struct, array_like=True, frozen=True):
     string_places: Sequence[int] = ()
     entities: Sequence[Mapping[str, str | int]] = ()
     units: Sequence[str] = ()
+    beside: Sequence[Sequence[Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionRecord:
-    """One answered row. Times are UTC milliseconds; ``features`` are in the order of the model's inputs."""
+    """One answered row. Times are UTC milliseconds; ``features`` are in the order of the model's inputs.
+
+    ``beside`` are values that computed features were made of, but that are no inputs: columns sent, then looked up.
+    """
 
     prediction_id: str
     event_time: int
@@ -69,6 +73,7 @@ class PredictionRecord:
     score: float
     latency_seconds: float = 0.0
     unit: str = ""
+    beside: Sequence[Any] = ()
 
 
 class LabelRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -205,6 +210,7 @@ def rows_of(batch: PredictionBatch) -> Iterator[PredictionRecord]:
             float(columns.scores[row]),
             float(columns.latencies[row]),
             batch.units[row] if batch.units else "",
+            batch.beside[row] if batch.beside else (),
         )
 
 
@@ -278,4 +284,5 @@ def _of_day(batch: PredictionBatch, day: int) -> PredictionBatch:
         strings=of(batch.strings),
         entities=of(batch.entities),
         units=of(batch.units),
+        beside=of(batch.beside),
     )

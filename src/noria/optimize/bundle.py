@@ -38,11 +38,26 @@ class TensorSpec(msgspec.Struct, frozen=True):
     shape: tuple[int, ...]
 
 
+class ComputedSpec(msgspec.Struct, frozen=True):
+    """Features that are computed for each request: those of one on-demand view, by the code in a file of the folder."""
+
+    name: str
+    fields: tuple[str, ...]
+    definition: str
+    file: str
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What the features are called beside those of other views."""
+        return tuple(f"{self.name}__{field}" for field in self.fields)
+
+
 class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a gateway needs beside the model's own file.
 
     A model of columns takes first ``request_columns`` as the client sends them, then the fields of every view in
-    order; ``kinds`` says which of the former are no doubles. Its numbers become one matrix, float32 or float64
+    order, then what is ``computed`` from these, from columns that are ``sent_beside`` and from ``views_beside``;
+    ``kinds`` says which of the columns sent are no doubles. Its numbers become one matrix, float32 or float64
     (``input_dtype``), its texts another. A graph takes them as ``onnx_input`` and ``onnx_strings``, and answers with
     ``onnx_score``: the value, or the probability of every one of ``classes`` (of the last alone, when there are two).
     A classifier of two says the last when its probability is above ``decision_threshold``.
@@ -67,13 +82,32 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     outputs: tuple[TensorSpec, ...] = ()
     runtime: str = "onnx"
     options: Mapping[str, Any] = {}
+    sent_beside: tuple[str, ...] = ()
+    views_beside: tuple[ViewSpec, ...] = ()
+    computed: tuple[ComputedSpec, ...] = ()
     example: tuple[float | str | None, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of the input vector's entries, in order."""
-        looked_up = (f"{view.name}__{field}" for view in self.views for field in view.fields)
-        return (*self.request_columns, *looked_up)
+        stored = [name for view in self.views for name in view.feature_names]
+        computed = [name for one in self.computed for name in one.feature_names]
+        return (*self.request_columns, *stored, *computed)
+
+    @property
+    def sent(self) -> tuple[str, ...]:
+        """The columns a client sends, in order."""
+        return (*self.request_columns, *self.sent_beside)
+
+    @property
+    def looked_up(self) -> tuple[ViewSpec, ...]:
+        """All views that are looked up."""
+        return (*self.views, *self.views_beside)
+
+    @property
+    def entity_keys(self) -> tuple[str, ...]:
+        """The keys a request names its entities by."""
+        return tuple(sorted({key for view in self.looked_up for key in view.join_keys}))
 
     @property
     def string_places(self) -> tuple[int, ...]:
@@ -86,6 +120,12 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
 def write_bundle(folder: Path, bundle: Bundle) -> None:
     """Put ``bundle.json`` into the folder."""
     (folder / BUNDLE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(bundle)))
+
+
+def bundles_below(folder: Path) -> list[tuple[Path, Bundle]]:
+    """Every bundle in a model's folder, its own first: those of chains and ensembles hold their members'."""
+    found = [path.parent for path in folder.rglob(BUNDLE_FILE) if path.parent != folder]
+    return [(one, read_bundle(one)) for one in [folder, *sorted(found)]]
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -20,6 +20,9 @@ from noria.errors import InvalidConfig, Unavailable
 
 _PINNED = re.compile(r"^\s*([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?\s*==\s*([\w.+!-]+)\s*$")
 _ERROR_LINES = 12
+_COMPLETE = ".complete"
+_CACHE_FOLDER = "noria/environments"
+ENVIRONMENTS_VARIABLE = "NORIA_ENVIRONMENTS"
 
 
 def requirements_of(folder: Path) -> Sequence[str]:
@@ -29,11 +32,11 @@ def requirements_of(folder: Path) -> Sequence[str]:
     return [text for line in lines if (text := line.split("#")[0].strip())]
 
 
-def python_of(folder: Path) -> str:
-    """The Python version an MLflow model was logged with, such as 3.11.7; this one's when it says nothing."""
+def python_of(folder: Path, default: str = "") -> str:
+    """The Python version an MLflow model was logged with, such as 3.11.7; ``default``, or ours, if it says nothing."""
     path = folder / "python_env.yaml"
     document: Any = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    return str((document or {}).get("python") or f"{sys.version_info[0]}.{sys.version_info[1]}")
+    return str((document or {}).get("python") or default or f"{sys.version_info[0]}.{sys.version_info[1]}")
 
 
 def fits_here(requirements: Sequence[str], packages: Sequence[str]) -> bool:
@@ -57,34 +60,49 @@ def environment_for(requirements: Sequence[str], python: str) -> Path:
     """
     if given := os.environ.get("NORIA_MODEL_PYTHON"):
         return Path(given)
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "noria/environments"
-    name = hashlib.sha256("\n".join([python, *sorted(requirements)]).encode()).hexdigest()[:16]
+    root, name = _root(), environment_name(requirements, python)
     folder, interpreter = root / name, root / name / "bin/python"
+    if (folder / _COMPLETE).is_file():
+        return interpreter  # before the lock: a container's file system may be read-only
     root.mkdir(parents=True, exist_ok=True)
     with (root / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making the same
-        if not (folder / ".complete").is_file():
+        if not (folder / _COMPLETE).is_file():
             shutil.rmtree(folder, ignore_errors=True)
             version = ".".join(python.split(".")[:2])
-            _uv("venv", "--quiet", "--python", version, str(folder))
+            run_uv("venv", "--quiet", "--python", version, str(folder))
             if requirements:
-                _uv("pip", "install", "--quiet", "--python", str(interpreter), *requirements)
-            (folder / ".complete").write_text("\n".join(requirements))
+                run_uv("pip", "install", "--quiet", "--python", str(interpreter), *requirements)
+            (folder / _COMPLETE).write_text("\n".join(requirements))
     return interpreter
 
 
-def _uv(*words: str) -> None:
+def environment_name(requirements: Sequence[str], python: str) -> str:
+    """The folder of the environment with these packages, below the one that all environments are in."""
+    return hashlib.sha256("\n".join([python, *sorted(requirements)]).encode()).hexdigest()[:16]
+
+
+def _root() -> Path:
+    """Where the environments are: in the user's cache, but for a package, which brings its own."""
+    named = os.environ.get(ENVIRONMENTS_VARIABLE)
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / _CACHE_FOLDER
+
+
+def run_uv(*words: str, folder: Path | None = None) -> None:
+    """Run uv in ``folder``, with our own environment out of its sight.
+
+    Raises InvalidConfig without uv, Unavailable when it fails.
+    """
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if uv is None:
         raise InvalidConfig(
-            "a model needs an environment of its own, and uv, which makes it, is not installed",
-            remedy="pip install uv",
+            "uv, which makes the environments of models and locks them, is not installed", remedy="pip install uv"
         )
-    done = subprocess.run([uv, *words], capture_output=True, text=True, check=False, env=_environment())
+    done = subprocess.run([uv, *words], cwd=folder, capture_output=True, text=True, check=False, env=_environment())
     if done.returncode:
         lines = done.stderr.strip().splitlines()[-_ERROR_LINES:]
         raise Unavailable(
-            "the packages a model needs cannot be installed",
+            f"the packages a model needs cannot be {'locked' if 'compile' in words else 'installed'}",
             details=lines,
             remedy="Check the model's requirements.txt, and that this machine reaches a package index.",
         )

@@ -245,8 +245,14 @@ def interpreter_of(folder: Path) -> Path:
     requirements = requirements_of(folder)
     if fits_here(requirements, ["mlflow"]) and all(map(_is_here, requirements)):
         return Path(sys.executable)
+    return environment_for(environment_requirements(folder), python_of(folder))
+
+
+def environment_requirements(folder: Path) -> list[str]:
+    """What an MLflow model's own environment holds: the packages it says it needs, and MLflow."""
+    requirements = requirements_of(folder)
     has_mlflow = any(line.lower().startswith("mlflow") for line in requirements)
-    return environment_for([*requirements, *([] if has_mlflow else ["mlflow"])], python_of(folder))
+    return [*requirements, *([] if has_mlflow else ["mlflow"])]
 
 
 def _is_here(requirement: str) -> bool:

@@ -7,8 +7,9 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,12 +17,19 @@ from typing import Any
 from noria.config import CONFIG_FILE, Settings, load_settings
 from noria.data.observations import Observations
 from noria.errors import InvalidConfig, NoriaError
-from noria.features import FeatureView, FrameSource
+from noria.features import FeatureService, FeatureView, Field, FrameSource, OnDemandFeatureView
+from noria.features.catalog import Definitions
+from noria.features.completion import completed_view
+from noria.features.definitions import content_hash
+from noria.features.project_code import importing_from
+from noria.features.selection import Plan, plan
+from noria.features.types import FeatureType
 from noria.registry import Policies
 from noria.tracking.source import git_commit
 
 FEATURES_FILE = "features.py"
 TRAIN_FILE = "train.py"
+_SENT_AS_TEXTS = ("String", "UnixTimestamp", "Json")
 
 Estimator = Callable[[Mapping[str, Any], int], Any]
 SearchSpace = Callable[[Any], Mapping[str, Any]]
@@ -31,6 +39,8 @@ SearchSpace = Callable[[Any], Mapping[str, Any]]
 class Project:
     """What a user wrote, ready to run.
 
+    ``taken`` are the views whose features the model takes, ``sources`` the stored ones by name, also those that
+    on-demand ones are computed from.
     ``estimator(params, seed)`` gives an unfitted estimator with scikit-learn's interface; ``search_space(trial)``
     draws params from an Optuna trial.
     """
@@ -38,16 +48,60 @@ class Project:
     folder: Path
     settings: Settings
     observations: Observations
-    views: Sequence[FeatureView]
+    taken: Sequence[FeatureView | OnDemandFeatureView]
+    sources: Mapping[str, FeatureView]
     estimator: Estimator
     search_space: SearchSpace
     policies: Policies
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The model's input columns in order: the request's, then the views'."""
-        looked_up = (name for view in self.views for name in view.feature_names)
-        return (*self.observations.request_columns, *looked_up)
+        """The model's input columns in order: the request's, the stored features, those computed from both."""
+        stored = [name for view in self.taken if isinstance(view, FeatureView) for name in view.feature_names]
+        computed = [f"{view.name}__{field}" for view in self.computed for field in view.fields]
+        return (*self.request_columns, *stored, *computed)
+
+    @property
+    def computed(self) -> tuple[OnDemandFeatureView, ...]:
+        """The on-demand views the model takes."""
+        return tuple(view for view in self.taken if isinstance(view, OnDemandFeatureView))
+
+    @property
+    def request_columns(self) -> tuple[str, ...]:
+        """The columns that are sent with a request and that the model takes."""
+        asked = (one.name for one in self._requested if one.dtype.is_numeric)
+        return tuple(dict.fromkeys([*self.observations.request_columns, *asked]))
+
+    @property
+    def sent_beside(self) -> Mapping[str, FeatureType]:
+        """The columns that are sent with a request only for features to be computed from."""
+        return {one.name: one.dtype for one in self._requested if not one.dtype.is_numeric}
+
+    @property
+    def _requested(self) -> Sequence[Field]:
+        return [one for view in self.computed for one in view.requested]
+
+    @cached_property
+    def definitions(self) -> Definitions:
+        """All views, made whole: what nobody declared is read off their sources. Raises InvalidData."""
+        views = {name: completed_view(view, self.folder) for name, view in self.sources.items()}
+        return Definitions(views=views, on_demand={view.name: view for view in self.computed})
+
+    @property
+    def views(self) -> tuple[FeatureView, ...]:
+        """All stored views: those the model takes, then those that on-demand ones take."""
+        return tuple(self.definitions.views.values())
+
+    def definition_hashes(self) -> dict[str, str]:
+        """View → the hash of its definition, of all that the model stands on."""
+        stored = {view.name: view.definition for view in self.views}
+        return stored | {view.name: content_hash(view) for view in self.computed}
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What is looked up and what is computed for the model."""
+        taken = FeatureService(name=self.settings.model.name, features=self.taken)
+        return plan(taken, self.definitions, full_feature_names=True)
 
     @property
     def deployment(self) -> str:
@@ -68,31 +122,68 @@ def load_project(folder: Path) -> Project:
     """Read the three files of ``folder``. Raises InvalidConfig naming file and line of what is wrong."""
     folder = folder.resolve()
     settings = load_settings(folder)
-    features = _import(folder / FEATURES_FILE, "noria_project_features")
-    train = _import(folder / TRAIN_FILE, "noria_project_train")
+    with importing_from(folder):
+        features = _import(folder / FEATURES_FILE, "noria_project_features")
+        train = _import(folder / TRAIN_FILE, "noria_project_train")
     observations = _get(features, FEATURES_FILE, "observations", Observations)
-    views = _get(features, FEATURES_FILE, "views", (list, tuple))
-    if bad := [view for view in views if not isinstance(view, FeatureView)]:
-        raise InvalidConfig(f"`views` in {FEATURES_FILE} holds {bad[0]!r}", remedy="List FeatureView objects only.")
+    taken = _get(features, FEATURES_FILE, "views", (list, tuple))
+    for view in taken:
+        _check_taken(view)
+    _check_requested(taken, observations)
     return Project(
         folder=folder,
         settings=settings,
         observations=replace(observations, source=_remembered(observations.source, folder)),
-        views=tuple(_prepared(view, folder) for view in views),
+        taken=tuple(taken),
+        sources={view.name: _prepared(view, folder) for view in _stored(taken)},
         estimator=_get(train, TRAIN_FILE, "estimator", Callable),
         search_space=getattr(train, "search_space", lambda _trial: {}),
         policies=Policies.from_settings(settings.policies, accounts=settings.access.enabled),
     )
 
 
-def _prepared(view: FeatureView, folder: Path) -> FeatureView:
-    """The view as a model can take it. Raises InvalidConfig for features that are no numbers."""
+def _stored(taken: Sequence[FeatureView | OnDemandFeatureView]) -> Iterator[FeatureView]:
+    """The stored views, those that the model takes first; on-demand ones bring those they are computed from."""
+    yield from (view for view in taken if isinstance(view, FeatureView))
+    given = {view.name for view in taken if isinstance(view, FeatureView)}
+    for view in taken:
+        if isinstance(view, OnDemandFeatureView):
+            yield from (one.view for one in view.projections if one.view.name not in given)
+
+
+def _check_taken(view: object) -> None:
+    """Raises InvalidConfig for what is no view, and for features that are no numbers."""
+    if not isinstance(view, FeatureView | OnDemandFeatureView):
+        raise InvalidConfig(
+            f"`views` in {FEATURES_FILE} holds {view!r}", remedy="List FeatureView objects, and on-demand ones."
+        )
     if not view.features or not all(one.dtype.is_numeric for one in view.features):
         given = ", ".join(f"{one.name} ({one.dtype})" for one in view.features) or "none"
         raise InvalidConfig(
             f"a model takes numbers, and the features of view {view.name!r} are: {given}",
             remedy="List them in its schema as Field(name=..., dtype=Float64).",
         )
+
+
+def _check_requested(taken: Sequence[FeatureView | OnDemandFeatureView], observations: Observations) -> None:
+    """Raises InvalidConfig for a value of a request that the table to learn from does not have."""
+    known = {column.name for column in observations.columns}
+    for view in taken:
+        for one in view.requested if isinstance(view, OnDemandFeatureView) else ():
+            if one.name not in known:
+                raise InvalidConfig(
+                    f"on-demand feature view {view.name!r} takes {one.name!r} from the request, and observations "
+                    f"{observations.name!r} have no such column",
+                    remedy=f"Add Column({one.name!r}, ...) to them: what a request brings is learned from, too.",
+                )
+            if not one.dtype.is_numeric and one.dtype.name not in _SENT_AS_TEXTS:
+                raise InvalidConfig(
+                    f"on-demand feature view {view.name!r} takes {one.name!r} as {one.dtype} from the request",
+                    remedy=f"A request brings numbers, and texts as {', '.join(_SENT_AS_TEXTS)}.",
+                )
+
+
+def _prepared(view: FeatureView, folder: Path) -> FeatureView:
     if not isinstance(view.source, FrameSource):
         return view
     return replace(view, source=replace(view.source, function=_remembered(view.source.function, folder)))

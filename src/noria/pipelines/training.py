@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from noria.clock import iso, to_millis
 from noria.data import DatasetVersion, snapshot
 from noria.errors import InvalidData
-from noria.features import ViewSpec, join_as_of
+from noria.features import ViewSpec, catalog
+from noria.features.completion import completed
+from noria.features.function_code import dump
+from noria.features.training_frame import joined
 from noria.governance.card import write_card
 from noria.ids import derived_id
 from noria.monitoring.profile import Reference, build_profile, losses, names_of, write_profile
-from noria.optimize.bundle import Bundle, write_bundle
+from noria.optimize.bundle import ONNX_FILE, Bundle, ComputedSpec, Kind, read_bundle, write_bundle
 from noria.optimize.onnx import convert, onnx_scores, source_scores
 from noria.pipelines.evaluation import evaluate, evaluate_slices, gain, primary_metric
 from noria.pipelines.project import Project
@@ -39,6 +42,7 @@ Floats = NDArray[np.float64]
 Progress = Callable[[str], None]
 _PARITY_ROWS = 4000
 _LEAST_ROWS = 50
+_KINDS: Mapping[str, Kind] = {"UnixTimestamp": "datetime"}
 
 
 def _silent(_message: str) -> None:
@@ -85,8 +89,9 @@ def train_version(
     progress("snapshot")
     dataset, rows = _snapshot(project, workspace, request)
     progress("features")
+    _apply(project, workspace, request)
     event_time = project.observations.event_time
-    split = _split(project, join_as_of(rows, project.views, event_time=event_time, folder=project.folder))
+    split = _split(project, joined(rows, project.plan, event_time=event_time, folder=project.folder))
     labels = split.train_labels if request.tamper is None else request.tamper(split.train_labels)
     progress("tune")
     params = _tune(project, split, labels)
@@ -125,16 +130,29 @@ def _snapshot(project: Project, workspace: Workspace, request: TrainingRequest) 
     return version, rows
 
 
+def _apply(project: Project, workspace: Workspace, request: TrainingRequest) -> None:
+    """Record the views as they are now, so that what the version learned from can be read in the catalog."""
+    definitions = completed([*project.views, *project.computed], project.folder)
+    with workspace.database.write() as tx:
+        catalog.apply(tx, project.settings.project.name, definitions, at=request.at, actor=request.actor)
+
+
 def _split(project: Project, frame: pl.DataFrame) -> _Split:
     """Oldest rows to learn from, newest to judge by: never the other way round."""
     import polars as pl
 
     held_out = max(1, round(frame.height * project.settings.model.validation_fraction))
     cut = frame.height - held_out
-    matrix = frame.select(pl.col(name).cast(pl.Float64) for name in project.inputs).to_numpy()
+    matrix = _matrix(frame, project.inputs)
     labels = frame[project.observations.label].cast(pl.Float64).to_numpy()
     days = frame[project.observations.event_time].dt.epoch("d").to_numpy().astype(np.int64)
     return _Split(matrix[:cut], labels[:cut], matrix[cut:], labels[cut:], days, frame[cut:])
+
+
+def _matrix(frame: pl.DataFrame, names: Sequence[str]) -> Floats:
+    import polars as pl
+
+    return frame.select(pl.col(name).cast(pl.Float64) for name in names).to_numpy()
 
 
 def _tune(project: Project, split: _Split, labels: Floats) -> dict[str, Any]:
@@ -175,13 +193,14 @@ def _metrics(
 
 
 def _rival_scores(workspace: Workspace, request: TrainingRequest, split: _Split) -> Floats:
-    """What the champion says of the held-out rows; without one, the constant guess."""
+    """What the champion says of the held-out rows; without one that can be asked, the constant guess."""
     if request.champion is None:
         return np.full(len(split.held_out), float(split.train_labels.mean()))
-    from noria.optimize.bundle import ONNX_FILE, read_bundle
-
     folder = workspace.artifacts.fetch(artifact_key(request.champion.source))
-    return onnx_scores(folder / ONNX_FILE, split.held_out.astype(read_bundle(folder).input_dtype))
+    bundle = read_bundle(folder)
+    if not set(bundle.inputs) <= set(split.frame.columns):  # it took other features
+        return np.full(len(split.held_out), float(split.train_labels.mean()))
+    return onnx_scores(folder / ONNX_FILE, _matrix(split.frame, bundle.inputs).astype(bundle.input_dtype))
 
 
 def _package(
@@ -197,15 +216,21 @@ def _package(
     task = project.settings.model.task
     sample = np.concatenate([split.held_out, split.train])[:_PARITY_ROWS]
     converted = convert(model, task, project.inputs, sample, folder)
+    fed = [view.name for view in project.taken]
+    specs = [(ViewSpec.of(one), one.used_name in fed) for one in project.plan.lookups]
     write_bundle(
         folder,
         Bundle(
             task=task,
-            request_columns=tuple(project.observations.request_columns),
-            views=tuple(ViewSpec.of(view) for view in project.views),
+            request_columns=project.request_columns,
+            views=tuple(spec for spec, is_fed in specs if is_fed),
             onnx_input=converted.graph.numbers,
             onnx_score=converted.graph.score,
             input_dtype=converted.graph.dtype,
+            kinds={name: _KINDS.get(dtype.name, "string") for name, dtype in project.sent_beside.items()},
+            sent_beside=tuple(project.sent_beside),
+            views_beside=tuple(spec for spec, is_fed in specs if not is_fed),
+            computed=_write_computed(folder, project),
         ),
     )
     scores = source_scores(model, task, split.held_out)
@@ -227,6 +252,16 @@ def _package(
     write_card(folder, _card_facts(project, request, dataset, model, params) | {"ONNX parity": parity}, metrics)
 
 
+def _write_computed(folder: Path, project: Project) -> tuple[ComputedSpec, ...]:
+    """Put the code of on-demand views beside the model, whose hash then covers it."""
+    specs = []
+    for number, view in enumerate(project.computed):
+        file = f"computed-{number}.bin"
+        (folder / file).write_bytes(dump(view.transformation))
+        specs.append(ComputedSpec(view.name, view.fields, project.definition_hashes()[view.name], file))
+    return tuple(specs)
+
+
 def _card_facts(
     project: Project, request: TrainingRequest, dataset: DatasetVersion, model: Any, params: Mapping[str, Any]
 ) -> dict[str, object]:
@@ -241,6 +276,7 @@ def _card_facts(
         "Events from": iso(dataset.since),
         "Events until": iso(dataset.until),
         "Inputs": list(project.inputs),
+        "Feature definitions": [f"{name} {digest[:12]}" for name, digest in project.definition_hashes().items()],
     }
 
 

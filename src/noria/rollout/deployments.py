@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from noria import audit
 from noria.clock import from_millis, to_millis
@@ -23,6 +23,8 @@ from noria.store import tables
 from noria.store.database import Transaction, from_json
 from noria.store.workspace import Workspace
 
+_NO_KEY = "none"
+"""In place of hashes when every key is revoked: no key has this hash, so nobody is let in."""
 _KEY_PREFIX = "nk_"
 
 
@@ -126,13 +128,23 @@ def add_key(tx: Transaction, deployment: str, name: str, *, at: datetime, actor:
 
 
 def revoke_key(tx: Transaction, key_id: str, *, at: datetime, actor: str) -> None:
-    """Take a key's right away. Raises NotFound."""
+    """Take a key's right away; without any left, nobody is let in. Raises NotFound."""
     table = tables.gateway_keys
     row = tx.execute(select(table).where(table.c.key_id == key_id, table.c.revoked_at.is_(None))).first()
     if row is None:
         raise NotFound(f"there is no key {key_id!r} to revoke", remedy="`noria deploy keys` lists them.")
     tx.execute(update(table).where(table.c.key_id == key_id).values(revoked_at=to_millis(at)))
     _audit_key(tx, "revoke", row.deployment, key_id, row.name, at=at, actor=actor)
+
+
+def drop_keys(tx: Transaction, deployment: str, *, at: datetime, actor: str) -> int:
+    """Forget all keys of a deployment, so that it lets everyone in again; how many there were. Raises NotFound."""
+    get_deployment(tx, deployment)
+    table = tables.gateway_keys
+    dropped = tx.execute(delete(table).where(table.c.deployment == deployment)).rowcount
+    if dropped:
+        _audit(tx, "drop_keys", deployment, {"keys": dropped}, at=at, actor=actor)
+    return dropped
 
 
 def list_keys(tx: Transaction, deployment: str | None = None) -> list[GatewayKey]:
@@ -187,16 +199,20 @@ def published_routes(tx: Transaction, deployment: str) -> RouteTable | None:
     if table is None or (record is not None and record.withdrawn_at is not None):
         return None
     table = _with_shares(tx, table)
-    model = table.variants[0].model
+    keys = tx.execute(select(tables.gateway_keys).where(tables.gateway_keys.c.deployment == deployment)).all()
+    hashes = sorted(key.key_hash for key in keys if key.revoked_at is None)
+    if keys and not hashes:
+        hashes = [_NO_KEY]
+    return replace(table, addresses=addresses_of(tx, table.variants[0].model), key_hashes=tuple(hashes))
+
+
+def addresses_of(tx: Transaction, model: str) -> Mapping[str, int]:
+    """The aliases and stages that a client may name, with the versions they mean now."""
     addresses = dict(aliases(tx, model))
     for stage in (Stage.STAGING, Stage.PRODUCTION):
         if (version := version_in_stage(tx, model, stage)) is not None:
             addresses[stage.value] = version.version
-    query = select(tables.gateway_keys.c.key_hash).where(
-        tables.gateway_keys.c.deployment == deployment, tables.gateway_keys.c.revoked_at.is_(None)
-    )
-    hashes = sorted(tx.execute(query).scalars())
-    return replace(table, addresses=dict(sorted(addresses.items())), key_hashes=tuple(hashes))
+    return dict(sorted(addresses.items()))
 
 
 def _with_shares(tx: Transaction, table: RouteTable) -> RouteTable:

@@ -180,12 +180,13 @@ def earlier_champion(tx: Transaction, deployment: str) -> Variant | None:
 
 def publish(table: RouteTable, path: Path) -> None:
     """Put the table where gateways read it: a file, swapped whole; one that says the same is left alone."""
-    content = json.dumps(_published(table), indent=1).encode()
+    content = json.dumps(route_document(table), indent=1).encode()
     if not path.is_file() or path.read_bytes() != content:
         write_atomically(path, content)
 
 
-def _published(table: RouteTable) -> dict[str, object]:
+def route_document(table: RouteTable) -> dict[str, object]:
+    """What a route file says, as ``read_routes`` reads it."""
     document = {field.name: getattr(table, field.name) for field in fields(table)}
     variants = [_document(variant) for variant in table.variants]
     return document | {"variants": variants, "created_at": iso(table.created_at)}

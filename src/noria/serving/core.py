@@ -14,9 +14,11 @@ from typing import Any
 import structlog
 
 from noria.errors import InvalidData, InvalidInput, NoriaError, NotFound, Unavailable
+from noria.features.definition_watch import DefinitionWatch, OnChanged
 from noria.monitoring.log import PredictionLog
 from noria.rollout.routes import RouteTable, Variant
 from noria.serving.batcher import Batcher, Limits
+from noria.serving.computing import Computing
 from noria.serving.inputs import OnlineInputs, PredictionRequest, parse_instant
 from noria.serving.items import Item, Outcome, Prediction, Result
 from noria.serving.live import Arm, Live, find
@@ -50,7 +52,8 @@ class DataPlane:
     """Answers predictions. Lives in one event loop; what arrives in one tick is scored in one call a variant.
 
     ``faults`` says of each deployment whose newest route table does not serve why not. Several workers of one gateway
-    leave their counts in the folder ``shared``.
+    leave their counts in the folder ``shared``. ``on_changed_definition``: whether features of another definition than
+    a model was trained on are refused.
     """
 
     def __init__(
@@ -60,14 +63,17 @@ class DataPlane:
         prediction_log: Path,
         limits: Callable[[str], Limits] = lambda _model: Limits(),
         shared: Path | None = None,
+        on_changed_definition: OnChanged = "warn",
     ) -> None:
         self._artifacts = artifacts
-        self._online, self._shadow_inputs = OnlineInputs(online_store), OnlineInputs(online_store)
+        self.metrics = ServingMetrics(shared)
+        self._definitions = DefinitionWatch(on_changed_definition, self.metrics.count_changed)
+        self._online = OnlineInputs(online_store, self._definitions)
+        self._shadow_inputs = OnlineInputs(online_store, self._definitions)
         self._limits = limits
         self._live: dict[str, Live] = {}
         self._pending: list[Item] = []
         self._new_id = _ids().__next__
-        self.metrics = ServingMetrics(shared)
         self.recorder = Recorder(PredictionLog(prediction_log), self.metrics)
         self.faults: dict[str, NoriaError] = {}
 
@@ -94,7 +100,8 @@ class DataPlane:
     @property
     def fault(self) -> NoriaError | None:
         """Why something is not as it should be, or None."""
-        return next(iter(self.faults.values()), None) or self.recorder.fault
+        specs = (spec for live in self._live.values() for arm in live.all_arms for spec in arm.served.bundle.looked_up)
+        return next(iter(self.faults.values()), None) or self.recorder.fault or self._definitions.fault(specs)
 
     async def swap(self, table: RouteTable) -> None:
         """Serve ``table`` once its new versions are loaded, beside the loop; when one fails, the old one goes on."""
@@ -194,7 +201,7 @@ class DataPlane:
         numbers, texts = arm.columns.row(request.features)
         item = self._item(live, arm, prediction_id, request.event_time, 1, timeout)
         item.numbers, item.texts, item.entities, item.unit = numbers, texts, request.entities, unit
-        item.complete, item.request = not arm.served.bundle.views, request
+        item.complete, item.request = arm.served.is_complete, request
         return item
 
     def _item(self, live: Live, arm: Arm, prediction_id: str, when: str, rows: int, timeout: float | None) -> Item:
@@ -212,23 +219,23 @@ class DataPlane:
         return item.answer
 
     def _flush(self) -> None:
-        """Look up what the tick's rows lack, and hand them to their versions."""
+        """Look up and compute what the tick's rows lack, and hand them to their versions."""
         waiting, self._pending = self._pending, []
         since = time.monotonic()
         for arm, items in _by_arm(waiting):
             lacking = [item for item in items if not item.complete]
-            if lacking and self._online.remote:
+            if lacking and self._waits(arm):
                 asyncio.get_running_loop().create_task(self._submit_later(arm, lacking))
                 items = [item for item in items if item.complete]
             elif lacking:
-                self._refuse(_complete(arm, lacking, self._vectors(arm, lacking)))
+                self._refuse(self._complete(arm, lacking))
                 items = [item for item in items if item.complete]
             if items:
                 self._submit(arm, items, since)
 
     async def _submit_later(self, arm: Arm, items: Sequence[Item]) -> None:
-        """For an online store behind a network: the loop goes on while a thread waits for it."""
-        self._refuse(_complete(arm, items, await asyncio.to_thread(self._vectors, arm, items)))
+        """For what takes long, such as a store behind a network: the loop goes on while a thread waits for it."""
+        self._refuse(await asyncio.to_thread(self._complete, arm, items))
         if ready := [item for item in items if item.complete]:
             self._submit(arm, ready, time.monotonic())
 
@@ -251,13 +258,24 @@ class DataPlane:
         index = {id(item): place for place, item in items.items()}
         faults: dict[int, NoriaError] = {}
         for arm, rows in _by_arm([item for item in items.values() if not item.complete]):
-            remote = self._online.remote
-            vectors = await asyncio.to_thread(self._vectors, arm, rows) if remote else self._vectors(arm, rows)
-            faults |= {index[id(item)]: error for item, error in _complete(arm, rows, vectors)}
+            wrong = (
+                await asyncio.to_thread(self._complete, arm, rows) if self._waits(arm) else self._complete(arm, rows)
+            )
+            faults |= {index[id(item)]: error for item, error in wrong}
         return faults
 
-    def _vectors(self, arm: Arm, items: Sequence[Item]) -> Sequence[Sequence[Any] | NoriaError]:
-        return self._online.vectors(arm.served.bundle.views, [(item.entities, item.event_time) for item in items])
+    def _waits(self, arm: Arm) -> bool:
+        """Whether completing rows of a version would hold the event loop up."""
+        bundle, computing = arm.served.bundle, arm.served.computing
+        return (self._online.remote and bool(bundle.looked_up)) or (computing is not None and computing.is_slow)
+
+    def _complete(self, arm: Arm, items: Sequence[Item]) -> Sequence[tuple[Item, NoriaError]]:
+        """Add to the rows what is looked up and computed; the items for which that failed, with the reason."""
+        specs = arm.served.bundle.looked_up
+        vectors = self._online.vectors(specs, [(item.entities, item.event_time) for item in items])
+        if arm.served.computing is not None:
+            vectors = _computed(arm, arm.served.computing, items, vectors)
+        return _add(arm, items, vectors)
 
     def _refuse(self, faults: Sequence[tuple[Item, NoriaError]]) -> None:
         for item, error in faults:
@@ -324,10 +342,25 @@ def _by_arm(items: Sequence[Item]) -> Sequence[tuple[Arm, Sequence[Item]]]:
     return [(arm, [item for item in items if item.arm is arm]) for arm in arms.values()]
 
 
-def _complete(
+def _computed(
+    arm: Arm, computing: Computing, items: Sequence[Item], vectors: Sequence[Sequence[Any] | NoriaError]
+) -> Sequence[Sequence[Any] | NoriaError]:
+    """What the model takes besides the columns sent; what it does not take is kept with the item, for the log."""
+    named = [arm.columns.named(item.request.features) for item in items if item.request is not None]
+    found: list[Sequence[Any] | NoriaError] = []
+    for item, result in zip(items, computing.completed(named, vectors), strict=True):
+        if isinstance(result, NoriaError):
+            found.append(result)
+        else:
+            taken, item.beside = result
+            found.append(taken)
+    return found
+
+
+def _add(
     arm: Arm, items: Sequence[Item], vectors: Sequence[Sequence[Any] | NoriaError]
 ) -> Sequence[tuple[Item, NoriaError]]:
-    """Add looked-up values to the rows; the items for which there are none, with the reason."""
+    """Add values to the rows; the items for which there are none, with the reason."""
     faults: list[tuple[Item, NoriaError]] = []
     for item, vector in zip(items, vectors, strict=True):
         if isinstance(vector, NoriaError):

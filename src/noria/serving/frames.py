@@ -36,13 +36,13 @@ def arrays_of(arm: Arm, columns: Columns) -> tuple[NDArray[np.float64], NDArray[
 def requests_of(arm: Arm, columns: Columns) -> list[PredictionRequest] | None:
     """The rows as requests by entity key, when the columns hold the keys and not what is looked up by them."""
     bundle = arm.served.bundle
-    keys = sorted({key for view in bundle.views for key in view.join_keys})
-    if not keys or set(bundle.inputs) <= set(columns) or not {*keys, *bundle.request_columns} <= set(columns):
+    keys = bundle.entity_keys
+    if not (keys or bundle.computed) or set(bundle.inputs) <= set(columns) or not {*keys, *bundle.sent} <= set(columns):
         return None
     return [
         PredictionRequest(
             entities={key: columns[key][row] for key in keys},
-            features={name: _plain(columns[name][row]) for name in bundle.request_columns},
+            features={name: _plain(columns[name][row]) for name in bundle.sent},
         )
         for row in range(_rows(columns))
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +12,7 @@ import msgspec
 
 from noria.errors import InvalidInput, NoriaError
 from noria.features import OnlineFeatures, ViewSpec
+from noria.features.definition_watch import DefinitionWatch
 from noria.optimize.bundle import TEXTS, Bundle
 from noria.store.keyvalue import KeyValueStore, open_keyvalue
 
@@ -43,11 +44,11 @@ class InputColumns:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self.names = bundle.request_columns
+        self.names, self._taken = bundle.sent, len(bundle.request_columns)
         self._is_text = [bundle.kinds.get(name) in TEXTS for name in self.names]
         self.has_texts = any(self._is_text)
         self.takes_texts = bool(bundle.string_places)
-        sent = len(self.names)
+        sent = self._taken
         self._texts_found = frozenset(place - sent for place in bundle.string_places if place >= sent)
 
     def row(self, features: Mapping[str, Value] | Sequence[Value]) -> tuple[list[Any], list[str | None] | None]:
@@ -78,12 +79,22 @@ class InputColumns:
         texts = [value for place, value in enumerate(vector) if place in self._texts_found]
         return [value for place, value in enumerate(vector) if place not in self._texts_found], texts
 
-    def _split(self, values: Sequence[Value]) -> tuple[list[Any], list[str | None]]:
+    def _split(self, values: Sequence[Value]) -> tuple[list[Any], list[str | None] | None]:
         numbers = [value for value, is_text in zip(values, self._is_text, strict=True) if not is_text]
         texts = [value for value, is_text in zip(values, self._is_text, strict=True) if is_text]
         if not (_NUMBERS.issuperset(map(type, numbers)) and _TEXTS.issuperset(map(type, texts))):
             raise self._wrong_kind(values)
-        return numbers, texts  # type: ignore[return-value]
+        if self._taken < len(values):  # the model does not take what is sent beside
+            numbers = [value for value, is_text in self._own(values) if not is_text]
+            texts = [value for value, is_text in self._own(values) if is_text]
+        return numbers, texts if self.takes_texts else None  # type: ignore[return-value]
+
+    def _own(self, values: Sequence[Value]) -> Iterator[tuple[Value, bool]]:
+        return zip(values[: self._taken], self._is_text, strict=False)
+
+    def named(self, features: Mapping[str, Value] | Sequence[Value]) -> Mapping[str, Value]:
+        """The columns of one row by name; they were checked by ``row``."""
+        return features if isinstance(features, dict) else dict(zip(self.names, features, strict=True))
 
     def _wrong_kind(self, values: Sequence[Value]) -> InvalidInput:
         for name, value, is_text in zip(self.names, values, self._is_text, strict=True):
@@ -112,11 +123,12 @@ class InputColumns:
 class OnlineInputs:
     """Looks up what the online store at a URL holds. Threads may share it.
 
-    ``remote`` says that a look-up waits for a network, so that a loop must not wait for it.
+    ``remote`` says that a look-up waits for a network, so that a loop must not wait for it. ``watch`` is told of rows
+    that are of another definition than a model was trained on.
     """
 
-    def __init__(self, online_store: str) -> None:
-        self._url = online_store
+    def __init__(self, online_store: str, watch: DefinitionWatch | None = None) -> None:
+        self._url, self._watch = online_store, watch
         self.remote = not online_store.startswith(("sqlite:", "lmdb:"))
         self._store: KeyValueStore | None = None
         self._features: OnlineFeatures | None = None
@@ -127,6 +139,8 @@ class OnlineInputs:
         self, views: Sequence[ViewSpec], asked: Sequence[tuple[Mapping[str, str | int], int]]
     ) -> Sequence[Sequence[Any] | NoriaError]:
         """The looked-up inputs of entities at their event times (UTC milliseconds), or why there are none."""
+        if not views:
+            return [()] * len(asked)
         try:
             self.refresh()
             assert self._features is not None
@@ -140,7 +154,7 @@ class OnlineInputs:
             return
         self.close()
         self._store = open_keyvalue(self._url, Path())
-        self._features = OnlineFeatures(self._store)
+        self._features = OnlineFeatures(self._store, self._watch)
         self._path = None if self._store.path is None else str(self._store.path)
         self._inode = 0 if self._path is None else _inode(self._path)
 

@@ -70,7 +70,8 @@ class Item:
     """One request's rows. Of a block, ``numbers`` is (rows, numeric inputs) and ``texts`` (rows, texts).
 
     ``received`` and ``deadline`` are on the monotonic clock, ``event_time`` is UTC milliseconds. A row is ``complete``
-    once it holds what is looked up, too; ``request`` is what it was made of, None for a block.
+    once it holds what is looked up and computed, too; ``request`` is what it was made of, None for a block. ``beside``
+    are values that only computed features were made of.
     """
 
     live: Live
@@ -89,6 +90,7 @@ class Item:
     request: PredictionRequest | None = None
     params: Mapping[str, Any] | None = None
     tensors: Tensors | None = None
+    beside: Sequence[Any] = ()
 
     @property
     def is_block(self) -> bool:

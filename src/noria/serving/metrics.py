@@ -39,12 +39,14 @@ class Counts(msgspec.Struct):
     latencies: dict[str, list[int]] = {}
     latency_sums: dict[str, float] = {}
     not_logged: int = 0
+    changed: dict[str, int] = {}
 
     def add(self, other: Counts) -> None:
         """Count what another process counted, too."""
         _add(self.predictions, other.predictions)
         _add(self.errors, other.errors)
         _add(self.shadows, other.shadows)
+        _add(self.changed, other.changed)
         self.not_logged += other.not_logged
         for model, counts in other.latencies.items():
             self.observe(model, counts, other.latency_sums[model])
@@ -91,6 +93,11 @@ class ServingMetrics:
         with self._lock:
             self._counts.not_logged += rows
 
+    def count_changed(self, view: str) -> None:
+        """Count a row of a view that is of another definition than its model was trained on."""
+        with self._lock:
+            _add(self._counts.changed, {view: 1})
+
     def count_shadow(self, deployment: str, outcome: str, rows: int) -> None:
         """Count copies that a shadow scored, or that were dropped because it was behind."""
         with self._lock:
@@ -126,6 +133,8 @@ class ServingMetrics:
         lost = CounterMetricFamily("model_predictions_not_logged", "Predictions answered, but missing in the log.")
         lost.add_metric([], total.not_logged)
         yield lost
+        text = "Rows looked up that are of another definition of their view than the model was trained on."
+        yield _counter("noria_feature_definition_mismatches", text, ("view",), total.changed)
         yield _histogram(total)
         yield self._shares()
 

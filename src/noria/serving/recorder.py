@@ -113,6 +113,7 @@ def _batch(
         string_places=first.arm.served.texts,
         entities=[item.entities for item in items for _ in range(item.count)] if has_entities else (),
         units=[item.unit for item in items for _ in range(item.count)] if has_units else (),
+        beside=[item.beside for item in items for _ in range(item.count)] if first.beside else (),
     )
     return batch, days
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from noria.errors import CorruptArtifact, NotFound
 from noria.optimize.bundle import Bundle, read_bundle
 from noria.rollout.routes import Variant
+from noria.serving.computing import Computing
 from noria.serving.runtimes import Floats, Rows, Runtime, Tensors, load
 from noria.store.blobs import BlobStore, folder_digest
 
@@ -23,11 +25,14 @@ class Served:
 
     Of a model that computes in the caller's thread that is processor time: that a busy machine held the thread up says
     nothing about the model.
+
+    ``is_complete`` says that it takes nothing besides the columns sent; ``computing`` gives its on-demand features.
     """
 
-    def __init__(self, variant: Variant, bundle: Bundle, runtime: Runtime) -> None:
+    def __init__(self, variant: Variant, bundle: Bundle, runtime: Runtime, computing: Computing | None = None) -> None:
         self.model, self.version, self.digest = variant.model, variant.version, variant.digest
-        self.bundle, self.runtime = bundle, runtime
+        self.bundle, self.runtime, self.computing = bundle, runtime, computing
+        self.is_complete = not bundle.looked_up and computing is None
         self.label = f"{variant.model}@{variant.version}"
         self.texts = bundle.string_places
         self.row_seconds = self._call_seconds = self._call_rows = 0.0
@@ -74,8 +79,8 @@ class Served:
         self.row_seconds = self._call_seconds / self._call_rows
 
 
-def load_served(artifacts: BlobStore, variant: Variant) -> Served:
-    """Load the version a variant names. Raises CorruptArtifact when its files are not those registered."""
+def fetch_model(artifacts: BlobStore, variant: Variant) -> Path:
+    """The folder of the version a variant names. Raises CorruptArtifact when its files are not those registered."""
     try:
         folder = artifacts.fetch(variant.source)
         found = folder_digest(folder)
@@ -87,10 +92,17 @@ def load_served(artifacts: BlobStore, variant: Variant) -> Served:
             f"hash {found[:12]}, recorded {variant.digest[:12]}",
             remedy="Restore the model's folder from a backup, or roll back to another version.",
         )
+    return folder
+
+
+def load_served(artifacts: BlobStore, variant: Variant) -> Served:
+    """Load the version a variant names. Raises CorruptArtifact when its files are not those registered."""
+    folder = fetch_model(artifacts, variant)
     bundle = read_bundle(folder)
     try:
-        return _warm(Served(variant, bundle, load(folder, bundle)))
-    except ImportError:
+        computing = Computing.of(folder, bundle) if bundle.computed else None
+        return _warm(Served(variant, bundle, load(folder, bundle), computing))
+    except (ImportError, CorruptArtifact):
         raise
     except Exception as error:
         raise CorruptArtifact(

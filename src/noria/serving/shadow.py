@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,7 +106,8 @@ class Shadow:
 
     def _inputs(self, items: Sequence[Item]) -> Rows:
         """The rows as the shadow takes them. Raises NoriaError for requests that lack what it needs."""
-        if items[0].arm.served.bundle.inputs == self.arm.served.bundle.inputs:
+        answering, mine = items[0].arm.served.bundle, self.arm.served.bundle
+        if answering.inputs == mine.inputs and answering.computed == mine.computed:
             if items[0].is_block:
                 return Rows(items[0].numbers, items[0].texts, items[0].params)  # type: ignore[arg-type]
             numbers = [item.numbers for item in items]
@@ -117,16 +118,24 @@ class Shadow:
         return Rows(np.array([row[0] for row in rows], dtype=np.float64), texts)
 
     def _row(self, item: Item) -> tuple[list[Any], list[str | None] | None]:
-        """For a shadow with inputs of its own: what the client sent, by name, and what is looked up."""
+        """For a shadow with inputs of its own: what the client sent, by name, and what is looked up and computed."""
         if item.request is None:
             raise NoriaError("a block of rows for the champion's inputs does not fit the shadow's")
         sent, bundle = item.request.features, self.arm.served.bundle
         named = sent if isinstance(sent, dict) else dict(zip(item.arm.columns.names, sent, strict=False))
-        numbers, texts = self.arm.columns.row({name: named[name] for name in bundle.request_columns if name in named})
-        if bundle.views:
-            (vector,) = self._online.vectors(bundle.views, [(item.entities, item.event_time)])
-            if isinstance(vector, NoriaError):
-                raise vector
-            more, words = self.arm.columns.looked_up(vector)
+        numbers, texts = self.arm.columns.row({name: named[name] for name in bundle.sent if name in named})
+        if not self.arm.served.is_complete:
+            more, words = self.arm.columns.looked_up(self._found(item, named))
             numbers, texts = [*numbers, *more], None if texts is None else [*texts, *words]
         return numbers, texts
+
+    def _found(self, item: Item, named: Mapping[str, Any]) -> Sequence[Any]:
+        (vector,) = self._online.vectors(self.arm.served.bundle.looked_up, [(item.entities, item.event_time)])
+        if isinstance(vector, NoriaError):
+            raise vector
+        if self.arm.served.computing is None:
+            return vector
+        (found,) = self.arm.served.computing.completed([named], [vector])
+        if isinstance(found, NoriaError):
+            raise found
+        return found[0]

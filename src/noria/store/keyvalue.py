@@ -13,7 +13,7 @@ from noria.store.redis_keyvalue import RedisKeyValues
 from noria.store.sqlite_keyvalue import SqliteKeyValues
 
 SQLITE_FILE = "features.db"
-
+_IMMUTABLE = "?immutable=1"
 
 Change = Callable[[list[bytes | None]], list[bytes]]
 """The values of some keys, None where there is none → the values they shall have."""
@@ -62,11 +62,14 @@ def open_keyvalue(url: str, folder: Path) -> KeyValueStore:
     """The store that ``url`` names; a SQLite file in ``folder`` when it is empty.
 
     ``sqlite:///PATH``, ``lmdb:///PATH`` (a relative one starts at ``folder``), ``redis://HOST:PORT/0``,
-    ``postgresql://USER@HOST/NAME``. Raises InvalidConfig for any other, MissingExtra, Unavailable.
+    ``postgresql://USER@HOST/NAME``; ``sqlite:///PATH?immutable=1`` for a file that nobody writes, in a folder that may
+    be read-only. Raises InvalidConfig for any other, MissingExtra, Unavailable.
     """
     scheme, _, rest = url.partition("://")
     if not url:
         return SqliteKeyValues(folder / SQLITE_FILE)
+    if scheme == "sqlite" and rest.endswith(_IMMUTABLE):
+        return SqliteKeyValues(folder / rest.removeprefix("/").removesuffix(_IMMUTABLE), immutable=True)
     if scheme in _LOCAL and rest.strip("/"):
         return _LOCAL[scheme](folder / rest.removeprefix("/"))
     if scheme in _REMOTE and rest:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from threading import RLock
+from urllib.parse import quote
 
 from noria.errors import Unavailable
 from noria.store.stamps import STAMP_BYTES
@@ -29,13 +30,18 @@ _BUSY_SECONDS = 30
 class SqliteKeyValues:
     """One table in WAL mode: readers never wait for a writer, writers wait for each other.
 
-    ``synchronous=NORMAL``: what a crash of the machine could lose is rebuilt by materializing again.
+    ``synchronous=NORMAL``: what a crash of the machine could lose is rebuilt by materializing again. An ``immutable``
+    file is read without locks, and nothing is written beside it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, immutable: bool = False) -> None:
         self.path: Path | None = path
         self._name = str(path)
         self._lock = RLock()  # sqlite3 shares a transaction between the threads of a connection
+        if immutable:
+            with self._telling("opened"):
+                self._connection = _connect_immutable(path)
+            return
         with self._telling("opened"):
             path.parent.mkdir(parents=True, exist_ok=True)
             with _alone(path):
@@ -83,6 +89,21 @@ class SqliteKeyValues:
                 "DELETE FROM online_rows WHERE key >= ? AND substr(key, 1, ?) = ?", (prefix, len(prefix), prefix)
             ).rowcount
 
+    def copy(self, prefixes: Sequence[bytes], target: Path) -> None:
+        """Write every key that begins with one of ``prefixes`` into a new file, by key and not in WAL mode."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        with self._lock, self._telling("copied"), closing(sqlite3.connect(target, isolation_level=None)) as copied:
+            copied.execute(_SCHEMA)
+            copied.execute("BEGIN")
+            for prefix in sorted(prefixes):
+                rows = self._connection.execute(
+                    "SELECT key, value FROM online_rows WHERE key >= ? AND substr(key, 1, ?) = ? ORDER BY key",
+                    (prefix, len(prefix), prefix),
+                )
+                copied.executemany("INSERT INTO online_rows VALUES (?, ?)", rows)
+            copied.execute("COMMIT")
+
     def close(self) -> None:
         with self._lock:
             self._connection.close()
@@ -126,6 +147,11 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
     connection.execute(_SCHEMA)
     return connection
+
+
+def _connect_immutable(path: Path) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path))}?immutable=1"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from noria.config import ServerSettings
+from noria.errors import InvalidConfig
 from noria.store.blobs import BlobStore, open_blobs
 from noria.store.database import Database
 from noria.store.keyvalue import SQLITE_FILE, KeyValueStore, open_keyvalue
@@ -15,19 +16,36 @@ ARTIFACT_SCHEME = "mlflow-artifacts:/"
 class Workspace:
     """Opens what ``settings.store`` names, relative to the project's folder, and migrates the database.
 
-    Without ``migrate`` the database is not touched until it is used: it may be away for now.
+    Without ``migrate`` the database is not touched until it is used: it may be away for now. A workspace may have no
+    database at all: that of a gateway that serves its route files.
     """
 
     def __init__(self, folder: Path, settings: ServerSettings, *, migrate: bool = True) -> None:
         self.folder = (folder / settings.store.folder).resolve()
-        self.database = Database(_absolute(settings.store.database, folder))
-        if migrate:
-            self.database.migrate()
+        url = settings.store.database
+        self._database = Database(_absolute(url, folder)) if url else None
+        if migrate and self._database is not None:
+            self._database.migrate()
         self.artifacts = open_blobs(
             settings.store.artifacts, folder=self.folder / "artifacts", cache=self.folder / "cache" / "artifacts"
         )
         self.prediction_log = self.folder / "predictions"
         self.online_url = _absolute(settings.features.online or f"sqlite:///{self.folder}/online/{SQLITE_FILE}", folder)
+
+    @property
+    def has_database(self) -> bool:
+        """Whether there are records."""
+        return self._database is not None
+
+    @property
+    def database(self) -> Database:
+        """The records. Raises InvalidConfig where there are none."""
+        if self._database is None:
+            raise InvalidConfig(
+                "store.database is empty: this folder only serves predictions, with `noria serve`",
+                remedy="Run the command in the project that the model comes from.",
+            )
+        return self._database
 
     @property
     def route_folder(self) -> Path:

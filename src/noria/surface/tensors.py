@@ -134,9 +134,9 @@ class _Named(NamedTuple):
 
 def _requests(bundle: Bundle, call: InferCall, named: _Named) -> list[PredictionRequest] | None:
     """The rows as requests whose features are to be looked up, where the tensors are columns and entity keys."""
-    keys = {key for view in bundle.views for key in view.join_keys}
+    keys = set(bundle.entity_keys)
     names = {tensor.name for tensor in call.inputs}
-    if not keys or names != keys | set(bundle.request_columns):
+    if not (keys or bundle.computed) or names != keys | set(bundle.sent):
         return None
     columns = {tensor.name: tensor.array.reshape(-1).tolist() for tensor in call.inputs}
     if len({len(column) for column in columns.values()}) != 1:
@@ -148,7 +148,7 @@ def _requests(bundle: Bundle, call: InferCall, named: _Named) -> list[Prediction
             prediction_id,
             named.event_time,
             entities={key: columns[key][row] for key in keys},
-            features={name: columns[name][row] for name in bundle.request_columns},
+            features={name: columns[name][row] for name in bundle.sent},
             unit_id=named.unit_id,
         )
         for row, prediction_id in enumerate(ids)

@@ -26,7 +26,9 @@ class RayTasks:
         self._ray: Any = ray
         self._mine = not ray.is_initialized()
         if self._mine:
-            local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": count, "include_dashboard": False}
+            local: dict[str, Any] = (
+                {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": count, "include_dashboard": False}
+            )
             ray.init(log_to_driver=False, configure_logging=False, **local)
         self._do = ray.remote(max_retries=0, num_cpus=1)(do_part)
         self._task, self._count = ray.put(pickle.dumps(task)), count

@@ -30,12 +30,18 @@ class Described(msgspec.Struct, frozen=True):
     example: Mapping[str, Any] | None = None
 
 
+def transformer_packages(requirements: Sequence[str]) -> Sequence[str]:
+    """What the environment of a transformer holds; nothing where it needs none of its own."""
+    return ["numpy", *requirements] if requirements else []
+
+
 class Transformer:
     """The process of a transformer file, with the packages it needs."""
 
     def __init__(self, file: Path, requirements: Sequence[str]) -> None:
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        interpreter = environment_for(["numpy", *requirements], version) if requirements else Path(sys.executable)
+        packages = transformer_packages(requirements)
+        interpreter = environment_for(packages, version) if packages else Path(sys.executable)
         self._processes = ModelProcesses(interpreter, ["transformer", str(file)], file.name)
 
     def describe(self) -> Described:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from noria.clock import iso
 from noria.config import CONFIG_FILE, ServerSettings, Settings, load_server_settings, load_settings, nearest_project
@@ -85,6 +86,18 @@ def open_records(given: Path | None) -> Workspace:
 def actor() -> str:
     """Who acts: the operating system's user."""
     return process_user()
+
+
+def by_default(command: str) -> type[TyperGroup]:
+    """A group that takes what names none of its commands as words of ``command``: `noria deploy models:/m/3`."""
+
+    class Group(TyperGroup):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            if args and args[0] not in ("--help", *self.commands):
+                args = [command, *args]
+            return super().parse_args(ctx, args)
+
+    return Group
 
 
 def clear_errors(command: Callable[P, R]) -> Callable[P, R]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from noria.clock import SystemClock
 from noria.registry import Policies
 from noria.rollout import current_routes
-from noria.rollout.deployments import add_key, all_deployments, list_keys, revoke_key, withdraw, write_routes
+from noria.rollout.deployments import add_key, all_deployments, drop_keys, list_keys, revoke_key, withdraw, write_routes
 from noria.surface.cli.context import (
     JsonOption,
     ProjectOption,
     actor,
+    by_default,
     clear_errors,
     open_governed,
     open_records,
@@ -22,29 +22,21 @@ from noria.surface.cli.context import (
     show,
     talk,
 )
+from noria.surface.cli.kubernetes import k8s
 
 _DEFAULT = "model"
-
-
-class _ModelByDefault(TyperGroup):
-    """`noria deploy models:/m/3` is short for `noria deploy model models:/m/3`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            args = [_DEFAULT, *args]
-        return super().parse_args(ctx, args)
-
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    cls=_ModelByDefault,
+    cls=by_default(_DEFAULT),
     help="What is served under which name: `noria deploy models:/NAME/3`.",
 )
 keys = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Keys that requests to a deployment must come with."
 )
 app.add_typer(keys, name="keys")
+app.command(name="k8s")(k8s)
 NameArgument = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Name of the deployment.")]
 
 
@@ -174,10 +166,27 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="Id of the key, as `noria deploy keys list` shows.")],
     project: ProjectOption = None,
 ) -> None:
-    """Take a key's right away. Without any key left, requests need none again."""
+    """Take a key's right away. Without any key left nobody is let in, until `noria deploy keys drop`."""
     workspace = open_records(project)
     with workspace.database.write() as tx:
         deployment = next((key.deployment for key in list_keys(tx) if key.key_id == key_id), "")
         revoke_key(tx, key_id, at=SystemClock().now(), actor=actor())
     write_routes(workspace, deployment)
     out.print(f"{key_id} is revoked", highlight=False)
+
+
+@keys.command(name="drop")
+@clear_errors
+def drop(
+    deployment: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    project: ProjectOption = None,
+) -> None:
+    """Forget all keys of a deployment: requests need none again."""
+    workspace = open_records(project)
+    if not yes:
+        typer.confirm(f"Let everyone use {deployment} without a key?", abort=True, err=True)
+    with workspace.database.write() as tx:
+        dropped = drop_keys(tx, deployment, at=SystemClock().now(), actor=actor())
+    write_routes(workspace, deployment)
+    out.print(f"{deployment} needs no key; {dropped} forgotten", highlight=False)

@@ -174,9 +174,9 @@ def materialize(
             bars.update(tasks[one.view], completed=one.written)
 
         if incremental:
-            done = store.materialize_incremental(end, views or None, progress)
+            done = store.materialize_incremental(end, views or None, progress=progress)
         else:
-            done = store.materialize(_instant(since) if since else None, end, views or None, progress)
+            done = store.materialize(_instant(since) if since else None, end, views or None, progress=progress)
     rows = [{"view": one.view, "rows_read": one.read, "brought_online": one.written, "until": end} for one in done]
     show(rows, as_json=as_json, title="Materialized")
 
@@ -219,8 +219,14 @@ def parity(
 
     folder, _, workspace = open_workspace(project)
     loaded = load_project(folder)
-    bounds = {"since": _instant(since) if since else None, "until": _instant(until) if until else None}
-    found = measure_parity(loaded, workspace, model, version, **bounds)
+    begin, end = (_instant(since) if since else None), (_instant(until) if until else None)
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=talk) as bars:
+        task = bars.add_task("reading the log", total=None)
+
+        def progress(view: str) -> None:
+            bars.update(task, description=f"replaying {view}")
+
+        found = measure_parity(loaded, workspace, model, version, since=begin, until=end, progress=progress)
     record(workspace, found, at=SystemClock().now(), actor=actor())
     show_sections(found.document(), as_json=as_json)
     if found.share < at_least:

@@ -24,6 +24,8 @@ _COMMANDS: Mapping[str, str] = {
     "rollout": "rollout:app",
     "rollback": "rollback:rollback",
     "predict": "predict:app",
+    "bench": "bench:app",
+    "package": "package:app",
     "compose": "compose:app",
     "sweep": "sweep:sweep",
     "trace": "trace:trace",

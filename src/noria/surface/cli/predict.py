@@ -1,14 +1,15 @@
-"""`noria predict`: predictions for tables and for streams of messages."""
+"""`noria predict`: predictions for rows, for tables and for streams of messages."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +24,7 @@ from noria.surface.cli.context import (
     find_project,
     open_governed,
     out,
+    show,
     talk,
 )
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from noria.serving.batch import Progress, Summary
     from noria.serving.batch.job_file import JobSpec
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Predictions for tables and for streams.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Predictions for rows, tables and streams.")
 
 ModelOption = Annotated[str, typer.Option(help="models:/NAME/3, models:/NAME/Production, models:/NAME@alias.")]
 DeploymentOption = Annotated[str, typer.Option(help="Name of a deployment, in place of --model.")]
@@ -135,6 +137,59 @@ def stream(
     settings, workspace = open_governed(project)
     job = StreamJob(source, sink, dead_letter, group, batch_, deployment, model, metrics_port, announce)
     pump_stream(job, settings, workspace)
+
+
+@app.command()
+@clear_errors
+def rows(
+    row: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ROW...]", help="Features as JSON, or a whole body; by default JSON lines on stdin."),
+    ] = None,
+    url: Annotated[str, typer.Option(help="The gateway: http://, https:// or unix:///PATH.")] = "http://127.0.0.1:8000",
+    deployment: Annotated[str, typer.Option(help="Name of the deployment, where several are served.")] = "",
+    key: Annotated[str, typer.Option(help="API key, where the deployment wants one.", envvar="NORIA_API_KEY")] = "",
+    entity: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of what is looked up, for every row.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a running gateway about a few rows."""
+    from noria.client import PredictionClient
+
+    sent = row or [line for line in sys.stdin if line.strip()]
+    entities = dict(_pair(one) for one in entity or [])
+    asked = [_asked(number, text, entities) for number, text in enumerate(sent, start=1)]
+    if not asked:
+        raise InvalidInput("there is no row", remedy="""Write one: noria predict rows '{"hour": 12}'.""")
+    with PredictionClient(url, deployment=deployment, key=key, timeout_seconds=timeout) as client:
+        answers = client.predict_many(asked) if len(asked) > 1 else [client.predict(**asked[0])]
+    shown = ("prediction", "probability", "confidence", "model", "model_version", "variant", "prediction_id")
+    found = [{name: getattr(answer, name) for name in shown} for answer in answers]
+    used = [name for name in shown if any(one[name] is not None for one in found)]
+    show([{name: one[name] for name in used} for one in found], as_json=as_json, title="Predictions")
+
+
+_WHOLE = frozenset(("features", "entities", "prediction_id", "unit_id", "event_time"))
+
+
+def _asked(number: int, text: str, entities: Mapping[str, str]) -> dict[str, Any]:
+    """What the client is called with: a text holds the features alone, or the whole row."""
+    try:
+        row = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"row {number} is no JSON: {error}", remedy="Write an object or a list.") from None
+    if not isinstance(row, dict | list):
+        raise InvalidInput(f"row {number} is neither an object nor a list", remedy="""Write {"hour": 12}.""")
+    if not (isinstance(row, dict) and "features" in row and _WHOLE.issuperset(row)):
+        row = {"features": row}
+    return row | {"entities": {**entities, **row.get("entities", {})}}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise InvalidInput(f"--entity {text!r} is no pair", remedy="Write --entity KEY=VALUE.")
+    return name, value
 
 
 def _job(path: Path, *others: str) -> JobSpec:

@@ -7,14 +7,15 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from noria.config import GatewayLimits, GatewaySettings, load_server_settings
+from noria.config import GatewayLimits, GatewaySettings, ServerSettings, load_server_settings
 from noria.errors import InvalidConfig, MissingExtra
 from noria.rollout.following import RouteFollower
 from noria.store.workspace import Workspace
@@ -52,16 +53,26 @@ def serve(
     settings = load_server_settings(folder, {"store": given, "gateway": chosen})
     if inherit:
         descriptors = [int(one) for one in inherit.split(",")]
-        _work(folder, settings.gateway, Workspace(folder, settings, migrate=False), descriptors)
+        _work(folder, settings, Workspace(folder, settings, migrate=False), descriptors)
         return
-    follower = RouteFollower(Workspace(folder, settings, migrate=False))
-    follower.start()
-    try:
+    with _following(Workspace(folder, settings, migrate=False)):
         if settings.gateway.workers == 1:
             listener = _bind(folder, settings.gateway)
-            _serve(folder, settings.gateway, Workspace(folder, settings, migrate=False), [listener], announce)
+            _serve(folder, settings, Workspace(folder, settings, migrate=False), [listener], announce)
         else:
             _pool(folder, settings.gateway, announce)
+
+
+@contextmanager
+def _following(workspace: Workspace) -> Iterator[None]:
+    """Within the block, the route files follow the database, if there is one."""
+    if not workspace.has_database:
+        yield
+        return
+    follower = RouteFollower(workspace)
+    follower.start()
+    try:
+        yield
     finally:
         follower.stop()
 
@@ -81,7 +92,7 @@ def _pool(folder: Path, settings: GatewaySettings, announce: bool) -> None:
     pool.run(lambda: _announce(_port(first), announce))
 
 
-def _work(folder: Path, settings: GatewaySettings, workspace: Workspace, descriptors: list[int]) -> None:
+def _work(folder: Path, settings: ServerSettings, workspace: Workspace, descriptors: list[int]) -> None:
     """Be one of several workers: the last descriptor is where further sockets come from."""
     *sockets, control = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     _serve(folder, settings, workspace, sockets, announce=True, more=control)
@@ -89,7 +100,7 @@ def _work(folder: Path, settings: GatewaySettings, workspace: Workspace, descrip
 
 def _serve(
     folder: Path,
-    settings: GatewaySettings,
+    settings: ServerSettings,
     workspace: Workspace,
     listeners: list[socket.socket],
     announce: bool,
@@ -105,14 +116,16 @@ def _serve(
             artifacts=workspace.artifacts,
             online_store=workspace.online_url,
             prediction_log=workspace.prediction_log,
-            largest_body_bytes=int(settings.largest_body_mib * 2**20),
-            limits=lambda model: limits_of(settings, model),
-            cors_origins=settings.cors_origins,
+            largest_body_bytes=int(settings.gateway.largest_body_mib * 2**20),
+            limits=lambda model: limits_of(settings.gateway, model),
+            cors_origins=settings.gateway.cors_origins,
             shared=Path(shared) if shared else None,
-            rpc=_rpc(settings),
+            on_changed_definition=settings.features.on_changed_definition,
+            rpc=_rpc(settings.gateway),
         )
     )
-    serve_on(gateway, listeners, ready=lambda port: _announce(port, announce), tls=_tls(folder, settings), more=more)
+    tls = _tls(folder, settings.gateway)
+    serve_on(gateway, listeners, ready=lambda port: _announce(port, announce), tls=tls, more=more)
 
 
 def _rpc(settings: GatewaySettings) -> Callable[[DataPlane], Awaitable[Any]] | None:

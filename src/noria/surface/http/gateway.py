@@ -14,6 +14,7 @@ import structlog
 
 from noria import __version__
 from noria.errors import InvalidInput, NoriaError, NotFound, Overloaded, Unavailable
+from noria.features.definition_watch import OnChanged
 from noria.serving import DataPlane, Limits
 from noria.store.blobs import BlobStore
 from noria.surface.errors import outside, problem
@@ -66,6 +67,7 @@ class GatewayOptions:
     limits: Callable[[str], Limits] = lambda _deployment: Limits()
     cors_origins: Sequence[str] = field(default_factory=tuple)
     shared: Path | None = None
+    on_changed_definition: OnChanged = "warn"
     rpc: Callable[[DataPlane], Awaitable[Any]] | None = None
 
 
@@ -97,7 +99,12 @@ class Gateway:
         self._settings = settings
         self._largest = settings.largest_body_bytes
         self.plane = DataPlane(
-            settings.artifacts, settings.online_store, settings.prediction_log, settings.limits, settings.shared
+            settings.artifacts,
+            settings.online_store,
+            settings.prediction_log,
+            settings.limits,
+            settings.shared,
+            settings.on_changed_definition,
         )
         self._files = RouteFiles(settings.route_folder, self.plane)
         self.draining = False
@@ -205,6 +212,8 @@ class Gateway:
         headers: Headers = [(b"content-type", _PROBLEM if shape == "problem" else _JSON)]
         if isinstance(error, _MethodNotAllowed):
             headers.append((b"allow", error.allowed.encode()))
+        if isinstance(error, TooLarge | TooSlow):  # the rest of the body is not waited for
+            headers.append(_CLOSE)
         if isinstance(error, Overloaded):
             headers.append((b"retry-after", b"%d" % error.retry_after))
         elif isinstance(error, Unavailable):

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from noria.errors import InvalidInput
-from noria.optimize.bundle import DTYPES
+from noria.optimize.bundle import DTYPES, TEXTS
 from noria.serving import Block, DataPlane
 from noria.serving.frames import Columns, arrays_of, columns_of_records, columns_of_rows, requests_of
 from noria.serving.live import Arm, Live
@@ -159,12 +159,13 @@ def _csv(arm: Arm, body: bytes) -> Columns:
     if bad := next((place for place, row in enumerate(rest, 2) if len(row) != len(header)), 0):
         raise InvalidInput(f"line {bad} of the CSV does not fit its header", remedy="Send a value for each column.")
     bundle = arm.served.bundle
-    texts = {bundle.inputs[place] for place in bundle.string_places} | {k for v in bundle.views for k in v.join_keys}
+    texts = {bundle.inputs[place] for place in bundle.string_places} | {*bundle.entity_keys}
+    texts |= {name for name in bundle.sent if bundle.kinds.get(name) in TEXTS}
     columns = dict(zip(header, zip(*rest, strict=True) if rest else [()] * len(header), strict=True))
     return {
         name: _values(name, column, name in texts)
         for name, column in columns.items()
-        if name in {*bundle.inputs, *texts}
+        if name in {*bundle.inputs, *bundle.sent, *texts}
     }
 
 

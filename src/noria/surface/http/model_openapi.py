@@ -25,7 +25,7 @@ def document(deployments: Sequence[Live], named: str | None) -> dict[str, object
     """The OpenAPI 3.1 document of all deployments, or of one alone."""
     alone = deployments[0] if len(deployments) == 1 else None
     paths: dict[str, object] = dict(_SHARED)
-    schemas: dict[str, object] = {"Problem": _PROBLEM}
+    schemas: dict[str, object] = dict(_ERRORS)
     for live in deployments:
         name = live.table.deployment
         prefix = "" if alone is not None and named is None else f"/models/{name}"
@@ -47,18 +47,20 @@ def _paths(name: str, prefix: str, live: Live) -> dict[str, object]:
     return {
         f"{prefix}/predict": {"post": _operation("Predict one row.", row, answer)},
         f"{prefix}/predict/batch": {"post": _operation("Predict several rows.", rows, several)},
-        f"{prefix}/invocations": {"post": _operation("MLflow's scoring protocol.", {"type": "object"}, several)},
+        f"{prefix}/invocations": {
+            "post": _operation("MLflow's scoring protocol.", {"type": "object"}, _ANY_PREDICTIONS, "MlflowError")
+        },
         f"{prefix}/model/info": {"get": _operation("What serves.", None, {"type": "object"})},
-        f"/v2/models/{model}": {"get": _operation("Metadata of the model.", None, {"type": "object"})},
+        f"/v2/models/{model}": {"get": _operation("Metadata of the model.", None, {"type": "object"}, "V2Error")},
         f"/v2/models/{model}/infer": {
-            "post": _operation("Open Inference Protocol v2.", _infer_schema(live), {"type": "object"})
+            "post": _operation("Open Inference Protocol v2.", _infer_schema(live), {"type": "object"}, "V2Error")
         },
     }
 
 
 def _row(bundle: Bundle) -> _Schema:
-    features = {name: _TYPES[bundle.kinds.get(name, "double")] for name in bundle.request_columns}
-    keys = sorted({key for view in bundle.views for key in view.join_keys})
+    features = {name: _TYPES[bundle.kinds.get(name, "double")] for name in bundle.sent}
+    keys = list(bundle.entity_keys)
     properties: dict[str, object] = {
         "prediction_id": {"type": "string"},
         "event_time": {"type": "string", "format": "date-time"},
@@ -110,14 +112,15 @@ def _infer_schema(live: Live) -> _Schema:
     }
 
 
-def _operation(summary: str, body: _Schema | None, answer: _Schema) -> dict[str, object]:
+def _operation(summary: str, body: _Schema | None, answer: _Schema, error: str = "Problem") -> dict[str, object]:
+    kind = "application/problem+json" if error == "Problem" else "application/json"
     operation: dict[str, object] = {
         "summary": summary,
         "responses": {
             "200": {"description": "Answered.", "content": {"application/json": {"schema": answer}}},
             "default": {
                 "description": "Refused, with the reason.",
-                "content": {"application/problem+json": {"schema": _ref("Problem")}},
+                "content": {kind: {"schema": _ref(error)}},
             },
         },
     }
@@ -152,6 +155,18 @@ _PROBLEM: _Schema = {
         "errors": {"type": "array", "items": {"type": "string"}},
     },
 }
+_TEXT: _Schema = {"type": "string"}
+_ERRORS: Mapping[str, _Schema] = {
+    "Problem": _PROBLEM,
+    "V2Error": {"type": "object", "required": ["error"], "properties": {"error": _TEXT}},
+    "MlflowError": {
+        "type": "object",
+        "required": ["error_code", "message"],
+        "properties": {"error_code": _TEXT, "message": _TEXT},
+    },
+}
+"""How each protocol on a gateway tells what it refuses."""
+_ANY_PREDICTIONS: _Schema = {"type": "object", "required": ["predictions"], "properties": {"predictions": {}}}
 _LABELS = _object({"labels": {"type": "array", "items": {"type": "object"}}}, ["labels"])
 _REWARDS = _object({"rewards": {"type": "array", "items": {"type": "object"}}}, ["rewards"])
 _SHARED: Mapping[str, object] = {

@@ -23,8 +23,8 @@ _encode = msgspec.json.Encoder().encode
 
 async def predict(plane: DataPlane, request: Request) -> bytes:
     """POST /predict: one row, or several as ``instances``."""
-    body = await _decoded(decode_predict, request.body)
-    return await answer(plane, admitted(plane, request), body, request.timeout)
+    live = admitted(plane, request)
+    return await answer(plane, live, await _decoded(decode_predict, request.body), request.timeout)
 
 
 async def answer(plane: DataPlane, live: Live, body: PredictBody, timeout: float | None = None) -> bytes:
@@ -36,8 +36,8 @@ async def answer(plane: DataPlane, live: Live, body: PredictBody, timeout: float
 
 async def predict_batch(plane: DataPlane, request: Request) -> bytes:
     """POST /predict/batch: ``instances``, each routed by itself, or rows of ``features`` that one version answers."""
-    body = await _decoded(decode_batch, request.body)
     live = admitted(plane, request)
+    body = await _decoded(decode_batch, request.body)
     if body.features is None:
         assert body.instances is not None
         return await _encoded({"predictions": await plane.predict_many(live, body.instances, request.timeout)})
@@ -101,9 +101,9 @@ def _described(live: Live) -> Mapping[str, object]:
         "task": bundle.task,
         "runtime": bundle.runtime,
         "n_features": len(bundle.inputs),
-        "request_features": bundle.request_columns,
-        "kinds": {name: bundle.kinds.get(name, "double") for name in bundle.request_columns},
-        "entity_keys": sorted({key for view in bundle.views for key in view.join_keys}),
+        "request_features": bundle.sent,
+        "kinds": {name: bundle.kinds.get(name, "double") for name in bundle.sent},
+        "entity_keys": bundle.entity_keys,
         "inputs": bundle.inputs,
         "variants": [
             {"name": v.name, "model_version": str(v.version), "percent": v.percent, "shadow": v.shadow}
@@ -119,7 +119,7 @@ def _described(live: Live) -> Mapping[str, object]:
 
 async def _matrix(arm: Arm, rows: Sequence[Sequence[Value]]) -> tuple[Any, Any]:
     """Numbers and texts of rows in the model's order. Raises InvalidInput that names the row."""
-    if arm.served.bundle.views:
+    if arm.served.bundle.looked_up or arm.served.bundle.computed:
         raise InvalidInput(
             "this model looks features up, by entity keys that rows of plain values do not have",
             remedy='Send "instances", each with "entities" and "features".',

@@ -25,6 +25,7 @@ from noria.rollout.deployments import (
     GatewayKey,
     add_key,
     all_deployments,
+    drop_keys,
     find_deployment,
     get_deployment,
     list_keys,
@@ -220,12 +221,20 @@ def _add_keys(api: FastAPI, workspace: Workspace, clock: Clock) -> None:
 
     @api.delete("/deployments/{name}/keys/{key_id}", status_code=204)
     def end_key(name: str, key_id: str, request: Request) -> None:
-        """Take a key's right away."""
+        """Take a key's right away; without any left, nobody is let in."""
         _own(database, name, request)
         with database.write() as tx:
             if all(key.key_id != key_id for key in list_keys(tx, name)):
                 raise NotFound(f"{name!r} has no key {key_id!r}", remedy="List its keys.")
             revoke_key(tx, key_id, at=clock.now(), actor=identity_of(request).name)
+        write_routes(workspace, name)
+
+    @api.delete("/deployments/{name}/keys", status_code=204)
+    def forget_keys(name: str, request: Request) -> None:
+        """Forget all keys: requests need none again."""
+        _own(database, name, request)
+        with database.write() as tx:
+            drop_keys(tx, name, at=clock.now(), actor=identity_of(request).name)
         write_routes(workspace, name)
 
 

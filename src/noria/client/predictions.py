@@ -1,0 +1,356 @@
+"""Predictions over HTTP: a small client for a gateway, with kept-alive connections and errors in Noria's words."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote, unquote, urlsplit
+
+import msgspec
+
+from noria.errors import (
+    DeadlineExceeded,
+    InvalidConfig,
+    InvalidInput,
+    NoriaError,
+    NotFound,
+    Overloaded,
+    Unauthenticated,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_ERRORS: Mapping[int, type[NoriaError]] = {
+    400: InvalidInput,
+    401: Unauthenticated,
+    404: NotFound,
+    413: InvalidInput,
+    422: InvalidInput,
+    503: Unavailable,
+    504: DeadlineExceeded,
+}
+_BUSY = (429, 503)
+"""Nothing was done: the same may be asked again."""
+_WAIT_SECONDS = 0.1
+_IDLE_KEPT = 8
+_DATATYPES = {
+    "b1": "BOOL",
+    "i1": "INT8",
+    "i2": "INT16",
+    "i4": "INT32",
+    "i8": "INT64",
+    "u1": "UINT8",
+    "u2": "UINT16",
+    "u4": "UINT32",
+    "u8": "UINT64",
+    "f2": "FP16",
+    "f4": "FP32",
+    "f8": "FP64",
+}
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The prediction for one row. ``probability`` is that of the prediction, ``score`` that of the last of two classes.
+
+    ``confidence`` is that probability in a word, such as very_high. They are None where the model gives none.
+    """
+
+    prediction_id: str
+    prediction: Any
+    model: str
+    model_version: str
+    variant: str
+    route_revision: int
+    probability: float | None = None
+    confidence: str | None = None
+    score: float | None = None
+
+
+class PredictionClient:
+    """Asks a gateway. Safe to share between threads: each request has a connection to itself.
+
+    ``url`` is http://, https:// or unix:///PATH of a socket. ``deployment`` is needed where several are served, ``key``
+    where they want one. ``timeout_seconds`` bounds each call, retries included; the gateway is told what is left, and
+    gives up by then as well. A busy gateway is asked up to ``retries`` times again.
+
+    Errors: InvalidInput for what the model does not take, NotFound, Unauthenticated, Overloaded, Unavailable when
+    nothing answers, and DeadlineExceeded.
+    """
+
+    def __init__(
+        self, url: str, *, deployment: str = "", key: str = "", timeout_seconds: float = 10.0, retries: int = 2
+    ) -> None:
+        self._address = Address.of(url)
+        self._deployment = deployment
+        self._prefix = f"/models/{quote(deployment, safe='')}" if deployment else ""
+        self._headers = {"user-agent": "noria", **({"x-api-key": key} if key else {})}
+        self._timeout_seconds = timeout_seconds
+        self._retries = retries
+        self._idle: list[http.client.HTTPConnection] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        """Used with ``with``, its connections are closed behind it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections."""
+        self.close()
+
+    def predict(
+        self,
+        features: Mapping[str, Any] | Sequence[Any] = (),
+        *,
+        entities: Mapping[str, str | int] | None = None,
+        prediction_id: str = "",
+        unit_id: str = "",
+        event_time: datetime | None = None,
+    ) -> Answer:
+        """The prediction for one row.
+
+        ``features`` are by name, or in the model's order; what is looked up is named by ``entities``. The same
+        ``unit_id`` is answered by the same variant of an experiment. ``event_time``, now by default, has a time zone.
+        """
+        row = {
+            "features": features if isinstance(features, Mapping) else list(features),
+            "entities": entities or {},
+            "prediction_id": prediction_id,
+            "unit_id": unit_id,
+            "event_time": "" if event_time is None else event_time,
+        }
+        return msgspec.convert(self._post(f"{self._prefix}/predict", row), Answer)
+
+    def predict_many(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
+        """The predictions for several rows, in their order, in one request; each is routed by itself.
+
+        A row has the keys that ``predict`` has as arguments: ``{"features": {...}, "entities": {...}}``. One bad row
+        refuses them all: the error's ``details`` name each.
+        """
+        found = self._post(f"{self._prefix}/predict/batch", {"instances": list(rows)})
+        return msgspec.convert(found["predictions"], list[Answer])
+
+    def infer(self, inputs: Mapping[str, NDArray[Any]], *, deployment: str = "") -> dict[str, NDArray[Any]]:
+        """The model's output tensors for input tensors, by the Open Inference Protocol, as raw bytes.
+
+        Shapes are (rows, ...); numbers keep their type, texts are arrays of str. The deployment may be the client's.
+        """
+        if not (name := deployment or self._deployment):
+            raise InvalidInput("infer wants a deployment", remedy="Name one here, or when you make the client.")
+        described, raw = [], []
+        for input_name, tensor in inputs.items():
+            datatype, content = _packed(tensor)
+            raw.append(content)
+            parameters = {"binary_data_size": len(content)}
+            described.append(
+                {"name": input_name, "shape": list(tensor.shape), "datatype": datatype, "parameters": parameters}
+            )
+        header = json.dumps({"inputs": described, "parameters": {"binary_data_output": True}}).encode()
+        headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(header))}
+        path = f"/v2/models/{quote(name, safe='')}/infer"
+        answer, length = self._ask("POST", path, b"".join([header, *raw]), headers)
+        return _tensors(answer, int(length or len(answer)))
+
+    def label(self, prediction_id: str, label: float, *, event_time: datetime) -> None:
+        """Tell what turned out to be true. ``event_time`` is that of the prediction, with a time zone."""
+        label_of = {"prediction_id": prediction_id, "event_time": event_time, "label": label}
+        self._post(f"{self._prefix}/labels", {"labels": [label_of]})
+
+    def reward(self, value: float, *, prediction_id: str = "", unit_id: str = "", metric: str = "reward") -> None:
+        """Tell what a prediction, or a unit, was worth."""
+        reward_of = {"value": value, "prediction_id": prediction_id, "unit_id": unit_id, "metric": metric}
+        self._post(f"{self._prefix}/rewards", {"rewards": [reward_of]})
+
+    def info(self) -> dict[str, Any]:
+        """What is served: the model's version, its features and their kinds, and the shares of the traffic."""
+        return json.loads(self._ask("GET", f"{self._prefix}/model/info")[0])  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _post(self, path: str, document: object) -> Any:
+        try:
+            body = msgspec.json.encode(document)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"the row is no JSON: {error}", remedy="Send numbers, texts and None.") from None
+        return json.loads(self._ask("POST", path, body, {"content-type": "application/json"})[0])
+
+    def _ask(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> tuple[bytes, str]:
+        """A good answer's body, and how much of it is JSON where tensors follow."""
+        ends = time.monotonic() + self._timeout_seconds
+        for attempt in range(self._retries + 1):
+            left = ends - time.monotonic()
+            if left <= 0:
+                raise DeadlineExceeded(f"no answer in {self._timeout_seconds:g} seconds", remedy="Allow more time.")
+            sent = {**self._headers, **(headers or {}), "timeout": f"{left * 1000:.0f}ms"}
+            try:
+                status, found, answer = self._exchange(method, path, body, sent, left)
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    f"{self._address} gave no answer in {self._timeout_seconds:g} seconds", remedy="Allow more time."
+                ) from None
+            except (OSError, http.client.HTTPException) as error:
+                raise Unavailable(
+                    f"{self._address} does not answer: {error or type(error).__name__}",
+                    remedy="Check the address, and that the gateway runs.",
+                ) from error
+            if status < 300:
+                return answer, found.get("inference-header-content-length", "")
+            if status not in _BUSY or attempt == self._retries:
+                raise _error(status, answer, found)
+            time.sleep(min(_WAIT_SECONDS * 2**attempt, max(0.0, ends - time.monotonic())))
+        raise AssertionError("the last attempt answers or raises")
+
+    def _exchange(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str], timeout: float
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """One request and its answer; on a connection that the gateway has closed meanwhile, once more on a new one."""
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        for known in (connection, None):
+            current = known or self._address.connection(timeout)
+            if current.sock is not None:
+                current.sock.settimeout(timeout)
+            try:
+                current.request(method, path, body or None, dict(headers))
+                with current.getresponse() as response:
+                    answer = response.read()
+                    found = {name.lower(): value for name, value in response.getheaders()}
+                    self._keep(current)
+                    return response.status, found, answer
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                current.close()
+                if known is None:
+                    raise
+            except BaseException:
+                current.close()
+                raise
+        raise AssertionError("the second connection answers or raises")
+
+    def _keep(self, connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            if connection.sock is not None and len(self._idle) < _IDLE_KEPT:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a gateway listens: a host and port, or the path of a Unix socket."""
+
+    scheme: str
+    host: str
+    port: int
+    socket_path: str = ""
+
+    @classmethod
+    def of(cls, url: str) -> Address:
+        """Raises InvalidInput for what names no gateway."""
+        parts = urlsplit(url)
+        if parts.scheme == "unix" and parts.path:
+            return cls("http", "localhost", 80, unquote(parts.path))
+        with suppress(ValueError):  # a port that is none
+            if parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/"):
+                return cls(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        raise InvalidInput(f"{url!r} names no gateway", remedy="Write http://host:port, https:// or unix:///path.")
+
+    def __str__(self) -> str:
+        """As it is written."""
+        return f"unix://{self.socket_path}" if self.socket_path else f"{self.scheme}://{self.host}:{self.port}"
+
+    def connection(self, timeout_seconds: float) -> http.client.HTTPConnection:
+        """A connection, not yet made."""
+        if self.socket_path:
+            return _UnixConnection(self.socket_path, timeout_seconds)
+        if self.scheme == "http":
+            return http.client.HTTPConnection(self.host, self.port, timeout=timeout_seconds)
+        return http.client.HTTPSConnection(
+            self.host, self.port, timeout=timeout_seconds, context=ssl.create_default_context()
+        )
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout_seconds: float) -> None:
+        super().__init__("localhost", timeout=timeout_seconds)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _error(status: int, answer: bytes, headers: Mapping[str, str]) -> NoriaError:
+    """What a gateway's refusal says, in whichever of its shapes."""
+    document: Any = {}
+    with suppress(ValueError):
+        document = json.loads(answer)
+    document = document if isinstance(document, dict) else {}
+    text = document.get("detail") or document.get("error") or document.get("message")
+    message = str(text or f"the gateway answered {status}: {answer[:200].decode(errors='replace')}")
+    remedy, details = str(document.get("remedy", "")), [str(one) for one in document.get("errors", [])]
+    if status == 429:
+        after = headers.get("retry-after", "1")
+        return Overloaded(message, remedy=remedy, retry_after=int(after) if after.isdigit() else 1)
+    return _ERRORS.get(status, NoriaError)(message, remedy=remedy, details=details)
+
+
+def _packed(tensor: NDArray[Any]) -> tuple[str, bytes]:
+    """A tensor's datatype and bytes, row-major and little-endian; texts each with their length before them."""
+    import numpy as np
+
+    if tensor.dtype.kind in "OU":
+        texts = [str(text).encode() for text in tensor.reshape(-1).tolist()]
+        return "BYTES", b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+    code = f"{tensor.dtype.kind}{tensor.dtype.itemsize}"
+    if code not in _DATATYPES:
+        raise InvalidInput(f"a tensor of {tensor.dtype} cannot be sent", remedy="Send numbers, booleans or texts.")
+    return _DATATYPES[code], np.ascontiguousarray(tensor, dtype=f"<{code}").tobytes()
+
+
+def _tensors(answer: bytes, header_bytes: int) -> dict[str, NDArray[Any]]:
+    """The output tensors of an infer answer, raw or as JSON."""
+    import numpy as np
+
+    codes = {datatype: code for code, datatype in _DATATYPES.items()}
+    found: dict[str, NDArray[Any]] = {}
+    at = header_bytes
+    for output in json.loads(answer[:header_bytes])["outputs"]:
+        name, datatype, shape = output["name"], output["datatype"], output["shape"]
+        size = output.get("parameters", {}).get("binary_data_size")
+        if size is None:
+            dtype = object if datatype == "BYTES" else f"<{codes[datatype]}"
+            found[name] = np.array(output["data"], dtype=dtype).reshape(shape)
+            continue
+        content, at = answer[at : at + size], at + size
+        if datatype == "BYTES":
+            found[name] = np.array(_texts(content), dtype=object).reshape(shape)
+        elif datatype in codes:
+            found[name] = np.frombuffer(content, dtype=f"<{codes[datatype]}").reshape(shape)
+        else:
+            raise InvalidConfig(f"output {name!r} has datatype {datatype!r}", remedy="Ask for it by gRPC or JSON.")
+    return found
+
+
+def _texts(content: bytes) -> list[str]:
+    texts, at = [], 0
+    while at < len(content):
+        size = int.from_bytes(content[at : at + 4], "little")
+        texts.append(content[at + 4 : at + 4 + size].decode())
+        at += 4 + size
+    return texts

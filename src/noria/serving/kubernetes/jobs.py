@@ -1,0 +1,85 @@
+"""Batch prediction as a Job, or a CronJob: `noria predict batch` in the image of a package."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from noria.errors import InvalidInput
+from noria.serving.kubernetes.plan import ClusterPlan
+from noria.serving.kubernetes.pods import Manifest, credentials, metadata, mounts, pod_spec, resources, security
+from noria.serving.kubernetes.workload import routes_map, service_account
+from noria.serving.package.recipe import IMAGE_PACKAGE
+
+_KEPT_SECONDS = 86_400
+_FIELD = r"(\*|[0-9A-Za-z]+(-[0-9A-Za-z]+)?)(/[0-9]+)?"
+_LIST = rf"{_FIELD}(,{_FIELD})*"
+_SCHEDULE = re.compile(rf"@(yearly|annually|monthly|weekly|daily|midnight|hourly)|{_LIST}( {_LIST}){{4}}")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """What is read and written, how often it is tried, and when, as cron has it; at once where that is empty."""
+
+    input: str
+    output: str
+    parallelism: int = 3
+    max_retries: int = 3
+    schedule: str = ""
+    time_zone: str = ""
+
+    def check(self) -> None:
+        """Raises InvalidInput for what no job can be made of."""
+        if not self.input or not self.output:
+            raise InvalidInput(
+                "a job reads and writes", remedy="Give --input and --output, such as s3://data/june/*.parquet."
+            )
+        if self.parallelism < 1 or self.max_retries < 0:
+            raise InvalidInput(
+                "a job runs at least once, in one worker", remedy="Raise --parallelism or --max-retries."
+            )
+        if self.schedule and not _SCHEDULE.fullmatch(self.schedule):
+            raise InvalidInput(
+                f"{self.schedule!r} is no schedule", remedy="Write the five fields of cron, such as '0 3 * * *'."
+            )
+
+
+def batch_job(plan: ClusterPlan, options: BatchOptions) -> list[Manifest]:
+    """The job, its account, and the routes that say which version answers. Raises InvalidInput."""
+    options.check()
+    (tier,) = plan.tiers[:1]
+    account = [] if plan.service_account else [service_account(plan)]
+    name = f"{plan.name}-batch"
+    job = {
+        "backoffLimit": options.max_retries,
+        "ttlSecondsAfterFinished": _KEPT_SECONDS,
+        "template": {
+            "metadata": {"labels": {"app.kubernetes.io/name": plan.name, "app.kubernetes.io/component": "batch"}},
+            "spec": {**pod_spec(plan, tier, _container(plan, options)), "restartPolicy": "Never"},
+        },
+    }
+    described = metadata(plan, name)
+    described["labels"]["app.kubernetes.io/component"] = "batch"
+    head = {"apiVersion": "batch/v1", "metadata": described}
+    if not options.schedule:
+        return [*account, routes_map(plan, tier), {**head, "kind": "Job", "spec": job}]
+    zone = {"timeZone": options.time_zone} if options.time_zone else {}
+    timed = {"schedule": options.schedule, **zone, "concurrencyPolicy": "Forbid", "jobTemplate": {"spec": job}}
+    return [*account, routes_map(plan, tier), {**head, "kind": "CronJob", "spec": timed}]
+
+
+def _container(plan: ClusterPlan, options: BatchOptions) -> Manifest:
+    command = [
+        "noria", "predict", "batch", "--project", IMAGE_PACKAGE, "--deployment", plan.routes.deployment,
+        "--input", options.input, "--output", options.output,
+        "--parallelism", str(options.parallelism), "--max-retries", str(options.max_retries),
+    ]  # fmt: skip
+    return {
+        "name": "batch",
+        "image": plan.image,
+        "command": command,
+        **credentials(plan),
+        "resources": resources(plan),
+        "securityContext": security(),
+        "volumeMounts": mounts(),
+    }

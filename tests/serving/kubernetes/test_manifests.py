@@ -1,0 +1,262 @@
+"""Manifests: valid to the last key, and saying what the deployment is."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import kubernetes_validate
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noria.errors import Conflict, InvalidInput
+from noria.rollout import read_routes
+from noria.serving.kubernetes import Autoscaler, Exposure, Resources, Scaling, Split, Target, manifests, write_manifests
+from noria.serving.kubernetes.jobs import BatchOptions, batch_job
+from noria.serving.kubernetes.kserve import KServeOptions
+from noria.serving.kubernetes.network import route_weights
+from noria.serving.kubernetes.plan import whole_shares
+from noria.serving.kubernetes.pods import DRAIN_SECONDS
+from noria.serving.kubernetes.quantities import cpu, memory
+from noria.surface.cli import pool
+from serving.kubernetes.plans import plan
+
+CORE = ("", "apps", "batch", "policy", "autoscaling", "networking.k8s.io")
+PUBLIC = Exposure(("churn.example.com",), gateway="infra/public")
+SCALED = Scaling(Autoscaler.HPA, maximum=8)
+BY_RATE = Scaling(Autoscaler.KEDA, prometheus="http://prometheus.monitoring:9090")
+PLANS = {
+    "plain": plan(),
+    "everything": plan(90, 10, shadow=True, exposure=PUBLIC, scaling=SCALED, secret="stores", pull_secret="registry",
+                       log_claim="log", allow_from=("web",), egress_ports=(6379,),
+                       resources=Resources("1", "1Gi", "2", "2Gi")),
+    "mesh": plan(90, 9.5, 0.5, split=Split.MESH, exposure=PUBLIC, scaling=BY_RATE),
+    "own gateway": plan(grpc_port=8001,
+                        exposure=Exposure(("a.example.com",), gateway_class="envoy", tls_secret="cert")),
+    "odd names": plan(70, 30, deployment="Ümläut, very long: " + "x" * 80, split=Split.MESH),
+}  # fmt: skip
+JOBS = {
+    "once": BatchOptions("s3://data/in/*.parquet", "s3://data/out/"),
+    "nightly": BatchOptions("in.csv", "out.csv", 4, 5, "0 3 * * MON-FRI", "Europe/Vienna"),
+}
+
+
+def of_kind(found, kind):
+    return [one for one in found if one["kind"] == kind]
+
+
+def check_core(found) -> None:
+    """Every object that is Kubernetes' own, against its schema, unknown keys being errors."""
+    for one in found:
+        if one["apiVersion"].rpartition("/")[0] in CORE:
+            kubernetes_validate.validate(one, "1.33", strict=True)
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("target", [Target.DEPLOYMENT, Target.KSERVE, Target.SELDON])
+def test_what_is_kubernetes_own_is_valid_to_the_last_key(name, target):
+    try:
+        found = manifests(PLANS[name], target)
+    except InvalidInput:
+        assert target is not Target.DEPLOYMENT  # operators do not take every plan
+        return
+    check_core(found)
+    names = Counter((one["kind"], one["metadata"]["name"]) for one in found)
+    assert target is Target.KSERVE or max(names.values()) == 1
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_batch_job_runs_the_command_line(name):
+    found = batch_job(plan(), JOBS[name])
+    check_core(found)
+    spec = found[-1]["spec"]["jobTemplate"]["spec"] if name == "nightly" else found[-1]["spec"]
+    command = spec["template"]["spec"]["containers"][0]["command"]
+    options = JOBS[name]
+    assert command[:3] == ["noria", "predict", "batch"]
+    assert command[5:11] == ["--deployment", "churn", "--input", options.input, "--output", options.output]
+    assert command[11:] == ["--parallelism", str(options.parallelism), "--max-retries", str(options.max_retries)]
+    assert found[-1]["kind"] == ("CronJob" if name == "nightly" else "Job")
+
+
+def test_a_pod_is_probed_where_the_gateway_answers_and_ends_after_it_is_drained():
+    (one,) = of_kind(manifests(plan(), Target.DEPLOYMENT), "Deployment")
+    spec = one["spec"]["template"]["spec"]
+    (gateway,) = spec["containers"]
+    probed = {name: gateway[name]["httpGet"]["path"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
+    assert list(probed.values()) == ["/health", "/v2/health/ready", "/v2/health/live"]
+    sleeps = int(gateway["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pool._STOP_SECONDS < DRAIN_SECONDS
+    assert spec["terminationGracePeriodSeconds"] >= sleeps + DRAIN_SECONDS
+
+
+def test_a_pod_has_no_rights_and_writes_only_where_it_must():
+    (one,) = of_kind(manifests(plan(), Target.DEPLOYMENT), "Deployment")
+    spec = one["spec"]["template"]["spec"]
+    (gateway,) = spec["containers"]
+    rights = gateway["securityContext"]
+    assert rights["runAsNonRoot"] and rights["readOnlyRootFilesystem"] and not rights["allowPrivilegeEscalation"]
+    assert rights["capabilities"] == {"drop": ["ALL"]} and rights["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is False
+    writable = [mount["mountPath"] for mount in gateway["volumeMounts"] if not mount.get("readOnly")]
+    assert writable == ["/opt/noria/package/model/predictions", "/tmp"]
+
+
+def test_the_gateway_gets_the_whole_split_by_default():
+    found = manifests(plan(90, 10), Target.DEPLOYMENT)
+    assert len(of_kind(found, "Deployment")) == 1
+    (route_map,) = of_kind(found, "ConfigMap")
+    document = json.loads(route_map["data"]["routes.json"])
+    assert [one["percent"] for one in document["variants"]] == [90, 10]
+    assert of_kind(found, "HTTPRoute") == []
+
+
+def test_a_mesh_gets_weights_and_pods_of_each_variant(tmp_path):
+    found = manifests(PLANS["mesh"], Target.DEPLOYMENT)
+    (route,) = of_kind(found, "HTTPRoute")
+    backends = route["spec"]["rules"][0]["backendRefs"]
+    assert [(one["name"], one["weight"]) for one in backends] == [
+        ("churn--champion", 9000), ("churn--challenger-1", 950), ("churn--challenger-2", 50)]  # fmt: skip
+    services = {one["metadata"]["name"]: one["spec"]["selector"] for one in of_kind(found, "Service")}
+    pods = {
+        one["metadata"]["name"]: one["spec"]["template"]["metadata"]["labels"] for one in of_kind(found, "Deployment")
+    }
+    for name, labels in pods.items():
+        selected = [service for service, selector in services.items() if selector.items() <= labels.items()]
+        assert sorted(selected) == sorted([name, "churn"])
+    for one in of_kind(found, "ConfigMap"):
+        (tmp_path / "routes.json").write_text(one["data"]["routes.json"])
+        table = read_routes(tmp_path / "routes.json")
+        assert [share.percent for share in table.answering] == [100]
+        assert table.revision == 4  # what is logged stays with its step of the rollout
+
+
+def test_shadows_get_the_champions_requests():
+    found = manifests(plan(90, 10, shadow=True, split=Split.MESH), Target.DEPLOYMENT)
+    tables = [json.loads(one["data"]["routes.json"])["variants"] for one in of_kind(found, "ConfigMap")]
+    assert [[one["name"] for one in table] for table in tables] == [["champion", "shadow"], ["challenger-1"]]
+
+
+def test_pods_are_scraped_once_and_asked_only_from_where_they_may_be():
+    found = manifests(PLANS["everything"], Target.DEPLOYMENT)
+    (monitor,), (policy,) = of_kind(found, "ServiceMonitor"), of_kind(found, "NetworkPolicy")
+    chosen = [
+        one for one in of_kind(manifests(PLANS["mesh"], Target.DEPLOYMENT), "Service")
+        if monitor["spec"]["selector"]["matchLabels"].items() <= one["metadata"]["labels"].items()
+    ]  # fmt: skip
+    assert [one["metadata"]["name"] for one in chosen] == ["churn"]
+    (ingress,) = policy["spec"]["ingress"]
+    spaces = [one["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for one in ingress["from"]]
+    assert spaces == ["web", "monitoring"] and ingress["ports"] == [{"protocol": "TCP", "port": "http"}]
+    assert [rule["ports"] for rule in policy["spec"]["egress"]][1:] == [[{"protocol": "TCP", "port": 6379}]]
+
+
+def test_keda_asks_for_this_deployments_predictions():
+    champion, *_ = of_kind(manifests(PLANS["mesh"], Target.DEPLOYMENT), "ScaledObject")
+    query = champion["spec"]["triggers"][0]["metadata"]["query"]
+    assert query == 'sum(rate(model_predictions_total{namespace="ml",model_name=~"churn",variant="champion"}[1m]))'
+    assert "replicas" not in of_kind(manifests(PLANS["mesh"], Target.DEPLOYMENT), "Deployment")[0]["spec"]
+
+
+def test_kserve_gives_the_newest_revision_the_challengers_share():
+    first, second = of_kind(manifests(plan(90, 10, split=Split.MESH), Target.KSERVE), "InferenceService")
+    assert "canaryTrafficPercent" not in first["spec"]["predictor"]
+    assert second["spec"]["predictor"]["canaryTrafficPercent"] == 10
+    assert first["metadata"]["name"] == second["metadata"]["name"] == "churn"
+    (port,) = first["spec"]["predictor"]["containers"][0]["ports"]
+    assert port["name"] == "http1"
+    with pytest.raises(InvalidInput, match="between two revisions"):
+        manifests(plan(80, 10, 10, split=Split.MESH), Target.KSERVE)
+
+
+def test_kserve_fetches_a_model_from_the_store_and_the_route_says_where_it_lies(tmp_path):
+    found = manifests(plan(90, 10, split=Split.MESH), Target.KSERVE, KServeOptions(storage="s3://models/noria"))
+    uris = [one["spec"]["predictor"]["model"]["storageUri"] for one in of_kind(found, "InferenceService")]
+    assert uris == ["s3://models/noria/served/churn/1", "s3://models/noria/served/churn/2"]
+    runtime, _ = of_kind(found, "ServingRuntime")
+    environment = {one["name"]: one["value"] for one in runtime["spec"]["containers"][0]["env"]}
+    assert environment["NORIA_STORE__ARTIFACTS"] == "/mnt/models"
+    (table, _) = [json.loads(one["data"]["routes.json"]) for one in of_kind(found, "ConfigMap")]
+    assert table["variants"][0]["source"] == ""
+    with pytest.raises(InvalidInput, match="fetches no model from 'az'"):
+        manifests(plan(), Target.KSERVE, KServeOptions(storage="az://models"))
+
+
+def test_seldon_divides_by_whole_percents_and_asks_by_the_graphs_name():
+    (one,) = of_kind(manifests(plan(90, 9.5, 0.5, split=Split.MESH), Target.SELDON), "SeldonDeployment")
+    predictors = one["spec"]["predictors"]
+    assert [predictor["traffic"] for predictor in predictors] == [90, 10, 0]
+    for predictor in predictors:
+        (component,) = predictor["componentSpecs"]
+        assert predictor["graph"]["name"] == component["spec"]["containers"][0]["name"] == "churn"
+        assert predictor["graph"]["type"] == "MODEL"
+    assert one["spec"]["protocol"] == "v2"
+    with pytest.raises(InvalidInput, match="name of its graph"):
+        manifests(plan(deployment="Churn"), Target.SELDON)
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=6).filter(any))
+def test_shares_stay_whole_and_sum_to_a_hundred(parts):
+    percents = [100 * part / sum(parts) for part in parts]
+    shares = whole_shares(percents)
+    assert sum(shares) == 100
+    assert all(abs(share - percent) <= 1 for share, percent in zip(shares, percents, strict=True))
+    weights = route_weights(percents)
+    assert all(
+        abs(weight / sum(weights) - percent / 100) < 0.02 for weight, percent in zip(weights, percents, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"resources": Resources(cpu="two")}, "'two' is no quantity"),
+        ({"resources": Resources(cpu="512Mi")}, "536870912 processors|5.36871e"),
+        ({"resources": Resources(memory="512m")}, "is 0.512 bytes"),
+        ({"resources": Resources(memory="2Gi", memory_limit="1Gi")}, "above its limit"),
+        ({"resources": Resources(cpu="2", cpu_limit="1500m")}, "above its limit"),
+        ({"scaling": Scaling(Autoscaler.HPA, minimum=5, maximum=2)}, "5 to 2 are no bounds"),
+        ({"scaling": Scaling(Autoscaler.KEDA)}, "no Prometheus is named"),
+        ({"exposure": Exposure(("Models.example.com",), gateway="g")}, "no host name"),
+        ({"exposure": Exposure(("m.example.com",))}, "nothing listens for m.example.com"),
+        ({"exposure": Exposure(gateway="g", gateway_class="c")}, "two Gateways"),
+        ({"namespace": "My_Space"}, "no namespace"),
+        ({"image": "a b"}, "no image"),
+    ],
+)  # fmt: skip
+def test_what_no_cluster_would_take_is_told_before(options, words):
+    with pytest.raises(InvalidInput, match=words):
+        manifests(plan(**options), Target.DEPLOYMENT)
+
+
+def test_a_choice_by_features_stays_in_the_gateway():
+    table = replace(plan(50, 50).routes, contextual={"arms": []})
+    with pytest.raises(InvalidInput, match="which a mesh does not see"):
+        manifests(replace(plan(), routes=table, split=Split.MESH), Target.DEPLOYMENT)
+
+
+@pytest.mark.parametrize("schedule", ["every night", "0 3 * *", "60 * * * * *", "@reboot"])
+def test_what_is_no_schedule_is_told(schedule):
+    with pytest.raises(InvalidInput, match="no schedule"):
+        batch_job(plan(), BatchOptions("a", "b", schedule=schedule))
+
+
+def test_quantities_are_read_as_kubernetes_does():
+    assert [cpu(text) for text in ("500m", "0.5", ".5", "5e-1")] == [cpu("500m")] * 4
+    assert memory("1Gi") == 1024 * memory("1Mi") == 1024**3
+    assert memory("1e9") == memory("1G") == 10**9
+
+
+def test_files_are_written_in_order_and_others_are_left_alone(tmp_path):
+    folder = tmp_path / "k8s"
+    names = write_manifests(manifests(PLANS["mesh"], Target.DEPLOYMENT), folder)
+    assert sorted(names) == names
+    kinds = [yaml.safe_load((folder / name).read_text())["kind"] for name in names]
+    assert kinds[0] == "ServiceAccount" and kinds[-1] == "HTTPRoute"
+    again = write_manifests(manifests(plan(), Target.DEPLOYMENT), folder)
+    assert sorted(path.name for path in folder.glob("*.yaml")) == again
+    (folder / "mine.yaml").write_text("a: 1\n")
+    with pytest.raises(Conflict, match=r"mine\.yaml"):
+        write_manifests(manifests(plan(), Target.DEPLOYMENT), folder)

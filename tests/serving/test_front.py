@@ -1,0 +1,251 @@
+"""What stands around a prediction: TLS, browsers, encodings, events, keys, limits, and faults of clients and disks."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import resource
+import socket
+import sqlite3
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+import zstandard
+
+from noria.monitoring.log import find_prediction
+from noria.surface.grpc import open_inference_pb2 as messages
+from servers import free_port
+from serving.pool import REQUEST, Pool
+from support import noria, resident_megabytes
+
+ORIGIN = "https://shop.test"
+SETTINGS = {
+    "NORIA_GATEWAY__CORS_ORIGINS": json.dumps([ORIGIN]),
+    "NORIA_GATEWAY__LARGEST_BODY_MIB": "1",
+    "NORIA_GATEWAY__LIMITS": json.dumps({"*": {"queue_rows": 50}}),
+}
+
+
+@pytest.fixture(scope="module")
+def limited(trained: Path) -> Iterator[Pool]:
+    """A gateway that takes at most 1 MiB and 50 rows at once."""
+    pool = Pool(trained, "--port", "0", **SETTINGS)
+    yield pool
+    pool.stop()
+
+
+@pytest.fixture(scope="module")
+def client(limited: Pool) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{limited.port}") as found:
+        yield found
+
+
+def test_tls_is_spoken_with_the_certificate_given(trained, tmp_path):
+    certificate, key = tmp_path / "tls.pem", tmp_path / "tls.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    paths = {"NORIA_GATEWAY__TLS_CERTIFICATE": str(certificate), "NORIA_GATEWAY__TLS_KEY": str(key)}
+    pool = Pool(trained, "--port", "0", **paths)
+    trust = ssl.create_default_context(cafile=str(certificate))
+    with httpx.Client(base_url=f"https://localhost:{pool.port}", verify=trust) as client:
+        assert client.post("/predict", json=REQUEST).status_code == 200
+    with pytest.raises(httpx.HTTPError):
+        httpx.post(f"http://localhost:{pool.port}/predict", json=REQUEST)
+    pool.stop()
+    paths["NORIA_GATEWAY__TLS_KEY"] = str(certificate)
+    done = noria("serve", "--port", "0", cwd=trained, check=False, **paths)
+    assert done.returncode == 2 and "TLS" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_browser_is_answered_for_the_origins_named_and_no_other(client, trained):
+    preflight = client.request("OPTIONS", "/predict", headers={"Origin": ORIGIN})
+    assert preflight.status_code == 204
+    assert preflight.headers["access-control-allow-origin"] == ORIGIN
+    assert "POST" in preflight.headers["access-control-allow-methods"]
+    for origin, allowed in [(ORIGIN, ORIGIN), ("https://other.test", None)]:
+        answer = client.post("/predict", json=REQUEST, headers={"Origin": origin})
+        assert (answer.status_code, answer.headers.get("access-control-allow-origin")) == (200, allowed)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd", "deflate"])
+def test_bodies_are_read_and_written_in_what_the_client_speaks(client, coding):
+    content = json.dumps({"instances": [REQUEST] * 20}).encode()
+    packed = {"gzip": gzip.compress, "zstd": zstandard.compress, "deflate": _deflate}[coding](content)
+    accepted = "gzip" if coding == "deflate" else coding
+    headers = {"content-encoding": coding, "accept-encoding": accepted}
+    with client.stream("POST", "/predict", content=packed, headers=headers) as answer:
+        raw = b"".join(answer.iter_raw())
+    assert (answer.status_code, answer.headers["content-encoding"]) == (200, accepted)
+    body = gzip.decompress(raw) if accepted == "gzip" else zstandard.ZstdDecompressor().decompressobj().decompress(raw)
+    assert len(json.loads(body)["predictions"]) == 20
+
+
+def _deflate(content: bytes) -> bytes:
+    import zlib
+
+    return zlib.compress(content)
+
+
+def test_what_is_packed_badly_or_too_well_is_refused(client, limited):
+    bomb = gzip.compress(b" " * 2**28)
+    assert client.post("/predict", content=bomb, headers={"content-encoding": "gzip"}).status_code == 413
+    for content, coding in [
+        (b"nonsense", "gzip"),
+        (b"nonsense", "zstd"),
+        (gzip.compress(b"{}")[:-3], "gzip"),
+        (b"{}", "br"),
+    ]:
+        answer = client.post("/predict", content=content, headers={"content-encoding": coding})
+        assert answer.status_code == 400 and coding in answer.json()["detail"]
+    assert resident_megabytes(limited.workers()[0] if limited.workers() else limited.process.pid) < 400
+
+
+def test_events_are_answered_by_events_in_their_own_mode(client):
+    attributes = {"specversion": "1.0", "id": "e-1", "source": "/shop", "type": "asked"}
+    binary = client.post("/predict", json=REQUEST, headers={f"ce-{name}": value for name, value in attributes.items()})
+    assert (binary.headers["ce-correlationid"], binary.headers["ce-specversion"]) == ("e-1", "1.0")
+    assert "prediction" in binary.json()
+    kind = {"content-type": "application/cloudevents+json"}
+    structured = client.post("/predict", json=attributes | {"data": REQUEST}, headers=kind)
+    assert structured.headers["content-type"] == kind["content-type"]
+    assert structured.json()["correlationid"] == "e-1"
+    assert structured.json()["data"]["prediction"] == binary.json()["prediction"]
+    for event in ({**attributes, "id": ""}, {**attributes, "specversion": "0.3", "data": {}}, attributes, [1]):
+        refused = client.post("/predict", json=event, headers=kind)
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_input")
+
+
+def test_more_rows_than_may_wait_are_refused_with_a_time_to_come_back(client):
+    answer = client.post("/predict", json={"instances": [REQUEST] * 51})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+    assert answer.json()["code"] == "overloaded"
+    assert client.post("/predict", json={"instances": [REQUEST] * 50}).status_code == 200  # and nothing is left behind
+
+
+def test_a_client_that_has_no_time_is_told_so(client):
+    assert client.post("/predict", json=REQUEST, headers={"timeout": "5"}).status_code == 200
+    late = client.post("/predict", json=REQUEST, headers={"timeout": "1us"})
+    assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
+    for bad in ("soon", "-1", "0", "nan"):
+        assert client.post("/predict", json=REQUEST, headers={"timeout": bad}).status_code == 400
+
+
+def test_a_gigabyte_is_refused_before_it_is_read(client, limited):
+    with socket.create_connection(("127.0.0.1", limited.port), timeout=20) as raw:
+        raw.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1073741824\r\n\r\n")
+        assert raw.recv(100).startswith(b"HTTP/1.1 413")
+    sent = 0
+
+    def gigabyte() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(1024):
+            sent += 2**20
+            yield b" " * 2**20
+
+    with contextlib.suppress(httpx.WriteError, httpx.ReadError):  # it may hang up before its answer is read
+        assert client.post("/predict", content=gigabyte()).status_code == 413
+    assert sent < 2**27
+    assert client.post("/predict", json=REQUEST).status_code == 200
+
+
+def test_clients_that_never_finish_keep_nobody_else_waiting(client, limited):
+    halves = []
+    for number in range(300):
+        half = socket.create_connection(("127.0.0.1", limited.port))
+        if number % 3:
+            half.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\n" + b"content-length: 100\r\n\r\n{" * (number % 2))
+        halves.append(half)
+    started = time.monotonic()
+    assert {client.post("/predict", json=REQUEST).status_code for _ in range(50)} == {200}
+    assert time.monotonic() - started < 20
+    for half in halves:
+        half.close()
+    assert client.post("/predict", json=REQUEST).status_code == 200
+
+
+def test_a_key_is_wanted_by_every_front_once_there_is_one(project):
+    pool = Pool(project, "--port", "0", grpc_port=free_port())
+    made = json.loads(noria("deploy", "keys", "add", "demand", "--name", "ann", "--json", cwd=project).stdout)
+    key, key_id = made[0]["key"], made[0]["key_id"]
+    with (
+        httpx.Client(base_url=f"http://127.0.0.1:{pool.port}") as client,
+        grpc.insecure_channel(f"127.0.0.1:{pool.grpc_port}") as channel,
+    ):
+        asked = {"json": REQUEST}
+        _eventually(lambda: client.post("/predict", **asked).status_code == 401)
+        for path in ("/predict", "/predict/batch", "/models/demand/predict", "/v2/models/demand/infer", "/invocations"):
+            refused = client.post(path, json=REQUEST if path.endswith("predict") else {"instances": [], "inputs": []})
+            assert refused.status_code == 401, path
+        for headers in ({"x-api-key": key}, {"authorization": f"Bearer {key}"}):
+            assert client.post("/predict", **asked, headers=headers).status_code == 200
+        assert client.post("/predict", **asked, headers={"x-api-key": key[:-1]}).status_code == 401
+        infer = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=messages.ModelInferRequest.SerializeToString,
+            response_deserializer=messages.ModelInferResponse.FromString,
+        )
+        request = messages.ModelInferRequest(model_name="demand")
+        with pytest.raises(grpc.RpcError) as refused:
+            infer(request)
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.RpcError) as refused:  # let in, and then told that nothing was asked
+            infer(request, metadata=[("x-api-key", key)])
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        noria("deploy", "keys", "revoke", key_id, cwd=project)
+        _eventually(lambda: client.post("/predict", **asked, headers={"x-api-key": key}).status_code == 401)
+        noria("deploy", "keys", "drop", "demand", "--yes", cwd=project)
+        _eventually(lambda: client.post("/predict", **asked).status_code == 200)
+    pool.stop()
+
+
+def test_a_full_disk_costs_the_log_and_no_answer(project):
+    pool = Pool(project, "--port", "0")
+    with httpx.Client(base_url=f"http://127.0.0.1:{pool.port}") as client:
+        assert client.post("/predict", json=REQUEST).status_code == 200
+        largest = max(file.stat().st_size for file in (project / ".noria/predictions").rglob("*") if file.is_file())
+        unlimited = resource.RLIM_INFINITY
+        resource.prlimit(pool.process.pid, resource.RLIMIT_FSIZE, (largest, unlimited))  # no file outgrows this one
+        assert {client.post("/predict", json=REQUEST).status_code for _ in range(200)} == {200}
+        _eventually(lambda: client.get("/health").json()["status"] == "degraded")
+        assert _metric(client, "model_predictions_not_logged_total") > 0
+        resource.prlimit(pool.process.pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))
+        assert client.post("/predict", json=REQUEST | {"prediction_id": "after"}).status_code == 200
+        _eventually(lambda: client.get("/health").json()["status"] == "healthy")
+        assert find_prediction(project / ".noria/predictions", "after") is not None
+    pool.stop()
+
+
+def test_a_locked_database_and_a_gone_control_plane_hold_up_nobody(project):
+    database = sqlite3.connect(project / ".noria/noria.db", isolation_level=None)
+    database.execute("BEGIN EXCLUSIVE")
+    pool = Pool(project, "--port", "0")
+    with httpx.Client(base_url=f"http://127.0.0.1:{pool.port}") as client:
+        assert {client.post("/predict", json=REQUEST).status_code for _ in range(50)} == {200}
+        database.execute("ROLLBACK")
+        database.close()
+        for file in (project / ".noria").glob("noria.db*"):
+            file.unlink()
+        assert {client.post("/predict", json=REQUEST).status_code for _ in range(50)} == {200}
+    pool.stop()
+
+
+def _metric(client: httpx.Client, name: str) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def _eventually(check: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not check():
+        assert time.monotonic() < deadline, "it did not happen in 15 seconds"
+        time.sleep(0.05)
