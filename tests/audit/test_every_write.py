@@ -72,7 +72,7 @@ def test_what_is_noted_verifies_before_it_is_in_the_chain_and_after(empty_databa
         "experiment.create", "run.create", "run.log", "logged_model.create",
     ]  # fmt: skip
     tally = found[2].detail["tally"][f"run:{run}"]
-    assert (tally["metrics"][0], tally["params"][0], tally["tags"], found[2].detail["calls"]) == (5, 2, 1, 3)
+    assert (tally["metrics"][0], tally["params"][0], tally["tags"], found[2].detail["notes"]) == (5, 2, 1, 3)
 
 
 @pytest.mark.parametrize("settled", [True, False])

@@ -68,7 +68,7 @@ def test_tags_are_set_and_what_serves_is_not_deleted(folder):
     found = json.loads(noria("models", "lineage", "m", "2", "--json", cwd=folder).stdout)
     assert found["version"]["tags"] == {"reviewed": "yes", "team": "growth"}
     refused = noria("models", "delete", "m", "1", "--yes", cwd=folder, check=False)
-    assert refused.returncode == 1 and "cannot be deleted" in refused.stderr
+    assert refused.returncode == 3 and "cannot be deleted" in refused.stderr
     assert noria("models", "delete", "m", "2", cwd=folder, check=False, stdin="n\n").returncode == 1
     done = noria("models", "delete", "m", "2", "--yes", "--reason", "wrong data", cwd=folder)
     assert "with its files" in done.stdout

@@ -6,12 +6,12 @@ server moves the notes within a second, and so does everything that appends to t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from msgspec import json
 from sqlalchemy import Insert, Row, delete, insert, select
 
 from noria.audit import seals, tallies
@@ -32,7 +32,10 @@ _INSERT = insert(audit_pending).inline()  # nobody wants to know the ids
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One write: what was done to what, which rows it ``changed``, and a tally of those it only added."""
+    """One write: what was done to what, which rows it ``changed``, and a tally of those it only added.
+
+    A tally of several subjects, its own among them, tells of writes to all of these.
+    """
 
     action: str
     subject: str
@@ -102,7 +105,7 @@ def unsettled(tx: Transaction) -> tuple[set[str], Tally]:
     added: dict[str, dict[str, tallies.Counted]] = {}
     for row in tx.execute(select(audit_pending.c.changed, audit_pending.c.tally)):
         names |= {seals.name_of(*key) for key in _changed([row])}
-        tallies.add(added, tallies.read(json.loads(row.tally)))
+        tallies.add(added, tallies.read(json.decode(row.tally)))
     return names, added
 
 
@@ -115,7 +118,7 @@ def _row(one: Note) -> dict[str, object]:
         "request_id": one.caller.request_id,
         "detail": to_json(one.detail) if one.detail else "{}",
         "changed": to_json([[table.name, *key] for table, key in one.changed]) if one.changed else "[]",
-        "tally": to_json(tallies.written(one.tally)) if one.tally else "{}",
+        "tally": json.encode(tallies.written(one.tally)).decode() if one.tally else "{}",
     }
 
 
@@ -139,17 +142,19 @@ def _grouped(rows: Iterable[Row[Any]]) -> list[list[Row[Any]]]:
 def _draft(tx: Transaction, group: Sequence[Row[Any]]) -> Draft:
     """The entry of a group: whatever it counts is counted together, the rows it names are sealed as they now are."""
     first, last = group[0], group[-1]
-    subjects = list(dict.fromkeys(row.subject for row in group))
+    subjects: dict[str, None] = {}
     added: dict[str, dict[str, tallies.Counted]] = {}
     for row in group:
-        tallies.add(added, tallies.read(json.loads(row.tally)))
-    detail: dict[str, object] = json.loads(first.detail)
+        tally = tallies.read(json.decode(row.tally))
+        tallies.add(added, tally)
+        subjects |= dict.fromkeys([row.subject, *(tally if row.subject in tally else ())])
+    detail: dict[str, object] = json.decode(first.detail)
     if len(group) > 1:
-        detail |= {"calls": len(group), "since": first.recorded_at}
+        detail |= {"notes": len(group), "since": first.recorded_at}
     elif first.request_id:
         detail["request_id"] = first.request_id
     if len(subjects) > 1:
-        detail["subjects"] = subjects
+        detail["subjects"] = list(subjects)
     if added:
         detail["tally"] = tallies.written(added)
     others = f" and {len(subjects) - 1} more" if len(subjects) > 1 else ""
@@ -157,11 +162,12 @@ def _draft(tx: Transaction, group: Sequence[Row[Any]]) -> Draft:
         at_millis=last.recorded_at,
         actor=first.actor,
         action=first.action,
-        subject=f"{subjects[0][: _LONGEST_SUBJECT - len(others)]}{others}",
+        subject=f"{first.subject[: _LONGEST_SUBJECT - len(others)]}{others}",
         detail=detail,
         seals=seals.take(tx, list(dict.fromkeys(_changed(group)))),
     )
 
 
 def _changed(group: Iterable[Any]) -> list[RowKey]:
-    return [(metadata.tables[table], tuple(key)) for row in group for table, *key in json.loads(row.changed)]
+    named = (row.changed for row in group if row.changed != "[]")
+    return [(metadata.tables[table], tuple(key)) for changed in named for table, *key in json.decode(changed)]

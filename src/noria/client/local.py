@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from noria import audit
 from noria.clock import Clock, SystemClock, to_millis
 from noria.config import CONFIG_FILE, Settings, load_settings, nearest_project
-from noria.errors import Conflict, InvalidConfig, InvalidInput, NotFound
+from noria.errors import Conflict, InvalidConfig, InvalidInput, NotFound, Unavailable
 from noria.ids import process_user
 from noria.registry import ModelVersion, Policies, get_version, version_in_stage
 from noria.registry.models import aliases, get_model, set_alias
@@ -219,8 +220,9 @@ class LocalBackend:
             update_version(tx, name, version, at=self._clock.now(), actor=self._actor, tags=tags)
 
     def close(self) -> None:
-        """Give the database's connections back, with everything written in the audit chain."""
-        audit.settle_all(self._database)
+        """Give the database's connections back, with everything written in the audit chain, if it can be reached."""
+        with suppress(Unavailable):  # the notes are kept, and whoever writes next moves them
+            audit.settle_all(self._database)
         self._database.close()
 
 

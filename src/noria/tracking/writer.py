@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from noria.audit import caller, tallies
+from noria.audit import RowKey, caller, tallies
 from noria.audit.caller import Caller
 from noria.audit.pending import Note, note_all
 from noria.audit.tallies import METRICS, PARAMS, Counted
@@ -154,10 +154,27 @@ def _pairs(tx: Transaction, batch: Batch) -> dict[str, Counted] | NoriaError:
 
 
 def _notes(accepted: Sequence[_Accepted]) -> list[Note]:
-    """One note for all that somebody logged to a run."""
-    added: dict[tuple[Caller, str], dict[str, dict[str, Counted]]] = {}
+    """One note for all that somebody logged; it names the request when there was but one."""
+    of_actors: dict[str, list[_Accepted]] = {}
     for one in accepted:
-        mine, counted = added.setdefault((one.who, one.batch.run_id), {}), metrics.tally(one.rows)
-        tallies.add(mine, {"": {**one.pairs, METRICS: counted, "of_models": (len(one.batch.of_models), 0)}})
-    told = ((who, run_id, *runs.logged(run_id, kinds[""])) for (who, run_id), kinds in added.items())
-    return [Note("run.log", f"run:{run_id}", who, changed, tally) for who, run_id, changed, tally in told if tally]
+        of_actors.setdefault(one.who.actor, []).append(one)
+    found = []
+    for actor, mine in of_actors.items():
+        added: dict[str, dict[str, Counted]] = {}
+        for one in mine:
+            counted = {METRICS: metrics.tally(one.rows), "of_models": (len(one.batch.of_models), 0)}
+            tallies.add(added, {one.batch.run_id: {**one.pairs, **counted}})
+        requests = {one.who.request_id for one in mine}
+        who = Caller(actor, requests.pop() if len(requests) == 1 else "")
+        found += _note(who, added)
+    return found
+
+
+def _note(who: Caller, added: Mapping[str, Mapping[str, Counted]]) -> list[Note]:
+    changed: list[RowKey] = []
+    tally: dict[str, Mapping[str, Counted]] = {}
+    for run_id, kinds in added.items():
+        rows, counted = runs.logged(run_id, kinds)
+        changed += rows
+        tally |= counted
+    return [Note("run.log", next(iter(tally)), who, changed, tally)] if tally else []
