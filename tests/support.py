@@ -41,6 +41,26 @@ def noria(
     return done
 
 
+def run_page(page: Path, folder: Path, *, blocks: int) -> str:
+    """Run a page's blocks of bash and Python in one shell, as a reader would; what they print."""
+    found = re.findall(r"```(bash|python)\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(found) >= blocks
+    parts = [text if kind == "bash" else f"python - <<'EOF'\n{text}EOF\n" for kind, text in found]
+    script = "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + "\n".join(parts)
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
 def process_of(command: str, folder: Path) -> int | None:
     """The process id of ``noria COMMAND`` on the project in ``folder``."""
     for line in Path("/proc").glob("[0-9]*/cmdline"):
