@@ -16,6 +16,7 @@ from servers import RedisServer, object_store, postgresql
 from support import mlflow2_environment, mlflow_environment, noria
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # tests start many processes: each would compile all it imports
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does for itself
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -75,6 +76,8 @@ def noria() -> None:
 
 def main() -> None:
     """Entry point: logs to stderr, JSON when that is no terminal."""
+    # LightGBM's threads wait for each other at every split: spinning, they take minutes beside one busy processor.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
