@@ -62,6 +62,7 @@ def test_a_prediction_is_in_the_log_once_its_answer_is_here(shared):
         (b'{"entities": {"carrier": 18446744073709551615}}', 400, "9223372036854775807"),
         (b'{"instances": [{"features": {"hour": []}}]}', 400, "features['hour'] is [], not a number"),
         (b'{"instances": [], "entities": {"a": 1}}', 400, "beside"),
+        (b'{"entities": {"": null}, "unit_id": Infinity}', 400, "malformed"),
     ],
 )
 def test_what_cannot_be_read_is_a_problem_that_names_the_field(shared, body, status, words):

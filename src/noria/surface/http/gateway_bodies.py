@@ -109,12 +109,20 @@ def decode(decoder: Callable[[bytes], Decoded], body: bytes, remedy: str) -> Dec
     try:
         return decoder(body)
     except msgspec.ValidationError as error:
-        # msgspec names the place of a mapping's entry only as [...]: look for the name, now that it matters.
-        finding = ill_typed(msgspec.json.decode(body)) if "[...]" in str(error) else ""
-        message = f"the request body cannot be read: {finding or error}"
+        message = f"the request body cannot be read: {_named(error, body)}"
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message = f"the request body cannot be read: {error}"
     raise InvalidInput(message, remedy=f"{remedy}; /model/info names the fields.")
+
+
+def _named(error: msgspec.ValidationError, body: bytes) -> str:
+    """The error; msgspec tells a mapping's entry only as [...], so its name is looked for, now that it matters."""
+    if "[...]" not in str(error):
+        return str(error)
+    try:
+        return ill_typed(msgspec.json.decode(body)) or str(error)
+    except (msgspec.DecodeError, UnicodeDecodeError) as malformed:  # further on than what was found first
+        return str(malformed)
 
 
 _Sent = TypeVar("_Sent")
