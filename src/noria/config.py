@@ -48,7 +48,7 @@ class FeatureLimits(_Section):
 
 
 class FeatureSettings(_Section):
-    """Where features are looked up."""
+    """Where features are looked up, and what joins them for training."""
 
     online: str = Field(
         "",
@@ -60,6 +60,11 @@ class FeatureSettings(_Section):
         "warn",
         description="What a gateway does with rows of another definition than the model's: `warn` in log, metrics and "
         "`/health`, or `refuse` with 503.",
+    )
+    engine: Literal["here", "ray"] = Field(
+        "here",
+        description="What joins features to the rows of training: `here` this process, `ray` tasks on the cluster that "
+        "RAY_ADDRESS names, or on this machine.",
     )
 
 

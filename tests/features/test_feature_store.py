@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from noria import audit
 from noria.clock import ReplayClock
-from noria.errors import InvalidConfig, InvalidInput, NoriaError, NotFound
+from noria.errors import InvalidConfig, InvalidInput, MissingExtra, NoriaError, NotFound
 from noria.features import (
     Aggregation,
     Entity,
@@ -432,3 +433,20 @@ def test_a_stale_view_and_one_of_many_nulls_break_their_limits(tmp_path):
     broken = {row["view"]: row["broken"] for row in json.loads(done.stdout)}
     assert done.returncode == 1 and broken["last_day"] == ""
     assert "newest row is" in broken["user_stats"] and "25.0% of 'average_order_value' is null" in broken["user_stats"]
+
+
+def test_without_ray_its_engine_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
+    (tmp_path / "feature_store.yaml").write_text(REPO)
+    (tmp_path / "data").mkdir()
+    ROWS.write_parquet(tmp_path / "data/user_stats.parquet")
+    store = FeatureStore(tmp_path)
+    store.apply([stats])
+    asked = pl.DataFrame({"user_id": [1001], "event_timestamp": [NOW]})
+    job = store.get_historical_features(asked, ["user_stats:total_orders"], engine="ray")
+    with pytest.raises(MissingExtra) as refused:
+        job.to_polars()
+    assert refused.value.remedy == "pip install 'noria[ray]'"
+    with pytest.raises(InvalidInput, match="there is no engine 'spark'"):
+        store.get_historical_features(asked, ["user_stats:total_orders"], engine="spark")
+    store.close()

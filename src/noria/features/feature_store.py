@@ -28,7 +28,7 @@ from noria.features.retrieval import OnlineResponse, RetrievalJob, event_time_of
 from noria.features.selection import Plan, Wanted, find_view, plan
 from noria.features.sources import RequestSource, Source
 from noria.features.times import earlier
-from noria.features.training_frame import joined
+from noria.features.training_frame import engine_of, joined
 from noria.ids import process_user
 from noria.store.database import from_json, to_json
 from noria.store.keyvalue import KeyValueStore
@@ -191,6 +191,7 @@ class FeatureStore:
         features: Wanted = (),
         full_feature_names: bool = False,
         filter_by_created_timestamp: bool = True,
+        engine: str = "",
         **unknown: object,
     ) -> RetrievalJob:
         """The entity frame with each row's features as they were known at its time.
@@ -198,6 +199,7 @@ class FeatureStore:
         ``entity_df`` (pandas, Polars, Arrow) has the join keys and ``event_timestamp``, UTC when it has no zone.
         ``filter_by_created_timestamp=False`` also takes values that were recorded only later: a leak, unless the
         created times say when rows were loaded rather than known. Names are ``feature``, or ``view__feature``.
+        ``engine`` is what joins, ``here`` or ``ray``; empty: what the setting `features.engine` says.
         Raises InvalidInput, InvalidData, NotFound; most when the result is asked for.
         """
         _refuse("get_historical_features", unknown, {"feature_refs": "features=[...]"})
@@ -205,8 +207,10 @@ class FeatureStore:
         as_of: AsOf = "known" if filter_by_created_timestamp else "event"
         if entity_df is None:
             raise InvalidInput("there is no entity frame", remedy="Give entity_df: join keys and event_timestamp.")
+        engine = engine or self._repo.settings.features.engine
+        engine_of(engine)  # a name that is none is told now, the rest when the result is asked for
         documents = {one.name for one in wanted.answered if one.dtype.is_document}
-        return RetrievalJob(entity_df, lambda frame: self._joined(frame, wanted, as_of), documents)
+        return RetrievalJob(entity_df, lambda frame: self._joined(frame, wanted, as_of, engine), documents)
 
     def get_online_features(
         self,
@@ -332,11 +336,11 @@ class FeatureStore:
             self._plans[key] = plan(wanted, current, full_feature_names=full_feature_names)
         return self._plans[key]
 
-    def _joined(self, frame: pl.DataFrame, wanted: Plan, as_of: AsOf) -> pl.DataFrame:
+    def _joined(self, frame: pl.DataFrame, wanted: Plan, as_of: AsOf, engine: str) -> pl.DataFrame:
         """The entity frame with the features that were asked for, under their names in the answer."""
         wanted.check_names(frame.columns)
         event_time = event_time_of(frame)
-        found = joined(frame, wanted, event_time=event_time, as_of=as_of, folder=self._repo.folder)
+        found = joined(frame, wanted, event_time=event_time, as_of=as_of, folder=self._repo.folder, engine=engine)
         return frame.with_columns(found[one.full_name].alias(one.name) for one in wanted.answered)
 
     def _online(self) -> OnlineSide:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -38,6 +38,7 @@ def join_as_of(
     full_feature_names: bool = True,
     folder: Path = Path(),
     memory_limit_bytes: int = 2**30,
+    engine: Engine | None = None,
 ) -> pl.DataFrame:
     """``events``, all rows and columns in their order, with the wanted features as of each row's ``event_time``.
 
@@ -52,23 +53,29 @@ def join_as_of(
     ``memory_limit_bytes`` is what the join may take besides ``events`` and the result; reading a file takes 200 MB
     however little that is. Sources are read in batches. What is asked for, and events that are aggregated, are cut into
     ranges of the first join key where they would take more, and each range reads the sources anew; one key's rows stay
-    together.
+    together. ``engine`` is what finds the values; nothing given, this process.
 
     Raises InvalidInput for names that collide, InvalidData for missing columns, for times that are none, and for keys
     or sources that cannot be read.
     """
     _check_call(events, as_of, memory_limit_bytes)
-    lookups = [_Lookup.of(one, full_feature_names) for one in wanted]
+    lookups = [Lookup.of(one, full_feature_names) for one in wanted]
     _check_columns(events, event_time, lookups)
     _check_names(events, lookups)
     at = instants_of(events, event_time)
     with pinned(), reading_little(memory_limit_bytes):
-        found = [lookup.find(events, at, as_of, folder, memory_limit_bytes) for lookup in lookups]
+        asked = (Asked.of(lookup, events, at, folder) for lookup in lookups)  # one by one: each holds keys
+        found = (engine or here)(asked, as_of, folder, memory_limit_bytes)
     return events.with_columns(column for frame in found for column in frame.iter_columns())
 
 
+def here(asked: Iterable[Asked], as_of: AsOf, folder: Path, limit: int) -> list[pl.DataFrame]:
+    """The engine that is this process."""
+    return [one.find(as_of, folder, limit) for one in asked]
+
+
 @dataclass(frozen=True, slots=True)
-class _Lookup:
+class Lookup:
     """One projection to join: its fields, what they are called in the result, and join key → column of the frame."""
 
     view: FeatureView
@@ -77,7 +84,8 @@ class _Lookup:
     keys: Mapping[str, str]
 
     @classmethod
-    def of(cls, one: FeatureView | Projection, full_names: bool) -> _Lookup:
+    def of(cls, one: FeatureView | Projection, full_names: bool) -> Lookup:
+        """Raises InvalidInput for what is no view, lists no features, or lacks the keys of its ``join_key_map``."""
         if not isinstance(one, FeatureView | Projection):
             raise InvalidInput(f"{one!r} cannot be joined", remedy='Give feature views, or some features: view[["a"]].')
         used = Projection(one, one.fields) if isinstance(one, FeatureView) else one
@@ -93,14 +101,8 @@ class _Lookup:
         keys = {key: used.join_key_map.get(key, key) for key in used.view.join_keys}
         return cls(used.view, [declared[name] for name in used.features], names, keys)
 
-    def find(self, events: pl.DataFrame, at: Instants, as_of: AsOf, folder: Path, limit: int) -> pl.DataFrame:
-        """The columns it adds to ``events``."""
-        asked = _Asked.of(self, events, at, folder)
-        parts = asked.parts(limit)
-        found = [self._part(asked.take(part, parts), as_of, folder, limit) for part in parts]
-        return put_together(parts, found).rename(dict(zip([one.name for one in self.fields], self.names, strict=True)))
-
-    def _part(self, asked: _Asked, as_of: AsOf, folder: Path, limit: int) -> pl.DataFrame:
+    def find(self, asked: Asked, as_of: AsOf, folder: Path, limit: int) -> pl.DataFrame:
+        """Its features, by their names in the view, for rows that fit into the memory that is planned."""
         entities = Entities.of(asked.keys, len(asked.at.values))
         rows = asked.rows(folder, entities.wanted())
         if self.view.aggregations:
@@ -109,14 +111,14 @@ class _Lookup:
         return History(self.view, rows, features, as_of, folder, limit).newest(entities, asked.at)
 
     def _aggregated(
-        self, asked: _Asked, entities: Entities, rows: pl.LazyFrame, as_of: AsOf, folder: Path, limit: int
+        self, asked: Asked, entities: Entities, rows: pl.LazyFrame, as_of: AsOf, folder: Path, limit: int
     ) -> pl.DataFrame:
         """The aggregations over what happened in the windows before each event, of so many entities at a time."""
         parts = asked.parts_by_events(entities.among(rows), self.view, folder, limit)
         found = [self._aggregated_part(asked.take(part, parts), as_of, folder) for part in parts]
         return put_together(parts, found)
 
-    def _aggregated_part(self, asked: _Asked, as_of: AsOf, folder: Path) -> pl.DataFrame:
+    def _aggregated_part(self, asked: Asked, as_of: AsOf, folder: Path) -> pl.DataFrame:
         import polars as pl
 
         entities = Entities.of(asked.keys, len(asked.at.values))
@@ -128,21 +130,28 @@ class _Lookup:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """Some rows of an entity frame for one projection: their keys, named and typed as in the source, and times."""
 
-    lookup: _Lookup
+    lookup: Lookup
     keys: pl.DataFrame
     casts: Mapping[str, pl.DataType]
     at: Instants
 
     @classmethod
-    def of(cls, lookup: _Lookup, events: pl.DataFrame, at: Instants, folder: Path) -> _Asked:
+    def of(cls, lookup: Lookup, events: pl.DataFrame, at: Instants, folder: Path) -> Asked:
+        """Raises InvalidData for keys that cannot be compared with the source's."""
         schema = lookup.view.source.columns(folder)
         keys, casts = matched(events, schema, lookup.keys, lookup.view.name, lookup.view.source.name)
         return cls(lookup, keys, casts, at)
 
-    def take(self, places: Places, parts: Sequence[Places]) -> _Asked:
+    def find(self, as_of: AsOf, folder: Path, limit: int) -> pl.DataFrame:
+        """The columns that the lookup adds to them."""
+        parts = self.parts(limit)
+        found = put_together(parts, [self.lookup.find(self.take(part, parts), as_of, folder, limit) for part in parts])
+        return found.rename(dict(zip([one.name for one in self.lookup.fields], self.lookup.names, strict=True)))
+
+    def take(self, places: Places, parts: Sequence[Places]) -> Asked:
         """Those of one of the parts."""
         return self if len(parts) == 1 else replace(self, keys=self.keys[places], at=self.at.take(places))
 
@@ -185,6 +194,10 @@ class _Asked:
         return by_key(self.keys.to_series(), weights, most)
 
 
+Engine = Callable[[Iterable[Asked], AsOf, Path, int], "list[pl.DataFrame]"]
+"""What finds the columns of each lookup for all its rows, by ``as_of``, with sources in a folder and so many bytes."""
+
+
 def _check_call(events: pl.DataFrame, as_of: str, memory_limit_bytes: int) -> None:
     import polars as pl
 
@@ -199,7 +212,7 @@ def _check_call(events: pl.DataFrame, as_of: str, memory_limit_bytes: int) -> No
         raise InvalidInput(f"memory_limit_bytes is {memory_limit_bytes}", remedy="Give a positive number of bytes.")
 
 
-def _check_columns(events: pl.DataFrame, event_time: str, lookups: Sequence[_Lookup]) -> None:
+def _check_columns(events: pl.DataFrame, event_time: str, lookups: Sequence[Lookup]) -> None:
     needed = {event_time: "event_time"}
     for one in lookups:
         needed |= {column: f"join key {key!r} of feature view {one.view.name!r}" for key, column in one.keys.items()}
@@ -209,7 +222,7 @@ def _check_columns(events: pl.DataFrame, event_time: str, lookups: Sequence[_Loo
         )
 
 
-def _check_names(events: pl.DataFrame, lookups: Sequence[_Lookup]) -> None:
+def _check_names(events: pl.DataFrame, lookups: Sequence[Lookup]) -> None:
     taken = dict.fromkeys(events.columns, "a column of the entity frame")
     for one in lookups:
         for name, field in zip(one.names, one.fields, strict=True):

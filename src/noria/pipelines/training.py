@@ -91,7 +91,9 @@ def train_version(
     progress("features")
     _apply(project, workspace, request)
     event_time = project.observations.event_time
-    split = _split(project, joined(rows, project.plan, event_time=event_time, folder=project.folder))
+    engine = project.settings.features.engine
+    frame = joined(rows, project.plan, event_time=event_time, folder=project.folder, engine=engine)
+    split = _split(project, frame)
     labels = split.train_labels if request.tamper is None else request.tamper(split.train_labels)
     progress("tune")
     params = _tune(project, split, labels)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import os
 import pickle
 from typing import Any
 
-from noria.errors import MissingExtra
+from noria.features.ray_cluster import RayCluster
 from noria.serving.batch.parts import Done, Part
 from noria.serving.batch.processes import Event
 from noria.serving.batch.worker import Failure, PartWorker, Task, failure_of, share_machine
@@ -17,21 +16,10 @@ class RayTasks:
     """Up to ``count`` tasks at once. Ray itself does not repeat them: the leader counts the tries of every engine."""
 
     def __init__(self, task: Task, count: int) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise MissingExtra(
-                "the engine ray needs a package that is not installed", remedy="pip install 'noria[ray]'"
-            ) from None
-        self._ray: Any = ray
-        self._mine = not ray.is_initialized()
-        if self._mine:
-            local: dict[str, Any] = (
-                {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": count, "include_dashboard": False}
-            )
-            ray.init(log_to_driver=False, configure_logging=False, **local)
-        self._do = ray.remote(max_retries=0, num_cpus=1)(do_part)
-        self._task, self._count = ray.put(pickle.dumps(task)), count
+        self._cluster = RayCluster(count)
+        self._ray = self._cluster.api
+        self._do = self._ray.remote(max_retries=0, num_cpus=1)(do_part)
+        self._task, self._count = self._ray.put(pickle.dumps(task)), count
         self._running: dict[Any, Part] = {}
 
     @property
@@ -54,8 +42,7 @@ class RayTasks:
         """See Engine."""
         for one in self._running:
             self._ray.cancel(one, force=True)
-        if self._mine:
-            self._ray.shutdown()
+        self._cluster.close()
 
     def _result(self, reference: Any, part: Part) -> Event:
         try:
