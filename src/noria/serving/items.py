@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -101,10 +101,6 @@ class Item:
     def prediction_ids(self) -> Sequence[str]:
         """The id of every row."""
         return ids_of(self.prediction_id, self.count)
-
-    def copy_for(self, arm: Arm, received: float) -> Item:
-        """The same rows as if another arm had been asked for them, at ``received``."""
-        return replace(self, arm=arm, received=received)
 
     def move_to(self, arm: Arm) -> None:
         """Have another arm answer; that one takes it on."""

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from noria.errors import NoriaError, Unavailable
-from noria.monitoring.log import PREDICTIONS, FailureRecord, LabelRecord, PredictionBatch, PredictionLog, RewardRecord
+from noria.monitoring.log import (
+    PREDICTIONS,
+    SHADOWS,
+    FailureRecord,
+    LabelRecord,
+    PredictionBatch,
+    PredictionLog,
+    RewardRecord,
+)
 from noria.monitoring.segments import MILLIS_A_DAY
 from noria.serving.items import Item, Outcome
 from noria.serving.metrics import ServingMetrics
 from noria.serving.runtimes import Rows
+
+if TYPE_CHECKING:
+    from noria.serving.live import Arm
 
 _log = structlog.get_logger()
 _N = TypeVar("_N", bound=np.generic)
@@ -30,9 +41,7 @@ class Recorder:
         self._log, self._metrics = log, metrics
         self.fault: NoriaError | None = None
 
-    def scored(
-        self, items: Sequence[Item], rows: Rows, outcome: Outcome, others: float = 0.0, kind: str = PREDICTIONS
-    ) -> None:
+    def scored(self, items: Sequence[Item], rows: Rows, outcome: Outcome, others: float = 0.0) -> None:
         """Log one scored batch; when that fails, the answers go out all the same, and the loss is counted.
 
         The log has latencies without the ``others`` seconds that went to other variants, so that variants can be
@@ -40,14 +49,12 @@ class Recorder:
         """
         now = time.monotonic()
         latencies = _repeated(np.array([now - item.received for item in items], np.float32), items)
-        try:
-            batch, days = _batch(items, rows, outcome, latencies - np.float32(others))
-            self._log.predictions(batch, days, kind)
-            self.fault = None
-        except Exception as error:
-            self._lost("predictions", error, len(rows))
-        if kind == PREDICTIONS:
-            self._metrics.observe(items[0].arm, outcome, latencies)
+        self._write(items, items[0].arm, rows, outcome, latencies - np.float32(others), PREDICTIONS)
+        self._metrics.observe(items[0].arm, outcome, latencies)
+
+    def shadowed(self, items: Sequence[Item], arm: Arm, rows: Rows, outcome: Outcome, seconds: float) -> None:
+        """Log what ``arm`` would have answered to rows that another one answered, had it taken ``seconds``."""
+        self._write(items, arm, rows, outcome, np.full(len(rows), seconds, np.float32), SHADOWS)
 
     def failed(self, item: Item, error: NoriaError) -> None:
         """Log that a version did not answer; what the client did wrong is not told of the version."""
@@ -80,6 +87,22 @@ class Recorder:
         """Close the log's segments."""
         self._log.close()
 
+    def _write(
+        self,
+        items: Sequence[Item],
+        arm: Arm,
+        rows: Rows,
+        outcome: Outcome,
+        latencies: NDArray[np.float32],
+        kind: str,
+    ) -> None:
+        try:
+            batch, days = _batch(items, arm, rows, outcome, latencies)
+            self._log.predictions(batch, days, kind)
+            self.fault = None
+        except Exception as error:
+            self._lost("predictions", error, len(rows))
+
     def _lost(self, kind: str, error: Exception, rows: int) -> None:
         if self.fault is None:
             _log.error(f"{kind}_not_logged", rows=rows, reason=str(error))
@@ -88,10 +111,10 @@ class Recorder:
 
 
 def _batch(
-    items: Sequence[Item], rows: Rows, outcome: Outcome, latencies: NDArray[np.float32]
+    items: Sequence[Item], arm: Arm, rows: Rows, outcome: Outcome, latencies: NDArray[np.float32]
 ) -> tuple[PredictionBatch, Sequence[int]]:
     first, alone = items[0], len(items) == 1
-    table, variant, predictions = first.live.table, first.arm.variant, outcome.predictions
+    table, variant, predictions = first.live.table, arm.variant, outcome.predictions
     times = _repeated(np.array([item.event_time for item in items], np.int64), items)
     first_day, last_day = int(times.min()) // MILLIS_A_DAY, int(times.max()) // MILLIS_A_DAY
     days = [first_day] if first_day == last_day else np.unique(times // MILLIS_A_DAY).tolist()
@@ -110,7 +133,7 @@ def _batch(
         predictions=_packed(predictions),
         latencies=latencies.tobytes(),
         strings=() if rows.strings is None else rows.strings.tolist(),
-        string_places=first.arm.served.texts,
+        string_places=arm.served.texts,
         entities=[item.entities for item in items for _ in range(item.count)] if has_entities else (),
         units=[item.unit for item in items for _ in range(item.count)] if has_units else (),
         beside=[item.beside for item in items for _ in range(item.count)] if first.beside else (),

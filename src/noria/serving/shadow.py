@@ -12,7 +12,6 @@ import numpy as np
 import structlog
 
 from noria.errors import NoriaError
-from noria.monitoring.log import SHADOWS
 from noria.rollout.routes import place
 from noria.serving.items import Item, outcome_of
 from noria.serving.live import Arm
@@ -24,8 +23,10 @@ if TYPE_CHECKING:
     from noria.serving.metrics import ServingMetrics
 
 _log = structlog.get_logger()
-_LONGEST_QUEUE_ROWS = 4096
+_LONGEST_QUEUE_ROWS = 16_384
 _BATCH_ROWS = 256
+_GATHER_SECONDS = 0.05
+"""Copies are scored so many at a time that a row costs little: nobody waits for them."""
 
 
 class Shadow:
@@ -77,6 +78,7 @@ class Shadow:
             self._wake.acquire()
             if self._ended:
                 return
+            time.sleep(_GATHER_SECONDS)
             while self._waiting and not self._ended:
                 batch = self._next_batch()
                 self._score(batch)
@@ -97,8 +99,7 @@ class Shadow:
             inputs = self._inputs(items)
             started = time.monotonic()
             outcome = outcome_of(self.arm.served.bundle, self.arm.served.score(inputs))
-            copies = [item.copy_for(self.arm, started) for item in items]
-            self._recorder.scored(copies, inputs, outcome, kind=SHADOWS)
+            self._recorder.shadowed(items, self.arm, inputs, outcome, time.monotonic() - started)
             self._metrics.count_shadow(self._deployment, "scored", rows)
         except Exception as error:  # whatever a model raises: nobody waits for this answer
             self._metrics.count_shadow(self._deployment, "failed", rows)
