@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -243,6 +244,8 @@ class Gateway:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         await self._files.check()
+        gc.collect()
+        gc.freeze()  # what is loaded now stays: going through it again and again would hold up requests
         watcher = asyncio.create_task(self._watch())
         rpc = None if self._settings.rpc is None else await self._settings.rpc(self.plane)
         await send({"type": "lifespan.startup.complete"})
