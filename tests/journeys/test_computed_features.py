@@ -222,3 +222,17 @@ def test_a_changed_definition_warns_or_refuses_and_old_predictions_stay_right(pr
     told = [changed_one[name] for name in ("prediction", "feature", "reason")]
     assert told == ["p2", "last_day:mean", "definition"]
     assert changed_one["online"] == pytest.approx(3 * changed_one["offline"])
+
+
+def test_what_computes_nothing_says_so(project, tmp_path):
+    table = tmp_path / "orders.csv"
+    table.write_text("hour,weekday,promo,shop\n1,5,yes,north\n")
+    model, scores = f"models:/{MODEL}/1", str(tmp_path / "scores")
+    for words in (
+        ("predict", "batch", "--model", model, "--input", str(table), "--output", scores),
+        ("compose", "ensemble", "both", model, model),
+    ):
+        refused = noria(*words, cwd=project, check=False)
+        assert refused.returncode == 2 and "on demand" in refused.stderr, refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "scores").exists()

@@ -109,6 +109,11 @@ class Composer:
         with self.workspace.database.read() as tx:
             variant = variant_of(tx, version, "member", 100)
         shutil.copytree(self.workspace.artifacts.fetch(variant.source), folder)
+        if read_bundle(folder).computed:
+            raise InvalidInput(
+                f"{version.label} computes features on demand, which nothing composed of it would",
+                remedy="Deploy it by itself, or compose a version that takes these features as columns.",
+            )
         return version
 
     def _register(

@@ -79,6 +79,11 @@ def match(bundle: Bundle, source: Source, wishes: Wishes, prediction: Any) -> Co
     asked = set(bundle.request_columns)
     absent = [name for name, column in columns.items() if column not in schema]
     keys = tuple(dict.fromkeys(key for view in bundle.views for key in view.join_keys))
+    if computed := [name for one in bundle.computed for name in one.feature_names if columns[name] not in schema]:
+        raise InvalidInput(
+            f"the model computes {', '.join(computed)} on demand, and a batch job computes nothing",
+            remedy="Give the table these columns, as get_historical_features does, or ask a gateway.",
+        )
     if absent:
         _check_absent(bundle, schema, absent, keys, wishes.as_of)
     held = {name: column for name, column in columns.items() if not absent or name in asked}
