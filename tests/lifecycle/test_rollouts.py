@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ from noria import audit
 from noria.config import PolicySettings, StageRuleSettings
 from noria.errors import Conflict, PolicyRefused
 from noria.lifecycle.deploying import deploy, follow, parse_address
+from noria.lifecycle.evidence import Evidence
 from noria.lifecycle.outcomes import bring_in
 from noria.monitoring.log import read_predictions
 from noria.registry import Policies, Stage, approve, get_version, version_in_stage
@@ -301,3 +303,17 @@ def test_a_rollout_is_found_by_the_beginning_of_its_id(world):
     rollout = world.start(Strategy.CANARY, world.add_version())
     with world.workspace.database.read() as tx:
         assert get_rollout(tx, rollout.rollout_id[:8]) == get_rollout(tx, rollout.rollout_id)
+
+
+def test_a_request_that_is_sent_again_counts_once(world):
+    world.start(Strategy.CANARY, world.add_version(), steps=(50, 100))
+    world.send(300, label=True)
+    world.sent -= 120
+    world.send(120, label=True)
+    with world.workspace.database.read() as tx:
+        revision = current_routes(tx, MODEL).revision
+    evidence = Evidence(world.workspace.prediction_log, MODEL, datetime(2020, 1, 1, tzinfo=UTC))
+    evidence.refresh({revision: 1})
+    arms = [evidence.arm(1, name, 50, None, 0) for name in ("champion", "canary")]
+    assert sum(arm.exposed for arm in arms) == 300
+    assert sum(len(arm.labelled[0]) for arm in arms) == 300

@@ -63,12 +63,16 @@ def _keys(names: Iterable[str]) -> NDArray[np.int64]:
 
 
 class _Growing:
-    """A frame that grows: what was added is put together when it is asked for."""
+    """A frame that grows: what was added is put together when it is asked for.
 
-    def __init__(self, types: Mapping[str, type]) -> None:
+    Of rows with the same value in the column ``once`` the first stays: a request that was sent again, after its answer
+    was lost, is one draw.
+    """
+
+    def __init__(self, types: Mapping[str, type], once: str = "") -> None:
         import polars as pl
 
-        self._types = types
+        self._types, self._once = types, once
         self._added: list[Mapping[str, NDArray[Any]]] = []
         self._frame = pl.DataFrame({name: np.empty(0, kind) for name, kind in types.items()})
 
@@ -87,6 +91,8 @@ class _Growing:
             added = {name: np.concatenate([one[name] for one in self._added]) for name in self._types}
             self._frame = pl.concat([self._frame, pl.DataFrame(added)], rechunk=self._frame.n_chunks() > _MOST_CHUNKS)
             self._added.clear()
+            if self._once:
+                self._frame = self._frame.unique(self._once, keep="first", maintain_order=True)
         return self._frame
 
 
@@ -100,7 +106,7 @@ class Evidence:
     def __init__(self, log: Path, deployment: str, since: datetime, *, metric: str = "reward", keep_rows: bool = False):
         self._tails = {kind: Tail(log, kind, since) for kind in (PREDICTIONS, SHADOWS, FAILURES, LABELS, REWARDS)}
         self._deployment, self._metric, self._keep_rows = deployment, metric, keep_rows
-        self._answered, self._shadowed, self._failed = _Growing(_ROWS), _Growing(_ROWS), _Growing(_FAILED)
+        self._answered, self._shadowed, self._failed = _Growing(_ROWS, "id"), _Growing(_ROWS, "id"), _Growing(_FAILED)
         self._labels, self._rewards = _Growing(_LABELS), _Growing(_REWARDS)
         self._numbers: list[Floats] = []
         self._count = 0
@@ -116,7 +122,7 @@ class Evidence:
         self._add_outcomes()
 
     def rows(self) -> pl.DataFrame:
-        """All answers, oldest first."""
+        """All answers, oldest first, a repeated id once."""
         return self._answered.frame()
 
     def champion_latencies(self, limit: int = 5000) -> Floats:
@@ -234,7 +240,7 @@ class Evidence:
         shadows = self._shadowed.frame().select(
             "id", shadow="score", shadow_prediction="prediction", shadow_latency="latency"
         )
-        return self.rows().join(shadows.unique("id", keep="last"), on="id", how="inner")
+        return self.rows().join(shadows, on="id", how="inner")
 
     def shadow_labelled(self) -> tuple[Floats, Floats, Floats] | None:
         """Labels, and the champion's and the shadow's scores of the same requests; None without any."""
