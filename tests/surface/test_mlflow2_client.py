@@ -42,7 +42,7 @@ def test_a_client_of_mlflow_2_logs_registers_moves_and_loads_a_model_and_is_told
         "duplicate model": "RESOURCE_ALREADY_EXISTS",
         "changed param": "INVALID_PARAMETER_VALUE",
         "bad filter": "INVALID_PARAMETER_VALUE",
-        "delete production": "INVALID_PARAMETER_VALUE",
+        "delete production": "PERMISSION_DENIED",
         "policy": "PERMISSION_DENIED",
         "policy met": "accepted",
     }
