@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
-from serving_process import Running, free_port, serving
+from serving_process import free_port, serving
 from serving_wire import json_post
 from serving_world import NAMES, new_world
 
@@ -49,45 +50,30 @@ def graph_of(seed: int) -> bytes:
     return to_onnx(model, rows[:1], options={"zipmap": False}, target_opset=18).SerializeToString()
 
 
-class Swapper(threading.Thread):
-    """Deploys the next version every few seconds, until it is stopped."""
+class Repeated(threading.Thread):
+    """Does something every so many seconds, until it is stopped; ``times`` is how often it has."""
 
-    def __init__(self, folder: Path, variants: list[Variant]) -> None:
+    def __init__(self, seconds: float, do: Callable[[], object]) -> None:
         super().__init__(daemon=True)
-        self.swaps = 0
-        self._route, self._variants, self._done = folder / "routes/forest.json", variants, threading.Event()
+        self.times = 0
+        self._seconds, self._do, self._done = seconds, do, threading.Event()
+        self.start()
 
     def run(self) -> None:
-        for revision in count(2):
-            if self._done.wait(SWAP_SECONDS):
-                return
-            variant = self._variants[revision % len(self._variants)]
-            table = RouteTable("forest", revision, (variant,), "soak", datetime.now(UTC))
-            publish(table, self._route)
-            self.swaps += 1
+        while not self._done.wait(self._seconds):
+            self._do()
+            self.times += 1
 
     def stop(self) -> None:
-        """Swap no more."""
+        """Do it no more."""
         self._done.set()
         self.join()
 
 
-class Weights(threading.Thread):
-    """How large the server is, once a second."""
-
-    def __init__(self, server: Running) -> None:
-        super().__init__(daemon=True)
-        self.megabytes: list[float] = []
-        self._server, self._done = server, threading.Event()
-
-    def run(self) -> None:
-        while not self._done.wait(1):
-            self.megabytes.append(self._server.megabytes("Rss"))
-
-    def stop(self) -> None:
-        """Look no more."""
-        self._done.set()
-        self.join()
+def next_version(route: Path, variants: Sequence[Variant], revision: int) -> None:
+    """Deploy the version whose turn it is."""
+    variant = variants[revision % len(variants)]
+    publish(RouteTable("forest", revision, (variant,), "soak", datetime.now(UTC)), route)
 
 
 def soak(folder: Path) -> tuple[Measured, int, int, list[float]]:
@@ -109,18 +95,20 @@ def soak(folder: Path) -> tuple[Measured, int, int, list[float]]:
     with serving([command], port, probe, world.root, {"PYTHONPATH": str(Path(__file__).parent)}) as server:
         load = Load(Address.of(server.url), "/predict", bodies, seconds=_CAPACITY_SECONDS, warmup_seconds=0)
         capacity = measure(load)
-        swapper, weights = Swapper(world.root, variants), Weights(server)
-        swapper.start()
-        weights.start()
+        revisions, sizes = count(2), list[float]()
+        swaps = Repeated(
+            SWAP_SECONDS, lambda: next_version(world.root / "routes/forest.json", variants, next(revisions))
+        )
+        looks = Repeated(1, lambda: sizes.append(server.megabytes("Rss")))
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(f"{capacity.per_second * _SHARE:,.0f} requests/s", total=SECONDS)
             load = replace(load, seconds=SECONDS, rate=capacity.per_second * _SHARE)
             found = measure(load, lambda seconds, _: bar.update(task, completed=seconds))
-        swapper.stop()
-        weights.stop()
+        swaps.stop()
+        looks.stop()
     logged = sum(len(batch.prediction_ids) for batch in read_batches(world.root / "log"))
     missing = len(capacity.latencies) + len(found.latencies) - logged
-    return found, swapper.swaps, max(0, missing), weights.megabytes
+    return found, swaps.times, max(0, missing), sizes
 
 
 def main() -> None:
