@@ -8,12 +8,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from noria.features.search import Ascending, Ints
+
 NONE = -1
 """The number of no row, and of no entity."""
 
 _NOBODY = -2
-"""Whose slot the last one is: no row is seen there."""
+"""Whose slot the last one is: no row is of this entity."""
 
 _LEAST, _MOST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
 
@@ -28,73 +29,96 @@ class Rows:
     visible: Ints
     number: Ints
 
-    def take(self, chosen: NDArray[np.intp]) -> Self:
-        """The rows at these places."""
-        parts = (self.entity, self.event, self.created, self.visible, self.number)
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Rows that may be the best of the slot at which each is seen first."""
+
+    slot: NDArray[np.intp]
+    event: Ints
+    created: Ints
+    number: Ints
+
+    def among(self, flags: NDArray[np.bool_]) -> Self:
+        """Those whose flag is set."""
+        if flags.all():
+            return self
+        parts = (self.slot, self.event, self.created, self.number)
+        chosen = np.flatnonzero(flags)  # many times faster than to take by flags
         return type(self)(*(part[chosen] for part in parts))
 
 
-class Newest:
-    """For each asked (entity, time) the row it sees among all that were offered.
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """What is asked: (entity, time), in this order; ``order`` has the place of each in what was given.
 
-    A row counts at time t when ``visible <= t`` and, with a ttl, ``event >= t - ttl``; the greatest (event, created,
-    number) wins. Feature rows are many and what is asked is few, so what is asked gets sorted: a binary search finds
-    the first slot (entity, time) that sees a row, only the best row is kept there, and in the end the best of each
-    slot is carried on to the later ones of its entity. Memory grows with what is asked, never with the rows.
-    Entities are numbers from 0, all times ticks of one unit; at least one must be asked for.
+    One more slot at the end is nobody's: what no other sees comes there. Entities are numbers from 0, all times ticks of
+    one unit; at least one must be asked for.
     """
 
-    def __init__(self, entities: Ints, times: Ints, ttl: int | None) -> None:
-        self._axis = _Axis.of(times, int(entities.max(initial=0)) + 1)
-        places = self._axis.place(entities, times)
-        self._order = np.argsort(places)
-        self._places = np.append(places[self._order], _MOST)
-        self._entities = np.append(entities[self._order], _NOBODY)
-        self._oldest = None if ttl is None else np.append(_minus(times[self._order], ttl), _MOST)
+    axis: _Axis
+    order: NDArray[np.intp]
+    places: Ascending
+    entities: Ints
+    times: Ints
+
+    @classmethod
+    def of(cls, entities: Ints, times: Ints) -> Self:
+        """One of each pair."""
+        axis = _Axis.of(times, int(entities.max(initial=0)) + 1)
+        places = axis.place(entities, times)
+        order = np.argsort(places)
+        held = np.append(entities[order], _NOBODY)
+        return cls(axis, order, Ascending.of(places[order]), held, np.append(times[order], _MOST))
+
+    def first(self, rows: Rows) -> NDArray[np.intp]:
+        """Which sees each row first; one of another entity where none does."""
+        return self.places.find(self.axis.place(rows.entity, rows.visible))
+
+
+class Newest:
+    """For each slot the row it sees among all that were offered.
+
+    A row counts at time t when ``visible <= t`` and, with a ttl, ``event >= t - ttl``; the greatest (event, created,
+    number) wins. Feature rows are many and what is asked is few, so what is asked gets sorted: a search finds the
+    first slot that sees a row, only the best row is kept there, and in the end the best of each slot is carried on to
+    the later ones of its entity. Memory grows with what is asked, never with the rows.
+    """
+
+    def __init__(self, slots: Slots, ttl: int | None) -> None:
+        self._slots = slots
+        self._entities = slots.entities
+        self._oldest = None if ttl is None else _minus(slots.times, ttl)
         self._event, self._created = np.full_like(self._entities, _LEAST), np.full_like(self._entities, _LEAST)
         self._number = np.full_like(self._entities, NONE)
 
-    def offer(self, rows: Rows) -> Ints:
-        """The numbers of those rows that are the best so far somewhere. Numbers must grow from offer to offer.
+    def candidates(self, rows: Rows) -> Candidates:
+        """Those of the rows that could win; any thread may find them while another one offers.
 
-        Rows of no entity (NONE), and those seen only after all times of theirs, come to a slot of another one.
+        Rows of no entity (NONE), and those seen only after all times of theirs, come to a slot of another one. The best
+        of a slot only gets better, so that one who reads it too early finds a candidate too many, never one too few.
         """
-        slots = self._first_slots(rows)
+        slots = self._slots.first(rows)
         eligible = (self._entities[slots] == rows.entity) & (rows.event >= self._event[slots])
         if self._oldest is not None:
             eligible &= rows.event >= self._oldest[slots]
-        chosen = np.flatnonzero(eligible)
-        return self._keep_best(rows.take(chosen), slots[chosen])
+        return Candidates(slots, rows.event, rows.created, rows.number).among(eligible)
 
-    def _first_slots(self, rows: Rows) -> NDArray[np.intp]:
-        """Where each row is seen first.
+    def offer(self, rows: Candidates) -> Ints:
+        """The numbers of those rows that are the best so far somewhere, in order.
 
-        Rows that come sorted by entity and event are merged with the slots, but for those created later than the slot
-        found so. Others are sorted before the search: one next to the one before finds its memory in the cache.
+        Of rows that share a slot the one with the latest event stays, then the latest created, then the last. Numbers
+        must grow from row to row, and from offer to offer.
         """
-        places, by_event = (self._axis.place(rows.entity, times) for times in (rows.visible, rows.event))
-        if (by_event[1:] >= by_event[:-1]).all():
-            slots = _merged(self._places, by_event)
-            late = np.flatnonzero(places > self._places[slots])
-            slots[late] = np.searchsorted(self._places, places[late])
-            return slots
-        order = np.argsort(places)
-        slots = np.empty_like(order)
-        slots[order] = np.searchsorted(self._places, places[order])
-        return slots
-
-    def _keep_best(self, rows: Rows, slots: NDArray[np.intp]) -> Ints:
-        """Of rows that share a slot the one with the latest event stays, then the latest created, then the last."""
-        before = self._event[slots]
-        np.maximum.at(self._event, slots, rows.event)
-        self._created[slots[before < self._event[slots]]] = _LEAST
-        newest = np.flatnonzero(rows.event == self._event[slots])
-        rows, slots = rows.take(newest), slots[newest]
-        np.maximum.at(self._created, slots, rows.created)
-        newest = np.flatnonzero(rows.created == self._created[slots])
-        rows, slots = rows.take(newest), slots[newest]
-        np.maximum.at(self._number, slots, rows.number)
-        return np.sort(rows.number[rows.number == self._number[slots]])
+        before = self._event[rows.slot]
+        np.maximum.at(self._event, rows.slot, rows.event)
+        self._created[rows.slot[before < self._event[rows.slot]]] = _LEAST
+        rows = rows.among(rows.event == self._event[rows.slot])
+        np.maximum.at(self._created, rows.slot, rows.created)
+        rows = rows.among(rows.created == self._created[rows.slot])
+        np.maximum.at(self._number, rows.slot, rows.number)
+        best: Ints = rows.number[rows.number == self._number[rows.slot]]
+        return best
 
     def held(self) -> Ints:
         """The numbers of all rows that are the best of a slot so far, in order."""
@@ -112,7 +136,7 @@ class Newest:
         if self._oldest is not None:
             seen[self._event[winner] < self._oldest[:-1]] = NONE
         found: Ints = np.empty_like(seen)
-        found[self._order] = seen
+        found[self._slots.order] = seen
         return found
 
     def _ascending(self) -> NDArray[np.intp]:
@@ -147,16 +171,13 @@ class _Axis:
 
     def place(self, entities: Ints, times: Ints) -> Ints:
         """One number that orders by entity, then time; a time between two that are asked counts as the later."""
+        places = entities * self.length
         if self.ranked is None:
-            return entities * self.length + (np.clip(times, self.first, self.after) - self.first)
-        return entities * self.length + np.searchsorted(self.ranked, times)
-
-
-def _merged(places: Ints, sought: Ints) -> NDArray[np.intp]:
-    """``np.searchsorted(places, sought)`` for ascending ``sought``: looks up the places between them instead."""
-    first, last = np.searchsorted(places, sought[[0, -1]]) if len(sought) else (0, 0)
-    passed = np.searchsorted(sought, places[first:last], side="right")
-    return first + np.cumsum(np.bincount(passed, minlength=len(sought) + 1)[: len(sought)])
+            places += np.clip(times, self.first, self.after)
+            places -= self.first
+        else:
+            places += np.searchsorted(self.ranked, times)
+        return places
 
 
 def _minus(times: Ints, ttl: int) -> Ints:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from noria.features.asof import NONE, Ints, Newest, Rows
+from noria.features.asof import NONE, Candidates, Newest, Rows
 from noria.features.definitions import FeatureView
 from noria.features.instants import Instants, Unit, ticks
 from noria.features.keys import Entities
+from noria.features.question import Question
+from noria.features.search import Ascending, Ints
 from noria.features.sources import CREATED, EVENT
+from noria.features.threads import in_threads
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,8 +26,8 @@ AsOf = Literal["known", "event"]
 
 _EVENT, _CREATED = "__event", "__created"
 _LEAST_ROWS, _MOST_ROWS = 1_000, 500_000
-_BATCHES_HELD = 24
-"""How many batches fit into the memory planned: read ahead, looked up, and the winners of those before."""
+_BATCHES_HELD = 32
+"""How many batches fit into the memory planned: read ahead, looked up by threads, and the winners of those before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +41,25 @@ class History:
     folder: Path
     memory_limit_bytes: int
 
-    def newest(self, entities: Entities, at: Instants) -> pl.DataFrame:
-        """For each number in ``entities`` and its instant the features of the row it sees; nulls where it sees none."""
-        unit, winners = self._unit(at), _Winners(self.rows.select(self.features).collect_schema())
-        asked, numbers = np.flatnonzero(entities.numbers != NONE), np.full(len(entities.numbers), NONE)
-        if len(asked):
-            newest = Newest(entities.numbers[asked], at.ticks(unit)[asked], _ticks(self.view.ttl, unit))
-            for start, batch in self._batches(entities, unit):
-                won = newest.offer(self._offered(batch, start, entities))
-                winners.add(won, batch.select(self.features)[won - start])
-                if winners.height > len(asked) + batch.height:
+    def newest(self, question: Question) -> pl.DataFrame:
+        """For each row of the question the features of the row it sees; nulls where it sees none."""
+        winners = _Winners(self.rows.select(self.features).collect_schema())
+        numbers = np.full(len(question), NONE)
+        if len(question.known):
+            unit = self._unit(question.at)
+            newest = Newest(question.slots(unit), _ticks(self.view.ttl, unit))
+
+            def looked_up(numbered: tuple[int, pl.DataFrame]) -> tuple[int, pl.DataFrame, Candidates]:
+                start, batch = numbered
+                rows = self._offered(batch, start, question.entities)
+                return start, batch.select(self.features), newest.candidates(rows)
+
+            for start, batch, candidates in in_threads(looked_up, self._batches(question.entities, unit)):
+                won = newest.offer(candidates)
+                winners.add(won, batch[won - start])
+                if winners.height > len(question.known) + batch.height:
                     winners.keep(newest.held())
-            numbers[asked] = newest.numbers()
+            numbers[question.known] = newest.numbers()
         return winners.at(numbers)
 
     def _batches(self, entities: Entities, unit: Unit) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -68,9 +78,7 @@ class History:
     def _offered(self, batch: pl.DataFrame, start: int, entities: Entities) -> Rows:
         event, created = batch[_EVENT].to_numpy(), batch[_CREATED].to_numpy()
         visible = np.maximum(event, created) if self.as_of == "known" else event
-        entity = entities.find(batch)
-        rows = Rows(entity, event, created, visible, np.arange(start, start + batch.height))
-        return rows.take(np.flatnonzero(entity != NONE)) if (entity == NONE).any() else rows
+        return Rows(entities.find(batch), event, created, visible, np.arange(start, start + batch.height))
 
     def _unit(self, at: Instants) -> Unit:
         """The finest that occurs."""
@@ -108,7 +116,7 @@ class _Winners:
         """The features of the rows with these numbers, nulls for NONE."""
         import polars as pl
 
-        places = pl.Series(np.searchsorted(np.concatenate(self._numbers), numbers))
+        places = pl.Series(Ascending.of(np.concatenate(self._numbers)).find(numbers))
         kept = pl.concat(self._features)
         return kept.select(pl.all().gather(places.set(pl.Series(numbers == NONE), None)))
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import InvalidData
-from noria.features.asof import Ints
+from noria.features.search import Ints
 from noria.features.times import parsed_instant
 
 if TYPE_CHECKING:

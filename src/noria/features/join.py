@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -13,9 +13,10 @@ from noria.errors import InvalidData, InvalidInput
 from noria.features.definitions import FeatureView, Projection
 from noria.features.history import AsOf, History
 from noria.features.instants import Instants, instants_of
-from noria.features.keys import Entities, matched
+from noria.features.keys import matched
 from noria.features.parquet_files import pinned
 from noria.features.partitions import LEAST_ROWS, Places, by_key, put_together, reading_little
+from noria.features.question import Question
 from noria.features.sources import Field
 from noria.features.windows import aggregate_as_of
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _AT, _EVENTS, _PLACE = "__at", "__events", "__place"
-_ASKED_ROW_BYTES = 160
+_ASKED_ROW_BYTES = 240
 """What is kept of a row that is asked for while its sources are read, besides its features."""
 _EVENT_BYTES, _EVENT_COLUMN_BYTES = 150, 50
 """What an event takes while windows are computed, and what each of its columns adds: measured, with reading it."""
@@ -64,9 +65,16 @@ def join_as_of(
     _check_names(events, lookups)
     at = instants_of(events, event_time)
     with pinned(), reading_little(memory_limit_bytes):
-        asked = (Asked.of(lookup, events, at, folder) for lookup in lookups)  # one by one: each holds keys
-        found = (engine or here)(asked, as_of, folder, memory_limit_bytes)
+        found = (engine or here)(_asked(lookups, events, at, folder), as_of, folder, memory_limit_bytes)
     return events.with_columns(column for frame in found for column in frame.iter_columns())
+
+
+def _asked(lookups: Sequence[Lookup], events: pl.DataFrame, at: Instants, folder: Path) -> Iterator[Asked]:
+    """One by one, since each holds keys; those that are alike share what they ask."""
+    before = None
+    for lookup in lookups:
+        before = Asked.of(lookup, events, at, folder, before)
+        yield before
 
 
 def here(asked: Iterable[Asked], as_of: AsOf, folder: Path, limit: int) -> list[pl.DataFrame]:
@@ -103,47 +111,43 @@ class Lookup:
 
     def find(self, asked: Asked, as_of: AsOf, folder: Path, limit: int) -> pl.DataFrame:
         """Its features, by their names in the view, for rows that fit into the memory that is planned."""
-        entities = Entities.of(asked.keys, len(asked.at.values))
-        rows = asked.rows(folder, entities.wanted())
         if self.view.aggregations:
-            return self._aggregated(asked, entities, rows, as_of, folder, limit)
+            return self._aggregated(asked, as_of, folder, limit)
         features = [field.name for field in self.fields]
-        return History(self.view, rows, features, as_of, folder, limit).newest(entities, asked.at)
+        return History(self.view, asked.rows(folder), features, as_of, folder, limit).newest(asked.question)
 
-    def _aggregated(
-        self, asked: Asked, entities: Entities, rows: pl.LazyFrame, as_of: AsOf, folder: Path, limit: int
-    ) -> pl.DataFrame:
+    def _aggregated(self, asked: Asked, as_of: AsOf, folder: Path, limit: int) -> pl.DataFrame:
         """The aggregations over what happened in the windows before each event, of so many entities at a time."""
-        parts = asked.parts_by_events(entities.among(rows), self.view, folder, limit)
+        parts = asked.parts_by_events(folder, limit)
         found = [self._aggregated_part(asked.take(part, parts), as_of, folder) for part in parts]
         return put_together(parts, found)
 
     def _aggregated_part(self, asked: Asked, as_of: AsOf, folder: Path) -> pl.DataFrame:
         import polars as pl
 
-        entities = Entities.of(asked.keys, len(asked.at.values))
+        question = asked.question
         with self.view.source.telling(folder, self.view.name):
-            rows = entities.only(asked.rows(folder, entities.wanted())).collect(engine="streaming")
-        frame = pl.DataFrame([*asked.keys.iter_columns(), asked.at.values.alias(_AT)])
+            rows = question.entities.only(asked.rows(folder)).collect(engine="streaming")
+        frame = pl.DataFrame([*question.keys.iter_columns(), question.at.values.alias(_AT)])
         found = aggregate_as_of(frame, self.view, rows, event_time=_AT, as_of=as_of)
         return found.select(field.name for field in self.fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Some rows of an entity frame for one projection: their keys, named and typed as in the source, and times."""
+    """Some rows of an entity frame for one projection, and how the keys of its source are to be cast for them."""
 
     lookup: Lookup
-    keys: pl.DataFrame
+    question: Question
     casts: Mapping[str, pl.DataType]
-    at: Instants
 
     @classmethod
-    def of(cls, lookup: Lookup, events: pl.DataFrame, at: Instants, folder: Path) -> Asked:
-        """Raises InvalidData for keys that cannot be compared with the source's."""
+    def of(cls, lookup: Lookup, events: pl.DataFrame, at: Instants, folder: Path, before: Asked | None = None) -> Asked:
+        """Shares what was asked ``before`` if it is the same. Raises InvalidData for keys that are none in a source."""
         schema = lookup.view.source.columns(folder)
         keys, casts = matched(events, schema, lookup.keys, lookup.view.name, lookup.view.source.name)
-        return cls(lookup, keys, casts, at)
+        same = before is not None and before.question.asks(keys)
+        return cls(lookup, before.question if before is not None and same else Question(keys, at), casts)
 
     def find(self, as_of: AsOf, folder: Path, limit: int) -> pl.DataFrame:
         """The columns that the lookup adds to them."""
@@ -153,45 +157,49 @@ class Asked:
 
     def take(self, places: Places, parts: Sequence[Places]) -> Asked:
         """Those of one of the parts."""
-        return self if len(parts) == 1 else replace(self, keys=self.keys[places], at=self.at.take(places))
+        return self if len(parts) == 1 else replace(self, question=self.question.take(places))
 
-    def rows(self, folder: Path, wanted: Mapping[str, pl.Series]) -> pl.LazyFrame:
+    def rows(self, folder: Path) -> pl.LazyFrame:
         """The rows of the source that can matter to them."""
         import polars as pl
 
         view = self.lookup.view
         longest = max((one.time_window for one in view.aggregations), default=view.ttl)
-        since, until = self.at.span(longest)
+        since, until = self.question.at.span(longest)
         fields = view.columns if view.aggregations else self.lookup.fields
-        found = view.source.rows(
-            folder, keys=tuple(self.lookup.keys), fields=fields, since=since, until=until, wanted=wanted
-        )
+        keys, wanted = tuple(self.lookup.keys), self.question.entities.wanted()
+        found = view.source.rows(folder, keys=keys, fields=fields, since=since, until=until, wanted=wanted)
         return found.with_columns(pl.col(name).cast(dtype) for name, dtype in self.casts.items())
 
     def parts(self, limit: int) -> list[Places]:
         """Cuts them so that what is kept of each row fits into the limit."""
-        if not self.keys.width:
-            return [np.arange(len(self.at.values))]
+        keys = self.question.keys
+        if not keys.width:
+            return [np.arange(len(self.question))]
         row_bytes = _ASKED_ROW_BYTES + sum(8 if one.dtype.is_numeric else 64 for one in self.lookup.fields)
-        return by_key(self.keys.to_series(), None, max(limit // (2 * row_bytes), LEAST_ROWS))
+        return by_key(keys.to_series(), None, max(limit // (2 * row_bytes), LEAST_ROWS))
 
-    def parts_by_events(self, rows: pl.LazyFrame, view: FeatureView, folder: Path, limit: int) -> list[Places]:
+    def parts_by_events(self, folder: Path, limit: int) -> list[Places]:
         """Cuts them so that the events of the entities of each part fit into the limit; counted by one scan of keys."""
         import polars as pl
 
-        if not self.keys.width:
-            return [np.arange(len(self.at.values))]
-        first = self.keys.columns[0]
+        question, view = self.question, self.lookup.view
+        if not question.keys.width:
+            return [np.arange(len(question))]
+        first = question.keys.columns[0]
+        rows = question.entities.among(self.rows(folder))
         with view.source.telling(folder, view.name):
             counts = rows.group_by(first).agg(pl.len().alias(_EVENTS)).collect(engine="streaming")
         row_bytes = _EVENT_BYTES + _EVENT_COLUMN_BYTES * len(view.columns)
         most = max(limit // row_bytes, LEAST_ROWS)
         if counts.is_empty() or int(counts[_EVENTS].sum()) <= most:
-            return [np.arange(len(self.at.values))]
-        keys = self.keys.select(first).with_row_index(_PLACE).join(counts, on=first, how="left", maintain_order="left")
+            return [np.arange(len(question))]
+        keys = (
+            question.keys.select(first).with_row_index(_PLACE).join(counts, on=first, how="left", maintain_order="left")
+        )
         shared = pl.col(_EVENTS).fill_null(0) / pl.len().over(first)  # a key's events are read once for all its rows
         weights = keys.select((shared.ceil() + 1).cast(pl.Int64)).to_series().to_numpy()
-        return by_key(self.keys.to_series(), weights, most)
+        return by_key(question.keys.to_series(), weights, most)
 
 
 Engine = Callable[[Iterable[Asked], AsOf, Path, int], "list[pl.DataFrame]"]

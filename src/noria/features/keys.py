@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from noria.errors import InvalidData
-from noria.features.asof import NONE, Ints
+from noria.features.asof import NONE
 from noria.features.partitions import within
+from noria.features.search import Ints
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,9 +42,10 @@ class Entities:
 
         if not keys.width:
             return cls(np.zeros(height, np.int64), keys)
-        names = keys.columns
-        named = keys.drop_nulls().unique().sort(names).with_row_index(_NUMBER).cast({_NUMBER: pl.Int64})
-        return cls(_numbered(keys, named), named, _Table.of(named))
+        if keys.width == 1 and (table := _Table.of(keys.to_series())) is not None:
+            return cls(table.find(keys.to_series()), table.named(keys.columns[0], keys.dtypes[0]), table)
+        named = keys.drop_nulls().unique().sort(keys.columns).with_row_index(_NUMBER).cast({_NUMBER: pl.Int64})
+        return cls(_numbered(keys, named), named)
 
     @property
     def key_names(self) -> list[str]:
@@ -101,19 +103,26 @@ class _Table:
     numbers: Ints
 
     @classmethod
-    def of(cls, named: pl.DataFrame) -> Self | None:
-        """None when there are several keys, no integers, or such gaps between them that the table would be large."""
+    def of(cls, keys: pl.Series) -> Self | None:
+        """Numbers in the order of the keys; None for no integers, or such gaps that the table would be large."""
         import polars as pl
 
-        key = named.drop(_NUMBER).to_series()
-        if named.width > 2 or not key.dtype.is_integer() or key.dtype in (pl.Int128, pl.UInt64) or not len(key):
+        if not keys.dtype.is_integer() or keys.dtype in (pl.Int128, pl.UInt64) or keys.null_count() == len(keys):
             return None
-        lowest, span = int(key[0]), int(key[-1]) - int(key[0]) + 1
-        if span > _LEAST_TABLE + 4 * len(key):
+        known = keys.drop_nulls().cast(pl.Int64).to_numpy()
+        lowest, span = int(known.min()), int(known.max()) - int(known.min()) + 1
+        if span > _LEAST_TABLE + 4 * len(known):
             return None
-        numbers = np.full(span + 1, NONE)
-        numbers[key.cast(pl.Int64).to_numpy() - lowest] = named[_NUMBER].to_numpy()
-        return cls(lowest, numbers)
+        asked = np.zeros(span + 1, np.bool_)
+        asked[known - lowest] = True
+        return cls(lowest, np.where(asked, np.cumsum(asked) - 1, NONE))
+
+    def named(self, key: str, dtype: pl.DataType) -> pl.DataFrame:
+        """All keys, in their own type, and their numbers."""
+        import polars as pl
+
+        places = np.flatnonzero(self.numbers != NONE)
+        return pl.DataFrame({_NUMBER: self.numbers[places], key: pl.Series(places + self.lowest, dtype=dtype)})
 
     def find(self, keys: pl.Series) -> Ints:
         """The numbers of keys, NONE for nulls and for those that are not in it."""

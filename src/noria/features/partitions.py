@@ -33,7 +33,9 @@ def by_key(keys: pl.Series, weights: Sequence[int] | NDArray[np.int64] | None, m
     begins = np.append(True, (ordered[1:].ne_missing(ordered[:-1])).to_numpy())
     starts = np.flatnonzero(begins)
     of_key = np.add.reduceat(cost[order], starts)
-    return [order[low:high] for low, high in _cuts(starts, of_key, len(order), most)]
+    parts = -(-int(of_key.sum()) // most)
+    even = min(most, -(-int(of_key.sum()) // parts) + int(of_key.max()))  # or the last one would be small
+    return [order[low:high] for low, high in _cuts(starts, of_key, len(order), even)]
 
 
 def _cuts(starts: NDArray[np.intp], costs: NDArray[np.int64], end: int, most: int) -> Iterator[tuple[int, int]]:

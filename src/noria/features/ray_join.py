@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from noria.errors import InvalidInput, NoriaError, Unavailable
 from noria.features.history import AsOf
 from noria.features.join import Asked
@@ -78,9 +80,10 @@ class _Join:
     def _cut(self, asked: Asked) -> list[Places]:
         """Parts of as many rows each as keeps all processors busy; without keys all rows are one."""
         wanted = _PARTS_A_PROCESSOR * max(1, int(self.ray.cluster_resources().get("CPU", 1)))
-        rows = len(asked.at.values)
-        most = max(-(-rows // wanted), LEAST_ROWS) if asked.keys.width else rows
-        return by_key(asked.keys.to_series() if asked.keys.width else asked.at.values, None, most)
+        question = asked.question
+        if not question.keys.width:
+            return [np.arange(len(question))]
+        return by_key(question.keys.to_series(), None, max(-(-len(question) // wanted), LEAST_ROWS))
 
     def _started(self, asked: Sequence[Asked], cuts: Sequence[Sequence[Places]]) -> Iterator[tuple[Any, _Part]]:
         task = self.ray.remote(max_retries=_TRIES, num_cpus=1, memory=self._memory())(_join_part)
