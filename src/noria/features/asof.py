@@ -52,8 +52,8 @@ class Candidates:
 class Slots:
     """What is asked: (entity, time), in this order; ``order`` has the place of each in what was given.
 
-    One more slot at the end is nobody's: what no other sees comes there. Entities are numbers from 0, all times ticks of
-    one unit; at least one must be asked for.
+    One more slot at the end is nobody's: what no other sees comes there. Entities are numbers from 0, all times ticks
+    of one unit; at least one must be asked for.
     """
 
     axis: _Axis

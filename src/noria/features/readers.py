@@ -13,7 +13,7 @@ import msgspec
 from noria.errors import InvalidData, InvalidInput, NotFound
 from noria.features.definition_watch import DefinitionWatch, differs
 from noria.features.definitions import FeatureView, OnMissing, Projection
-from noria.features.entity_keys import PLAIN, KeyPart, converter, pack_key, view_prefix
+from noria.features.entity_keys import PLAIN, KeyPart, converter, pack_keys, view_prefix
 from noria.features.packing import HEAD, Layout, layout_key, parse_layout, unpacker
 from noria.features.tails import TailSpec, features_of, open_tail
 from noria.store.keyvalue import KeyValueStore
@@ -128,6 +128,8 @@ class Reader:
             )
         if not columns:
             return [()] * count
+        if len(columns) == 1 and self._part_readers[0][1].issuperset(map(type, columns[0])):  # the usual case, at once
+            return [(value,) for value in columns[0]]
         try:
             converted = [
                 column if plain.issuperset(map(type, column)) else list(map(convert, column))
@@ -135,12 +137,11 @@ class Reader:
             ]
         except (TypeError, ValueError, OverflowError):
             raise self._wrong_kind(columns) from None
-        return [(value,) for value in converted[0]] if len(converted) == 1 else list(zip(*converted, strict=True))
+        return list(zip(*converted, strict=True))
 
     def keys(self, parts: Sequence[Sequence[object]]) -> list[bytes]:
         """Where the rows of those entities lie."""
-        prefix = self.prefix
-        return [pack_key(prefix, part) for part in parts]
+        return pack_keys(self.prefix, parts)
 
     def required(self, row: bytes | None, now: int, entities: Mapping[str, KeyPart]) -> Sequence[float | None]:
         """The values of a row, for a model."""
@@ -179,6 +180,7 @@ class Reader:
         times: list[int | None] = []
         unpack, decode, ttl, nothing, all_of = HEAD.unpack_from, self._decode, self._ttl, self._nothing, self._all_of
         present = all_of[Status.PRESENT]
+        known = plan = None
         for row in rows:
             if row is None:
                 times.append(None)
@@ -191,7 +193,9 @@ class Reader:
                 values.append(nothing)
                 statuses.append(all_of[Status.OUTSIDE_MAX_AGE])
                 continue
-            found, plan = decode(row[_HEAD_BYTES:]), self._plans.get(layout) or self._plan(layout)
+            if plan is None or layout != known:
+                known, plan = layout, self._plans.get(layout) or self._plan(layout)
+            found = decode(row[_HEAD_BYTES:])
             found = plan.values(found) if plan.moves else found
             values.append(found)
             statuses.append(present if None not in found else plan.statuses(found))
@@ -201,9 +205,13 @@ class Reader:
         self, values: Sequence[Sequence[Any]], statuses: Sequence[Sequence[Status]], times: Sequence[int | None]
     ) -> dict[str, FeatureColumn]:
         """Rows as columns."""
+        fields = self.spec.fields
         if not values:
-            return {name: FeatureColumn([], [], []) for name in self.spec.fields}
-        columns = zip(self.spec.fields, zip(*values, strict=True), zip(*statuses, strict=True), strict=True)
+            return {name: FeatureColumn([], [], []) for name in fields}
+        if len(values) == 1:  # the usual request, in half the time
+            of_one = zip(fields, values[0], statuses[0], strict=True)
+            return {name: FeatureColumn([value], (state,), times) for name, value, state in of_one}
+        columns = zip(fields, zip(*values, strict=True), zip(*statuses, strict=True), strict=True)
         return {name: FeatureColumn(list(column), states, times) for name, column, states in columns}
 
     def _aggregated(self, row: bytes | None, now: int, tail: TailSpec) -> list[Any]:

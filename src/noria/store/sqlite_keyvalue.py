@@ -6,7 +6,7 @@ import fcntl
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import cache
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from threading import RLock
@@ -21,7 +21,6 @@ INSERT INTO online_rows VALUES {{marks}} ON CONFLICT (key) DO UPDATE SET value =
 WHERE substr(excluded.value, 1, {STAMP_BYTES}) >= substr(value, 1, {STAMP_BYTES})
 """
 _ROWS_A_STATEMENT = 500  # twice as fast as one by one
-_FEW_KEYS = 50
 _KEYS_A_STATEMENT = 30_000  # SQLite takes 32,766 variables
 _CACHE_KIB = 65_536
 _BUSY_SECONDS = 30
@@ -67,8 +66,6 @@ class SqliteKeyValues:
         if len(keys) <= _KEYS_A_STATEMENT:
             try:
                 with self._lock:
-                    if 0 < len(keys) <= _FEW_KEYS:
-                        return list(self._connection.execute(_select_few(len(keys)), keys).fetchone())
                     return self._get(keys)
             except sqlite3.DatabaseError as error:
                 raise self._unavailable("read", error) from error
@@ -77,9 +74,7 @@ class SqliteKeyValues:
             return [value for start in starts for value in self._get(keys[start : start + _KEYS_A_STATEMENT])]
 
     def _get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        marks = ",".join("?" * len(keys))
-        found = dict(self._connection.execute(f"SELECT key, value FROM online_rows WHERE key IN ({marks})", keys))
-        return [found.get(key) for key in keys]
+        return [value for (value,) in self._connection.execute(_select(len(keys)), keys)] if keys else []
 
     def delete(self, prefix: bytes) -> int:
         with self._lock, self._telling("written"), self._transaction() as connection:
@@ -134,10 +129,12 @@ class SqliteKeyValues:
         )
 
 
-@cache
-def _select_few(count: int) -> str:
-    """One row with a column a key: for few keys it takes half the time."""
-    return "SELECT " + ",".join(["(SELECT value FROM online_rows WHERE key = ?)"] * count)
+@lru_cache(maxsize=64)
+def _select(count: int) -> str:
+    """A row a key, in their order: faster than one statement each, and than IN, which sorts them."""
+    marks = ",".join(["(?)"] * count)
+    found = "SELECT value FROM online_rows WHERE key = wanted.key"
+    return f"WITH wanted(key) AS (VALUES {marks}) SELECT ({found}) FROM wanted"
 
 
 def _connect(path: Path) -> sqlite3.Connection:
