@@ -11,7 +11,7 @@ import numpy as np
 from noria.errors import InvalidData
 from noria.features.asof import NONE
 from noria.features.partitions import within
-from noria.features.search import Ints
+from noria.features.search import Ascending, Ints
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,13 +27,13 @@ class Entities:
     """The entities a frame asks for, numbered from 0.
 
     ``numbers`` has one for each row of the frame, NONE where a key is null or cannot occur in the source: null matches
-    nothing. ``named`` holds their keys in the types of the source, sorted, and their numbers; ``table`` the same as an
-    array for integers that lie close together, which is many times faster than a hash join.
+    nothing. ``named`` holds their keys in the types of the source, sorted, and their numbers; ``table`` the same in a
+    form that many rows are looked up in, which takes far less than a hash join.
     """
 
     numbers: Ints
     named: pl.DataFrame
-    table: _Table | None = None
+    table: _Array | _Hashes | None = None
 
     @classmethod
     def of(cls, keys: pl.DataFrame, height: int) -> Self:
@@ -42,10 +42,10 @@ class Entities:
 
         if not keys.width:
             return cls(np.zeros(height, np.int64), keys)
-        if keys.width == 1 and (table := _Table.of(keys.to_series())) is not None:
-            return cls(table.find(keys.to_series()), table.named(keys.columns[0], keys.dtypes[0]), table)
+        if keys.width == 1 and (array := _Array.of(keys.to_series())) is not None:
+            return cls(array.find(keys), array.named(keys.columns[0], keys.dtypes[0]), array)
         named = keys.drop_nulls().unique().sort(keys.columns).with_row_index(_NUMBER).cast({_NUMBER: pl.Int64})
-        return cls(_numbered(keys, named), named)
+        return cls(_joined(keys, named), named, _Hashes.of(named))
 
     @property
     def key_names(self) -> list[str]:
@@ -84,19 +84,22 @@ class Entities:
 
         if not self.key_names:
             return np.zeros(batch.height, np.int64)
-        if self.table is not None:
-            return self.table.find(batch[self.key_names[0]])
         keys = batch.select(self.key_names)
+        if isinstance(self.table, _Array):
+            return self.table.find(keys)
         changed = keys.select(pl.any_horizontal(pl.all().ne_missing(pl.all().shift()))).to_series().to_numpy().copy()
         changed[:1] = True
         heads = np.flatnonzero(changed)
         if len(heads) * 2 > keys.height:
-            return _numbered(keys, self.named)
-        return np.repeat(_numbered(keys[heads], self.named), np.diff(heads, append=keys.height))
+            return self._numbered(keys)
+        return np.repeat(self._numbered(keys[heads]), np.diff(heads, append=keys.height))
+
+    def _numbered(self, keys: pl.DataFrame) -> Ints:
+        return _joined(keys, self.named) if self.table is None else self.table.find(keys)
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class _Array:
     """Entity numbers by integer key: that of key k at k - lowest; the last is of all others."""
 
     lowest: int
@@ -104,7 +107,7 @@ class _Table:
 
     @classmethod
     def of(cls, keys: pl.Series) -> Self | None:
-        """Numbers in the order of the keys; None for no integers, or such gaps that the table would be large."""
+        """Numbers in the order of the keys; None for no integers, or such gaps that the array would be large."""
         import polars as pl
 
         if not keys.dtype.is_integer() or keys.dtype in (pl.Int128, pl.UInt64) or keys.null_count() == len(keys):
@@ -124,14 +127,48 @@ class _Table:
         places = np.flatnonzero(self.numbers != NONE)
         return pl.DataFrame({_NUMBER: self.numbers[places], key: pl.Series(places + self.lowest, dtype=dtype)})
 
-    def find(self, keys: pl.Series) -> Ints:
-        """The numbers of keys, NONE for nulls and for those that are not in it."""
+    def find(self, frame: pl.DataFrame) -> Ints:
+        """The numbers of the keys in its only column, NONE for nulls and for those that are not in it."""
         import polars as pl
 
+        keys = frame.to_series()
         # What is below the lowest wraps around to a huge unsigned number, so one comparison finds both ends.
         places = (keys.cast(pl.Int64).fill_null(0).to_numpy() - self.lowest).view(np.uint64)
         found: Ints = self.numbers[np.minimum(places, len(self.numbers) - 1)]
         return found if not keys.null_count() else np.where(keys.is_null().to_numpy(), NONE, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashes:
+    """Entity numbers by hash: ``keys`` and ``numbers`` are in the order of the hashes."""
+
+    hashes: Ascending
+    keys: pl.DataFrame
+    numbers: Ints
+
+    @classmethod
+    def of(cls, named: pl.DataFrame) -> Self | None:
+        """None where two keys have the same hash, or there are none."""
+        keys = named.drop(_NUMBER)
+        hashes = _hashed(keys)
+        order = np.argsort(hashes)
+        ordered = hashes[order]
+        if not len(order) or (ordered[1:] == ordered[:-1]).any():
+            return None
+        return cls(Ascending.of(ordered), keys[order], named[_NUMBER].to_numpy()[order])
+
+    def find(self, keys: pl.DataFrame) -> Ints:
+        """The numbers of keys, NONE for those with nulls and for those that are not in it."""
+        places = np.minimum(self.hashes.find(_hashed(keys)), len(self.numbers) - 1)
+        same = np.ones(len(places), np.bool_)
+        for held, sought in zip(self.keys[places].iter_columns(), keys.iter_columns(), strict=True):
+            same &= held.eq_missing(sought).to_numpy()
+        return np.where(same, self.numbers[places], NONE)
+
+
+def _hashed(keys: pl.DataFrame) -> Ints:
+    """Without the sign, which ``Ascending`` does not take."""
+    return (keys.hash_rows().to_numpy() >> np.uint64(1)).view(np.int64)
 
 
 def matched(
@@ -159,7 +196,7 @@ def matched(
     return events.select(pl.lit(value).alias(key) for key, value in found.items()), casts
 
 
-def _numbered(keys: pl.DataFrame, named: pl.DataFrame) -> Ints:
+def _joined(keys: pl.DataFrame, named: pl.DataFrame) -> Ints:
     found = keys.join(named, on=keys.columns, how="left", maintain_order="left")[_NUMBER]
     return found.fill_null(NONE).to_numpy()
 
