@@ -21,7 +21,10 @@ _LEAST, _MOST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Feature rows of known entities: when each was true, created and first seen, and its number in the source."""
+    """Feature rows of entities: when each was true, created and first seen, and its number in the source.
+
+    ``visible`` is ``event``, or the later of ``event`` and ``created``, in all of them.
+    """
 
     entity: Ints
     event: Ints
@@ -116,7 +119,7 @@ class Newest:
         rows = rows.among(rows.event == self._event[rows.slot])
         np.maximum.at(self._created, rows.slot, rows.created)
         rows = rows.among(rows.created == self._created[rows.slot])
-        np.maximum.at(self._number, rows.slot, rows.number)
+        self._number[rows.slot] = rows.number  # of several for a slot the last stays
         best: Ints = rows.number[rows.number == self._number[rows.slot]]
         return best
 
@@ -126,29 +129,28 @@ class Newest:
 
     def numbers(self) -> Ints:
         """The number of the row each asked (entity, time) sees, in the order they were asked; NONE where none is."""
-        ascending = self._ascending()
-        rank = np.zeros_like(self._number)
-        rank[ascending] = np.arange(1, len(ascending) + 1)
-        base = len(rank) + 1
-        carried = np.maximum.accumulate(self._entities[:-1] * base + rank[:-1]) % base
-        winner = np.append(len(rank) - 1, ascending)[carried]
-        seen = self._number[winner]
-        if self._oldest is not None:
-            seen[self._event[winner] < self._oldest[:-1]] = NONE
+        filled = np.flatnonzero(self._number != NONE)
+        seen = np.full(len(self._number) - 1, NONE)
+        if len(filled):
+            before = np.cumsum(self._number[:-1] != NONE) - 1  # of each slot, the filled one at or before it; -1: none
+            winner = filled[self._greatest(filled)][before]
+            mine = (before >= 0) & (self._entities[winner] == self._entities[:-1])
+            if self._oldest is not None:
+                mine &= self._event[winner] >= self._oldest[:-1]
+            seen[mine] = self._number[winner[mine]]
         found: Ints = np.empty_like(seen)
         found[self._slots.order] = seen
         return found
 
-    def _ascending(self) -> NDArray[np.intp]:
-        """The slots that have a row, from the least row to the greatest."""
-        filled = np.flatnonzero(self._number != NONE)
-        ascending = filled[np.argsort(self._event[filled])]
-        event = self._event[ascending]
-        same = np.flatnonzero(event[1:] == event[:-1])
-        tied = np.union1d(same, same + 1)
-        slots = ascending[tied]
-        ascending[tied] = slots[np.lexsort((self._number[slots], self._created[slots], self._event[slots]))]
-        return ascending
+    def _greatest(self, filled: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Of each filled slot, which of those of its entity up to it has the greatest row.
+
+        Of two with one event the later slot has the row that was created later, or it would be in the earlier one.
+        """
+        entities, event = self._entities[filled], self._event[filled]
+        places = _Axis.of(event, int(entities[-1]) + 1).place(entities, event)
+        is_greatest = places == np.maximum.accumulate(places)
+        return np.maximum.accumulate(np.where(is_greatest, np.arange(len(filled)), 0))
 
 
 @dataclass(frozen=True, slots=True)

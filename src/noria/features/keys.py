@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _NUMBER = "__entity"
-_LEAST_TABLE = 1_000_000
+_LEAST_ARRAY = 1_000_000
 _MOST_SOUGHT = 20_000
 """With more entities, a scan takes longer to look for their keys than to read the rows of the others."""
 
@@ -100,9 +100,9 @@ class Entities:
 
 @dataclass(frozen=True, slots=True)
 class _Array:
-    """Entity numbers by integer key: that of key k at k - lowest; the last is of all others."""
+    """Entity numbers by integer key: that of key k at k - before; the first and the last are of all others."""
 
-    lowest: int
+    before: int
     numbers: Ints
 
     @classmethod
@@ -113,28 +113,28 @@ class _Array:
         if not keys.dtype.is_integer() or keys.dtype in (pl.Int128, pl.UInt64) or keys.null_count() == len(keys):
             return None
         known = keys.drop_nulls().cast(pl.Int64).to_numpy()
-        lowest, span = int(known.min()), int(known.max()) - int(known.min()) + 1
-        if span > _LEAST_TABLE + 4 * len(known):
+        before, span = int(known.min()) - 1, int(known.max()) - int(known.min()) + 1
+        if span > _LEAST_ARRAY + 4 * len(known) or before < np.iinfo(np.int64).min:
             return None
-        asked = np.zeros(span + 1, np.bool_)
-        asked[known - lowest] = True
-        return cls(lowest, np.where(asked, np.cumsum(asked) - 1, NONE))
+        asked = np.zeros(span + 2, np.bool_)
+        asked[known - before] = True
+        return cls(before, np.where(asked, np.cumsum(asked) - 1, NONE))
 
     def named(self, key: str, dtype: pl.DataType) -> pl.DataFrame:
         """All keys, in their own type, and their numbers."""
         import polars as pl
 
         places = np.flatnonzero(self.numbers != NONE)
-        return pl.DataFrame({_NUMBER: self.numbers[places], key: pl.Series(places + self.lowest, dtype=dtype)})
+        return pl.DataFrame({_NUMBER: self.numbers[places], key: pl.Series(places + self.before, dtype=dtype)})
 
     def find(self, frame: pl.DataFrame) -> Ints:
         """The numbers of the keys in its only column, NONE for nulls and for those that are not in it."""
         import polars as pl
 
         keys = frame.to_series()
-        # What is below the lowest wraps around to a huge unsigned number, so one comparison finds both ends.
-        places = (keys.cast(pl.Int64).fill_null(0).to_numpy() - self.lowest).view(np.uint64)
-        found: Ints = self.numbers[np.minimum(places, len(self.numbers) - 1)]
+        # What is so far below that it wraps around comes to the other end, where nobody is either.
+        places = keys.cast(pl.Int64).fill_null(0).to_numpy() - self.before
+        found: Ints = self.numbers.take(places, mode="clip")
         return found if not keys.null_count() else np.where(keys.is_null().to_numpy(), NONE, found)
 
 
