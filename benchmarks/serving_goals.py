@@ -81,7 +81,7 @@ class Goals:
             sent, found = full.of(case.name), self._ours[LOOKUP].of(case.name)
             added = None if sent is None or found is None else max(0.0, found.p99_ms - sent.p99_ms)
             yield _limit(f"{case.name}: p99 ms added by online features", added, 1)
-        yield _limit("MB resident after all that (RSS), one worker", _worst(full.rss_megabytes), 150)
+        yield _limit("MB resident after all that, at rest (RSS), one worker", _worst(full.rss_megabytes), 150)
         yield _limit("seconds until the first prediction", _worst(full.ready_seconds), 2)
 
     def _times(

@@ -17,6 +17,8 @@ from serving_process import NotServing, Running
 from serving_wire import Request, Rows, Wire
 
 SECONDS = float(os.environ.get("SECONDS", "5"))
+_REST_SECONDS = 2
+"""How long a server rests before it is weighed: what a request took is gone by then, what it left behind is not."""
 _WARM_UP_SECONDS = 1
 _CHECKED_SINGLY = 20
 _TOLERANCE = 1e-4
@@ -105,6 +107,7 @@ def measure(
         found = middle(runs)
         faults = f", FAILED: {found.refused} refused, {found.broken} broken" if found.failed else ""
         tell(f"{name}: {case.name}: {found.a_second:.1f}/s, p99 {found.p99_ms:.2f} ms{faults}")
+    time.sleep(_REST_SECONDS)
     figures.pss_megabytes.append(server.megabytes())
     figures.rss_megabytes.append(server.megabytes("Rss"))
 

@@ -12,7 +12,7 @@ from noria.registry import ModelVersion, get_version
 from noria.registry.approvals import approvals
 from noria.registry.models import aliases
 from noria.registry.stages import history
-from noria.rollout.routes import routes_with
+from noria.rollout.route_records import routes_with
 from noria.store.database import Transaction
 from noria.store.workspace import Workspace, artifact_key
 from noria.tracking import experiments, runs

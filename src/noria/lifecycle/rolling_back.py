@@ -16,7 +16,7 @@ from noria.registry.stages import rollback_target
 from noria.rollout import current_routes, set_routes
 from noria.rollout.deployments import find_deployment, own_name, write_routes
 from noria.rollout.records import open_rollout
-from noria.rollout.routes import earlier_champion
+from noria.rollout.route_records import earlier_champion
 from noria.store.database import Transaction
 from noria.store.workspace import Workspace
 

@@ -12,7 +12,7 @@ from noria.optimize.bundle import read_bundle
 from noria.registry import get_version
 from noria.registry.approvals import approvals
 from noria.registry.stages import history
-from noria.rollout.routes import route_revision
+from noria.rollout.route_records import route_revision
 from noria.store.workspace import Workspace, artifact_key
 from noria.tracking import runs
 

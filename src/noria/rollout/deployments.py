@@ -18,7 +18,8 @@ from noria.registry import Stage, version_in_stage
 from noria.registry.models import aliases
 from noria.rollout.plan import Strategy
 from noria.rollout.records import latest_shares, open_rollout
-from noria.rollout.routes import RouteTable, current_routes, publish
+from noria.rollout.route_records import current_routes
+from noria.rollout.routes import RouteTable, publish
 from noria.store import tables
 from noria.store.database import Transaction, from_json
 from noria.store.workspace import Workspace

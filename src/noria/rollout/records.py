@@ -15,7 +15,7 @@ from noria.clock import from_millis, to_millis
 from noria.errors import Conflict, NotFound
 from noria.ids import derived_id
 from noria.rollout.plan import Plan, Strategy, check_plan, read_plan
-from noria.rollout.routes import current_routes
+from noria.rollout.route_records import current_routes
 from noria.store.database import Transaction, conflict_insert, from_json, to_json
 from noria.store.tables import bandit_shares, rollout_decisions, rollout_looks, rollout_steps, rollouts, route_tables
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,12 @@ _MANY_ROWS = 256
 
 
 class OnnxRuntime:
-    """One graph. Small batches run in the caller's thread, large ones on all processors."""
+    """One graph. Small batches run in the caller's thread, large ones on all processors.
+
+    A large batch of columns is cut into one part a processor: rows do not depend on each other, and one session stays
+    enough. For large tensors there is a second one, whose operators share the work, since a graph of those may do
+    anything with its rows.
+    """
 
     inline = True
 
@@ -29,6 +37,7 @@ class OnnxRuntime:
         self._session = _session(self._path, threads=1)
         self._wide: Any = None
         self.concurrency = processors()
+        self._helpers = ThreadPoolExecutor(max(self.concurrency - 1, 1), thread_name_prefix="onnx")
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._wanted = [bundle.onnx_score] if bundle.onnx_score else None
         self._dtype = np.dtype(bundle.input_dtype)
@@ -49,18 +58,18 @@ class OnnxRuntime:
         if rows.strings is not None and bundle.onnx_strings:
             feeds[bundle.onnx_strings] = rows.strings
         try:
-            (found,) = self._of_size(len(rows)).run(self._wanted, feeds)
+            found = self._run(feeds, len(rows))
         except Exception as error:  # the runtime's own errors have no public class
             raise _refusal(error, "rows") or error from None
         if found.ndim > 1 and bundle.task != "generic" and (found.shape[1] < 3 or bundle.task == "regression"):
             found = found[:, -1]
-        return found if found.dtype == np.float64 else found.astype(np.float64)  # type: ignore[no-any-return]
+        return found if found.dtype == np.float64 else found.astype(np.float64)
 
     def infer(self, tensors: Tensors) -> Tensors:
         """See Runtime. Raises InvalidInput for what the graph refuses."""
         rows = len(next(iter(tensors.values()))) if tensors else 0
         try:
-            found = self._of_size(rows).run(None, dict(tensors))
+            found = self._for_tensors(rows).run(None, dict(tensors))
         except Exception as error:
             raise _refusal(error, "tensors") or error from None
         return dict(zip(self._outputs, found, strict=True))
@@ -68,8 +77,26 @@ class OnnxRuntime:
     def unload(self) -> None:
         """See Runtime."""
         self._session = self._wide = None
+        self._helpers.shutdown(wait=False)
 
-    def _of_size(self, rows: int) -> Any:
+    def _run(self, feeds: Mapping[str, NDArray[Any]], rows: int) -> NDArray[Any]:
+        """The output for ``feeds``: of many rows by several threads, of which this one is the first."""
+        run, wanted = self._session.run, self._wanted
+        parts = self.concurrency if rows >= _MANY_ROWS else 1
+        if parts == 1:
+            (found,) = run(wanted, feeds)
+            return found  # type: ignore[no-any-return]
+        ends = [rows * part // parts for part in range(parts + 1)]
+        mine, *others = ({name: values[start:end] for name, values in feeds.items()} for start, end in pairwise(ends))
+        running = [self._helpers.submit(run, wanted, part) for part in others]
+        try:
+            answers = [run(wanted, mine)]
+        finally:
+            wait(running)
+        answers += [one.result() for one in running]
+        return np.concatenate([one for (one,) in answers])
+
+    def _for_tensors(self, rows: int) -> Any:
         if rows < _MANY_ROWS or self.concurrency == 1:
             return self._session
         if self._wide is None:

@@ -32,6 +32,7 @@ from noria.surface.http.gateway_requests import (
     headers_of,
     read_body,
 )
+from noria.surface.http.memory import give_back
 from noria.surface.http.route_files import RouteFiles
 
 _log = structlog.get_logger()
@@ -45,6 +46,8 @@ _CLOSE = (b"connection", b"close")
 _CHECK_SECONDS = 0.05
 _DRAIN_SECONDS = 10.0
 _CHECKS_A_SHARE = 10
+_SWELLING_BYTES = 2**20
+"""Requests of so much leave the process larger than it needs to be."""
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
@@ -109,6 +112,7 @@ class Gateway:
         )
         self._files = RouteFiles(settings.route_folder, self.plane)
         self.draining = False
+        self._swollen = False
         self._encode = msgspec.json.Encoder().encode
         self._origins = frozenset(settings.cors_origins)
         self._routes: Mapping[str, _Route] = {
@@ -154,19 +158,22 @@ class Gateway:
         if route is None and path.startswith("/models/"):
             model, _, rest = path[8:].partition("/")
             route = self._routes.get(f"/{rest}")
-        if route is not None:
-            if method != route.method:
-                return self._other_method(method, path, route.method)
-            request = Request(method, path, model, sent, await read_body(sent, receive, self._largest))
-            if method == "POST" and cloudevents.is_event(request):
-                return await self._answer_event(route, request)
-            return 200, [(b"content-type", route.kind)], await route.handler(self.plane, request)
-        if not _is_v2(path):
+        if route is None and not _is_v2(path):
             raise NotFound(f"no such path: {path}", remedy=f"There are {', '.join([*self._routes, '/v2'])}.")
-        if method != (allowed := inference_protocol.method_of(path)):
+        if method != (allowed := inference_protocol.method_of(path) if route is None else route.method):
             return self._other_method(method, path, allowed)
-        request = Request(method, path, None, sent, await read_body(sent, receive, self._largest))
-        return _v2_answer(await inference_protocol.respond(self.plane, request))
+        request = Request(method, path, model, sent, await read_body(sent, receive, self._largest))
+        try:
+            return await self._answer(route, request)
+        finally:
+            self._swollen |= len(request.body) >= _SWELLING_BYTES
+
+    async def _answer(self, route: _Route | None, request: Request) -> tuple[int, Headers, bytes]:
+        if route is None:
+            return _v2_answer(await inference_protocol.respond(self.plane, request))
+        if request.method == "POST" and cloudevents.is_event(request):
+            return await self._answer_event(route, request)
+        return 200, [(b"content-type", route.kind)], await route.handler(self.plane, request)
 
     def _other_method(self, method: str, path: str, allowed: str) -> tuple[int, Headers, bytes]:
         """HEAD is a GET without its body, OPTIONS asks what a browser may send; all else is refused."""
@@ -234,18 +241,22 @@ class Gateway:
         return "problem" if route is None else route.shape
 
     async def _watch(self) -> None:
-        """Look at the route files often, and leave the counts for the other workers, until cancelled."""
+        """Look at the route files often; leave the counts for the other workers, and memory for other processes."""
         while True:
             for _ in range(_CHECKS_A_SHARE):
                 await asyncio.sleep(_CHECK_SECONDS)
-                await self._files.check()
+                self._swollen |= await self._files.check()
             await asyncio.to_thread(self.plane.metrics.share)
+            if self._swollen:
+                self._swollen = False
+                await asyncio.to_thread(give_back)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         await self._files.check()
         gc.collect()
         gc.freeze()  # what is loaded now stays: going through it again and again would hold up requests
+        give_back()
         watcher = asyncio.create_task(self._watch())
         rpc = None if self._settings.rpc is None else await self._settings.rpc(self.plane)
         await send({"type": "lifespan.startup.complete"})

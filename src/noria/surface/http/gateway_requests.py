@@ -6,8 +6,9 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from noria.errors import InvalidInput, NoriaError, Unauthenticated
 from noria.serving import DataPlane
@@ -19,7 +20,19 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 LARGE_BYTES = 64 * 1024
 """From here on a body is read and written beside the event loop."""
 _BODY_SECONDS = 30.0
+_Made = TypeVar("_Made")
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+_beside = ThreadPoolExecutor(1, thread_name_prefix="large-bodies")
+
+
+async def beside(work: Callable[..., _Made], *given: Any) -> _Made:
+    """``work`` on a large body, beside the event loop, one after the other.
+
+    More threads would not be faster, since Python runs one at a time, but hold the values of all bodies at once.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_beside, work, *given)
 
 
 class TooLarge(InvalidInput):

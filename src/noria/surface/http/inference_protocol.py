@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from noria.errors import NotFound, NotServed
 from noria.serving import DataPlane
 from noria.serving.live import Arm, Live
 from noria.surface.http import tensor_bodies as wire
-from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted
+from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted, beside
 from noria.surface.tensors import infer, metadata
 
 _MODEL_PATH = re.compile(r"^/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?$")
@@ -62,11 +61,11 @@ async def _infer(plane: DataPlane, live: Live, arm: Arm, version: str | None, re
     if len(request.body) < LARGE_BYTES:
         call = wire.decode(request.body, header)
     else:
-        call = await asyncio.to_thread(wire.decode, request.body, header)
+        call = await beside(wire.decode, request.body, header)
     found = await infer(plane, live, arm, version, call, request.timeout)
     if sum(len(output.data) for output in found.outputs) * 8 < LARGE_BYTES:
         return Answer(*wire.encode(found))
-    return Answer(*await asyncio.to_thread(wire.encode, found))
+    return Answer(*await beside(wire.encode, found))
 
 
 def _repository(plane: DataPlane, path: str) -> Answer:

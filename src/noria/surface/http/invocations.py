@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from noria.serving import Block, DataPlane
 from noria.serving.frames import Columns, arrays_of, columns_of_records, columns_of_rows, requests_of
 from noria.serving.live import Arm, Live
 from noria.serving.runtimes import Tensors
-from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted
+from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted, beside
 from noria.surface.tensors import InputTensor, fitting
 
 _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -55,7 +54,7 @@ async def _beside(read: Callable[[Arm, Request], _Read], arm: Arm, request: Requ
     """What ``read`` makes of the body; of a large one in a thread, so that the loop goes on."""
     if len(request.body) < LARGE_BYTES:
         return read(arm, request)
-    return await asyncio.to_thread(read, arm, request)
+    return await beside(read, arm, request)
 
 
 def _read(arm: Arm, request: Request) -> tuple[Columns, Mapping[str, Any]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import socket
 import stat
 import time
@@ -17,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from noria.errors import InvalidConfig, Unavailable
+from noria.surface.http.memory import keep_one_arena
 
 _DRAIN_SECONDS = 10.0
 """How long the connections may take to end, each with one more answer that says ``connection: close``."""
@@ -25,8 +24,6 @@ _IDLE_SECONDS = 1.0
 _HEADERS_SECONDS = 20.0
 """How long a connection may take to send the head of a request."""
 _SWEEP_SECONDS = 5.0
-_M_ARENA_MAX = -8
-"""The option's number in glibc's malloc.h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +96,7 @@ def serve(
     has it set when the end begins: no new connections are taken, and each open one has a moment for a last request.
     Raises InvalidConfig when the certificate cannot be used.
     """
-    _keep_one_arena()
+    keep_one_arena()
     config = uvicorn.Config(
         application,
         loop="uvloop",
@@ -121,15 +118,6 @@ def serve(
             f"the TLS certificate or key cannot be used: {error}", remedy="Give PEM files that belong together."
         ) from error
     _Server(config, application, ready, more).run(sockets=list(listeners))
-
-
-def _keep_one_arena() -> None:
-    """Have glibc give all threads their memory from one place: what one has freed is not lost to the others.
-
-    After large requests a gateway is a quarter smaller for it. Elsewhere than in glibc nothing happens.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 class _Protocol(HttpToolsProtocol):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,14 +11,16 @@ import numpy as np
 
 from noria.errors import InvalidInput
 from noria.serving import Block, DataPlane
-from noria.serving.inputs import Value, ill_typed_feature
+from noria.serving.inputs import PredictionRequest, Value, ill_typed_feature
 from noria.serving.items import Item, Outcome, confidence
 from noria.serving.live import Arm, Live
 from noria.surface.errors import problem
 from noria.surface.http.gateway_bodies import PredictBody, decode_batch, decode_labels, decode_predict, decode_rewards
-from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted, check_any_key
+from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted, beside, check_any_key
 
 _encode = msgspec.json.Encoder().encode
+_ROWS_AT_ONCE = 500
+"""A long answer is written in parts: all its rows as Python values would take ten times its bytes."""
 
 
 async def predict(plane: DataPlane, request: Request) -> bytes:
@@ -37,16 +39,13 @@ async def answer(plane: DataPlane, live: Live, body: PredictBody, timeout: float
 async def predict_batch(plane: DataPlane, request: Request) -> bytes:
     """POST /predict/batch: ``instances``, each routed by itself, or rows of ``features`` that one version answers."""
     live = admitted(plane, request)
-    body = await _decoded(decode_batch, request.body)
-    if body.features is None:
-        assert body.instances is not None
-        return await _encoded({"predictions": await plane.predict_many(live, body.instances, request.timeout)})
-    numbers, texts = await _matrix(live.champion, body.features)
-    block = Block(numbers, texts, body.prediction_id, body.event_time, body.unit_id)
-    item, outcome = await plane.predict_block(live, block, timeout=request.timeout)
+    asked = await _decoded(partial(_batch, live.champion), request.body)
+    if not isinstance(asked, Block):
+        return await _encoded({"predictions": await plane.predict_many(live, asked, request.timeout)})
+    item, outcome = await plane.predict_block(live, asked, timeout=request.timeout)
     if item.count * 100 < LARGE_BYTES:
         return _rows(item, outcome)
-    return await asyncio.to_thread(_rows, item, outcome)
+    return await beside(_rows, item, outcome)
 
 
 async def labels(plane: DataPlane, request: Request) -> bytes:
@@ -117,16 +116,19 @@ def _described(live: Live) -> Mapping[str, object]:
     return document
 
 
-async def _matrix(arm: Arm, rows: Sequence[Sequence[Value]]) -> tuple[Any, Any]:
-    """Numbers and texts of rows in the model's order. Raises InvalidInput that names the row."""
+def _batch(arm: Arm, body: bytes) -> Block | Sequence[PredictionRequest]:
+    """The rows of a body: as arrays, or each by itself."""
+    read = decode_batch(body)
+    if read.features is None:
+        assert read.instances is not None
+        return read.instances
     if arm.served.bundle.looked_up or arm.served.bundle.computed:
         raise InvalidInput(
             "this model looks features up, by entity keys that rows of plain values do not have",
             remedy='Send "instances", each with "entities" and "features".',
         )
-    if len(rows) < 1000:
-        return matrix_of(arm, rows)
-    return await asyncio.to_thread(matrix_of, arm, rows)
+    numbers, texts = matrix_of(arm, read.features)
+    return Block(numbers, texts, read.prediction_id, read.event_time, read.unit_id)
 
 
 def matrix_of(arm: Arm, rows: Sequence[Sequence[Value]]) -> tuple[Any, Any]:
@@ -174,28 +176,27 @@ def _rows(item: Item, outcome: Outcome) -> bytes:
         "variant": item.arm.variant.name,
         "route_revision": item.live.table.revision,
     }
-    ids = item.prediction_ids
+    ids, starts = item.prediction_ids, range(0, item.count, _ROWS_AT_ONCE)
+    parts = [slice(start, start + _ROWS_AT_ONCE) for start in starts]
+    rows = b",".join(_encode(_answers(ids[part], outcome, part))[1:-1] for part in parts)
+    return b'%s,"predictions":[%s]}' % (_encode(shared)[:-1], rows)
+
+
+def _answers(ids: Sequence[str], outcome: Outcome, part: slice) -> Sequence[Mapping[str, object]]:
+    predictions = outcome.predictions[part]
     if outcome.probabilities is None:
-        rows: Sequence[Mapping[str, object]] = [
-            {"prediction_id": one, "prediction": value} for one, value in zip(ids, outcome.predictions, strict=True)
-        ]
-    else:
-        rows = [
-            {
-                "prediction_id": one,
-                "prediction": value,
-                "probability": probability,
-                "confidence": confidence(probability),
-            }
-            for one, value, probability in zip(ids, outcome.predictions, outcome.probabilities.tolist(), strict=True)
-        ]
-    return _encode({**shared, "predictions": rows})
+        return [{"prediction_id": one, "prediction": value} for one, value in zip(ids, predictions, strict=True)]
+    probabilities = outcome.probabilities[part].tolist()
+    return [
+        {"prediction_id": one, "prediction": value, "probability": probability, "confidence": confidence(probability)}
+        for one, value, probability in zip(ids, predictions, probabilities, strict=True)
+    ]
 
 
 async def _decoded(decode: Any, body: bytes) -> Any:
-    return decode(body) if len(body) < LARGE_BYTES else await asyncio.to_thread(decode, body)
+    return decode(body) if len(body) < LARGE_BYTES else await beside(decode, body)
 
 
 async def _encoded(document: Mapping[str, Sequence[object]]) -> bytes:
     rows = next(iter(document.values()))
-    return _encode(document) if len(rows) < 500 else await asyncio.to_thread(_encode, document)
+    return _encode(document) if len(rows) < 500 else await beside(_encode, document)

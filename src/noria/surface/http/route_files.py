@@ -33,21 +33,25 @@ class RouteFiles:
         self._folder, self._plane, self._only = folder, plane, only
         self._seen: dict[str, _Seen] = {}
 
-    async def check(self) -> None:
-        """Look once: swap in what changed, withdraw what is gone."""
+    async def check(self) -> bool:
+        """Look once: swap in what changed, withdraw what is gone. Whether there was anything."""
+        changed = False
         try:
             found = self._stamps()
         except OSError:
-            return  # the folder is away for now: what serves goes on serving
+            return changed  # the folder is away for now: what serves goes on serving
         for name in [name for name in self._seen if name not in found]:
             del self._seen[name]
             self._plane.withdraw(name)
+            changed = True
         for name, stamp in found.items():
             seen = self._seen.get(name)
             retry = name in self._plane.faults and seen is not None and time.monotonic() >= seen.retry_at
             if seen is None or seen.stamp != stamp or retry:
                 self._seen[name] = _Seen(stamp, time.monotonic() + _RETRY_SECONDS)
                 await self._load(name)
+                changed = True
+        return changed
 
     async def _load(self, name: str) -> None:
         path = self._folder / f"{name}.json"
