@@ -155,13 +155,13 @@ def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors) -> Outco
     found = np.minimum(found, 1.0)  # sums of float32 come out a hair above
     if found.ndim == 1:
         positive = found > bundle.decision_threshold
-        return Outcome(_labels(bundle, positive.astype(np.int64)), found, np.where(positive, found, 1 - found))
+        return Outcome(_labels(bundle, positive.view(np.uint8)), found, np.where(positive, found, 1 - found))
     best = found.argmax(axis=1)
     probabilities = found[np.arange(len(found)), best]
     return Outcome(_labels(bundle, best), probabilities, probabilities, found)
 
 
-def _labels(bundle: Bundle, places: NDArray[np.int64]) -> list[Any]:
+def _labels(bundle: Bundle, places: NDArray[np.integer[Any]]) -> list[Any]:
     classes = bundle.classes
     found: list[Any] = places.tolist()
     return found if classes == (0, 1) else [classes[place] for place in found]

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BOUNDS = [*(str(bound) for bound in _BUCKETS), "+Inf"]
+_MOST_UNCOUNTED = 4096
+"""Rows that are held until somebody looks."""
 _ROUTE_LABELS = ("deployment", "model_name", "model_version", "variant")
 
 
@@ -63,6 +66,8 @@ class ServingMetrics:
 
     def __init__(self, shared: Path | None = None) -> None:
         self._counts = Counts()
+        self._uncounted: deque[tuple[Arm, Sequence[object], Sequence[float]]] = deque()
+        self._rows_uncounted = 0
         self._routes: dict[str, RouteTable] = {}
         self._lock = threading.Lock()
         self._file = None if shared is None else shared / f"{os.getpid()}.json"
@@ -70,18 +75,38 @@ class ServingMetrics:
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
-    def observe(self, arm: Arm, outcome: Outcome, latencies: NDArray[np.float32]) -> None:
-        """Count one scored batch (latencies in seconds); what is no classification shares one class."""
-        variant = arm.variant
-        head = _joined(variant.model, arm.version, variant.name)
-        if arm.served.bundle.task == "classification":
-            classes = {f"{head}\x1f{name}": number for name, number in Counter(outcome.predictions).items()}
-        else:
-            classes = {f"{head}\x1fvalue": len(outcome.predictions)}
-        places = np.bincount(np.searchsorted(_BUCKETS, latencies), minlength=len(_BOUNDS)).tolist()
-        with self._lock:
+    def observe(self, arm: Arm, outcome: Outcome, latencies: Sequence[float]) -> None:
+        """Count one scored batch (latencies in seconds); what is no classification shares one class.
+
+        Its answers wait for this: what can be worked out later is worked out for many batches together.
+        """
+        self._uncounted.append((arm, outcome.predictions, latencies))
+        self._rows_uncounted += len(latencies)  # two threads at once may miss some, which makes it count a bit later
+        if self._rows_uncounted > _MOST_UNCOUNTED:
+            with self._lock:
+                self._count()
+
+    def _count(self) -> None:
+        """Work out what was observed; the lock must be held."""
+        self._rows_uncounted = 0
+        together: dict[int, tuple[Arm, list[Sequence[object]], list[Sequence[float]]]] = {}
+        with suppress(IndexError):
+            while True:
+                arm, predictions, latencies = self._uncounted.popleft()
+                _, rows, times = together.setdefault(id(arm), (arm, [], []))
+                rows.append(predictions)
+                times.append(latencies)
+        for arm, rows, times in together.values():
+            variant = arm.variant
+            head = _joined(variant.model, arm.version, variant.name)
+            if arm.served.bundle.task == "classification":
+                classes = {f"{head}\x1f{name}": number for name, number in Counter(chain.from_iterable(rows)).items()}
+            else:
+                classes = {f"{head}\x1fvalue": sum(map(len, rows))}
             _add(self._counts.predictions, classes)
-            self._counts.observe(variant.model, places, float(latencies.sum()))
+            seconds = np.fromiter(chain.from_iterable(times), np.float64)
+            places = np.bincount(np.searchsorted(_BUCKETS, seconds), minlength=len(_BOUNDS)).tolist()
+            self._counts.observe(variant.model, places, float(seconds.sum()))
 
     def count_error(self, code: str, number: int = 1) -> None:
         """Count requests answered with an error."""
@@ -115,6 +140,7 @@ class ServingMetrics:
         """Leave the counts where the other workers find them."""
         if self._file is not None:
             with self._lock:
+                self._count()
                 content = msgspec.json.encode(self._counts)
             write_atomically(self._file, content)
 
@@ -141,6 +167,7 @@ class ServingMetrics:
     def _of_all(self) -> Counts:
         total = Counts()
         with self._lock:
+            self._count()
             total.add(self._counts)
         for file in [] if self._file is None else self._file.parent.glob("*.json"):
             if file != self._file:

@@ -17,7 +17,7 @@ from noria.errors import Conflict
 from serving.batch.batch_world import killed_until_done
 
 JOB = {"part_rows": 400, "batch_rows": 50, "parallelism": 2, "with_ids": True, "skip": True}
-DELAYS = [0.5, 1.6, 2.2, 2.8, 1.9]
+DELAYS = [0.5, 0.9, 1.3, 1.6, 1.1]
 
 
 @pytest.fixture

@@ -20,7 +20,9 @@ Headers = list[tuple[bytes, bytes]]
 
 def is_event(request: Request) -> bool:
     """Whether the request is a CloudEvent, in structured or in binary mode."""
-    return b"ce-specversion" in request.headers or request.media_type == STRUCTURED
+    if b"ce-specversion" in request.headers:
+        return True
+    return b"event" in request.headers.get(b"content-type", b"").lower() and request.media_type == STRUCTURED
 
 
 def data_of(request: Request) -> tuple[bytes, Mapping[str, str]]:
