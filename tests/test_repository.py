@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
+import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -22,6 +24,20 @@ def test_importing_noria_loads_nothing_heavy():
     code = f"import sys, noria; print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_gateway_loads_neither_sql_nor_frames():
+    heavy = ("sqlalchemy", "pandas", "polars", "sklearn")
+    code = f"import sys, noria.surface.http.gateway; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", ["noria.features", "noria.monitoring", "noria.rollout", "noria.store"])
+def test_every_public_name_of_a_package_that_loads_late_is_there(package):
+    module = import_module(package)
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+    assert not hasattr(module, "unheard_of")
 
 
 def test_constraints_name_no_index_host():

@@ -76,7 +76,7 @@ class Batcher:
         count = sum([item.count for item in items])
         served = self.served
         cheap = served.runtime.inline and served.row_seconds * count < _INLINE_SECONDS and not self._waiting
-        if cheap and not any(item.params or item.tensors for item in items):
+        if cheap and not [item for item in items if item.params or item.tensors]:
             self._finish(items, self._score(items, since))
             return
         self._waiting.extend(items)
@@ -154,7 +154,9 @@ class Batcher:
         if not np.logical_and.reduce(np.isfinite(outcome.scores)):  # .all() takes twice as long
             return self._without_numbers(items, rows, outcome)
         self._record(items, rows, outcome, others)
-        starts = accumulate((item.count for item in items[:-1]), initial=0)
+        if len(items) == 1:
+            return [(outcome, 0)]
+        starts = accumulate([item.count for item in items[:-1]], initial=0)
         return [(outcome, start) for start in starts]
 
     def _score_singly(self, items: Sequence[Item], error: Exception) -> _Results:

@@ -130,13 +130,11 @@ class Gateway:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection event."""
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "http":
-            await self._serve(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection event. What follows is in few functions: each one on the way is paid by every answer."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._lifespan(receive, send)
+            return
         sent = headers_of(scope)
         try:
             status, headers, body = await self._respond(scope, sent, receive)
@@ -164,16 +162,13 @@ class Gateway:
             return self._other_method(method, path, allowed)
         request = Request(method, path, model, sent, await read_body(sent, receive, self._largest))
         try:
-            return await self._answer(route, request)
+            if route is None:
+                return _v2_answer(await inference_protocol.respond(self.plane, request))
+            if method == "POST" and cloudevents.is_event(request):
+                return await self._answer_event(route, request)
+            return 200, [(b"content-type", route.kind)], await route.handler(self.plane, request)
         finally:
             self._swollen |= len(request.body) >= _SWELLING_BYTES
-
-    async def _answer(self, route: _Route | None, request: Request) -> tuple[int, Headers, bytes]:
-        if route is None:
-            return _v2_answer(await inference_protocol.respond(self.plane, request))
-        if request.method == "POST" and cloudevents.is_event(request):
-            return await self._answer_event(route, request)
-        return 200, [(b"content-type", route.kind)], await route.handler(self.plane, request)
 
     def _other_method(self, method: str, path: str, allowed: str) -> tuple[int, Headers, bytes]:
         """HEAD is a GET without its body, OPTIONS asks what a browser may send; all else is refused."""

@@ -25,8 +25,9 @@ _ROWS_AT_ONCE = 500
 
 async def predict(plane: DataPlane, request: Request) -> bytes:
     """POST /predict: one row, or several as ``instances``."""
-    live = admitted(plane, request)
-    return await answer(plane, live, await _decoded(decode_predict, request.body), request.timeout)
+    live, body = admitted(plane, request), request.body
+    sent = decode_predict(body) if len(body) < LARGE_BYTES else await beside(decode_predict, body)
+    return await answer(plane, live, sent, request.timeout)
 
 
 async def answer(plane: DataPlane, live: Live, body: PredictBody, timeout: float | None = None) -> bytes:
