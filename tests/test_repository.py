@@ -26,8 +26,8 @@ def test_importing_noria_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_gateway_loads_neither_sql_nor_frames():
-    heavy = ("sqlalchemy", "pandas", "polars", "sklearn")
+def test_the_gateway_loads_neither_sql_nor_settings_nor_frames():
+    heavy = ("sqlalchemy", "pydantic", "pandas", "polars", "sklearn")
     code = f"import sys, noria.surface.http.gateway; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

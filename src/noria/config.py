@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from noria.errors import InvalidConfig
 from noria.policy_file import PATTERN, read_policy_file
+from noria.project_files import CONFIG_FILE
 
-CONFIG_FILE = "noria.toml"
 _PREFIX = "NORIA_"
 
 

@@ -10,9 +10,10 @@ from urllib.parse import unquote, urlsplit
 
 from noria import audit
 from noria.clock import Clock, SystemClock, to_millis
-from noria.config import CONFIG_FILE, Settings, load_settings, nearest_project
+from noria.config import Settings, load_settings, nearest_project
 from noria.errors import Conflict, InvalidConfig, InvalidInput, NotFound, Unavailable
 from noria.ids import process_user
+from noria.project_files import CONFIG_FILE
 from noria.registry import ModelVersion, Policies, get_version, version_in_stage
 from noria.registry.models import aliases, get_model, set_alias
 from noria.registry.protection import require_open

@@ -17,9 +17,8 @@ from pathlib import Path, PurePath
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from noria.config import CONFIG_FILE
-from noria.features.repo import FEAST_FILE
 from noria.features.user_code import is_installed, source_text
+from noria.project_files import CONFIG_FILE, FEAST_FILE
 
 _SHOWN = 2000
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")

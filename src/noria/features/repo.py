@@ -9,16 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noria.config import (
-    CONFIG_FILE,
-    FeatureSettings,
-    ServerSettings,
-    StoreSettings,
-    load_settings,
-)
+from noria.config import FeatureSettings, ServerSettings, StoreSettings, load_settings
 from noria.errors import InvalidConfig
-
-FEAST_FILE = "feature_store.yaml"
+from noria.project_files import CONFIG_FILE, FEAST_FILE
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from noria.config import CONFIG_FILE, Settings, load_settings
+from noria.config import Settings, load_settings
 from noria.data.observations import Observations
 from noria.errors import InvalidConfig, NoriaError
 from noria.features import FeatureService, FeatureView, Field, FrameSource, OnDemandFeatureView
@@ -24,6 +24,7 @@ from noria.features.definitions import content_hash
 from noria.features.project_code import importing_from
 from noria.features.selection import Plan, plan
 from noria.features.types import FeatureType
+from noria.project_files import CONFIG_FILE
 from noria.registry import Policies
 from noria.tracking.source import git_commit
 

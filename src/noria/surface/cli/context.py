@@ -16,10 +16,10 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from noria.clock import iso
-from noria.config import CONFIG_FILE, ServerSettings, Settings, load_server_settings, load_settings, nearest_project
+from noria.config import ServerSettings, Settings, load_server_settings, load_settings, nearest_project
 from noria.errors import InvalidConfig, NoriaError, Unavailable
-from noria.features.repo import FEAST_FILE
 from noria.ids import process_user
+from noria.project_files import CONFIG_FILE, FEAST_FILE
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside, problem
 

@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from noria.config import CONFIG_FILE
 from noria.errors import Conflict, NotFound
+from noria.project_files import CONFIG_FILE
 from noria.store.workspace import Workspace
 from noria.surface.cli.context import DEMO_PREFIX, actor, clear_errors, talk
 from noria.surface.cli.processes import Child

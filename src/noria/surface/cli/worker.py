@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 import typer
 
-from noria.config import CONFIG_FILE, load_server_settings
+from noria.config import load_server_settings
 from noria.errors import NoriaError
+from noria.project_files import CONFIG_FILE
 from noria.store.workspace import Workspace
 from noria.surface.cli.context import ProjectOption, clear_errors, find_project, talk
 
