@@ -177,7 +177,7 @@ def row(what: str, ours: float, peer: float, goal: float, *, less: bool, times: 
 
 
 def lookups(ours: Noria, feast: Feast, engine: str, goal: float) -> Iterator[dict[str, Any]]:
-    for entities, count in ((1, 100), (100, 20)):
+    for entities, count in ((1, 1000), (100, 50)):
         mine, theirs = [], []
         for _ in range(REPEATS):
             batches = batches_of(entities, count)
