@@ -3,8 +3,9 @@
 Spelled as Feast's ``feast``: a repo moves by changing that name to ``noria.features`` in its imports.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from noria.lazy import lazily
 
 if TYPE_CHECKING:
     from noria.features.aggregations import Aggregation
@@ -69,12 +70,11 @@ _OUTDATED = {
     "BigQuerySource": "SqlSource(url=..., table=... or query=...), with SQLAlchemy's driver installed",
     "RepoConfig": "FeatureStore(repo_path=...), the folder of feature_store.yaml or noria.toml",
 }
+_load = lazily(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> object:
     """Load a public name when it is first used, so that the import stays light."""
     if name in _OUTDATED:
         raise ImportError(f"noria.features has no {name}; write {_OUTDATED[name]}")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'noria.features' has no attribute {name!r}")
-    return getattr(import_module(f"noria.features.{_HOMES[name]}"), name)
+    return _load(name)

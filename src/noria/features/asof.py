@@ -129,10 +129,10 @@ class Newest:
 
     def numbers(self) -> Ints:
         """The number of the row each asked (entity, time) sees, in the order they were asked; NONE where none is."""
-        filled = np.flatnonzero(self._number != NONE)
-        seen = np.full(len(self._number) - 1, NONE)
+        is_filled = self._number[:-1] != NONE
+        filled, seen = np.flatnonzero(is_filled), np.full(len(is_filled), NONE)
         if len(filled):
-            before = np.cumsum(self._number[:-1] != NONE) - 1  # of each slot, the filled one at or before it; -1: none
+            before = np.cumsum(is_filled) - 1  # of each slot, the filled one at or before it; -1: none
             winner = filled[self._greatest(filled)][before]
             mine = (before >= 0) & (self._entities[winner] == self._entities[:-1])
             if self._oldest is not None:

@@ -26,15 +26,16 @@ def by_key(keys: pl.Series, weights: Sequence[int] | NDArray[np.int64] | None, m
     ``weights`` says what each row costs (1 by default), ``most`` what a part may cost; a single key may cost more.
     """
     cost = np.ones(len(keys), np.int64) if weights is None else np.asarray(weights, np.int64)
-    if not len(keys) or int(cost.sum()) <= most:
+    total = int(cost.sum())
+    if total <= most:
         return [np.arange(len(keys))]
     order = keys.arg_sort().to_numpy().astype(np.intp)
     ordered = keys.gather(order)
     begins = np.append(True, (ordered[1:].ne_missing(ordered[:-1])).to_numpy())
     starts = np.flatnonzero(begins)
     of_key = np.add.reduceat(cost[order], starts)
-    parts = -(-int(of_key.sum()) // most)
-    even = min(most, -(-int(of_key.sum()) // parts) + int(of_key.max()))  # or the last one would be small
+    parts = -(-total // most)
+    even = min(most, -(-total // parts) + int(of_key.max()))  # or the last one would be small
     return [order[low:high] for low, high in _cuts(starts, of_key, len(order), even)]
 
 

@@ -27,11 +27,13 @@ _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _beside = ThreadPoolExecutor(1, thread_name_prefix="large-bodies")
 
 
-async def beside(work: Callable[..., _Made], *given: Any) -> _Made:
-    """``work`` on a large body, beside the event loop, one after the other.
+async def beside(size: int, work: Callable[..., _Made], *given: Any) -> _Made:
+    """``work`` on a body of ``size`` bytes: on a large one beside the event loop, and one after the other.
 
     More threads would not be faster, since Python runs one at a time, but hold the values of all bodies at once.
     """
+    if size < LARGE_BYTES:
+        return work(*given)
     return await asyncio.get_running_loop().run_in_executor(_beside, work, *given)
 
 

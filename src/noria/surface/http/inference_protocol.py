@@ -12,7 +12,7 @@ from noria.errors import NotFound, NotServed
 from noria.serving import DataPlane
 from noria.serving.live import Arm, Live
 from noria.surface.http import tensor_bodies as wire
-from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted, beside
+from noria.surface.http.gateway_requests import Request, admitted, beside
 from noria.surface.tensors import infer, metadata
 
 _MODEL_PATH = re.compile(r"^/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?$")
@@ -58,14 +58,10 @@ def method_of(path: str) -> str:
 
 async def _infer(plane: DataPlane, live: Live, arm: Arm, version: str | None, request: Request) -> Answer:
     header = request.header(b"inference-header-content-length")
-    if len(request.body) < LARGE_BYTES:
-        call = wire.decode(request.body, header)
-    else:
-        call = await beside(wire.decode, request.body, header)
+    call = await beside(len(request.body), wire.decode, request.body, header)
     found = await infer(plane, live, arm, version, call, request.timeout)
-    if sum(len(output.data) for output in found.outputs) * 8 < LARGE_BYTES:
-        return Answer(*wire.encode(found))
-    return Answer(*await beside(wire.encode, found))
+    size = sum(len(output.data) for output in found.outputs) * 8
+    return Answer(*await beside(size, wire.encode, found))
 
 
 def _repository(plane: DataPlane, path: str) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,7 +16,7 @@ from noria.serving import Block, DataPlane
 from noria.serving.frames import Columns, arrays_of, columns_of_records, columns_of_rows, requests_of
 from noria.serving.live import Arm, Live
 from noria.serving.runtimes import Tensors
-from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted, beside
+from noria.surface.http.gateway_requests import Request, admitted, beside
 from noria.surface.tensors import InputTensor, fitting
 
 _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -30,7 +30,7 @@ async def invoke(plane: DataPlane, request: Request) -> bytes:
     arm = live.champion
     if arm.served.bundle.tensors:
         return await _invoke_tensors(plane, live, request)
-    columns, params = await _beside(_read, arm, request)
+    columns, params = await beside(len(request.body), _read, arm, request)
     if (requests := requests_of(arm, columns)) is not None:
         return _encode({"predictions": [one.prediction for one in await plane.predict_many(live, requests)]})
     numbers, texts = arrays_of(arm, columns)
@@ -41,20 +41,13 @@ async def invoke(plane: DataPlane, request: Request) -> bytes:
 
 
 async def _invoke_tensors(plane: DataPlane, live: Live, request: Request) -> bytes:
-    tensors, params = await _beside(_read_tensors, live.champion, request)
+    tensors, params = await beside(len(request.body), _read_tensors, live.champion, request)
     rows = np.empty((len(next(iter(tensors.values()))), 0))
     _, outcome = await plane.predict_block(
         live, Block(rows, params=params or None, tensors=tensors), timeout=request.timeout
     )
     found = {name: tensor.tolist() for name, tensor in (outcome.tensors or {}).items()}
     return _encode({"predictions": next(iter(found.values())) if len(found) == 1 else found})
-
-
-async def _beside(read: Callable[[Arm, Request], _Read], arm: Arm, request: Request) -> _Read:
-    """What ``read`` makes of the body; of a large one in a thread, so that the loop goes on."""
-    if len(request.body) < LARGE_BYTES:
-        return read(arm, request)
-    return await beside(read, arm, request)
 
 
 def _read(arm: Arm, request: Request) -> tuple[Columns, Mapping[str, Any]]:

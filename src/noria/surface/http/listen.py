@@ -139,10 +139,10 @@ class _AnswerWriter:
     def write(self, data: bytes) -> None:
         """Send, a head a moment later."""
         head, self._head = self._head, b""
-        if head:
-            self._transport.write(head + data) if len(data) < _COPIED_BYTES else self._transport.writelines(
-                [head, data]
-            )
+        if head and len(data) < _COPIED_BYTES:
+            self._transport.write(head + data)
+        elif head:
+            self._transport.writelines([head, data])
         elif data.startswith(b"HTTP/"):
             self._head = data
             self._loop.call_soon(self._flush)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -26,8 +25,7 @@ _ROWS_AT_ONCE = 500
 async def predict(plane: DataPlane, request: Request) -> bytes:
     """POST /predict: one row, or several as ``instances``."""
     live, body = admitted(plane, request), request.body
-    sent = decode_predict(body) if len(body) < LARGE_BYTES else await beside(decode_predict, body)
-    return await answer(plane, live, sent, request.timeout)
+    return await answer(plane, live, await beside(len(body), decode_predict, body), request.timeout)
 
 
 async def answer(plane: DataPlane, live: Live, body: PredictBody, timeout: float | None = None) -> bytes:
@@ -40,19 +38,17 @@ async def answer(plane: DataPlane, live: Live, body: PredictBody, timeout: float
 async def predict_batch(plane: DataPlane, request: Request) -> bytes:
     """POST /predict/batch: ``instances``, each routed by itself, or rows of ``features`` that one version answers."""
     live = admitted(plane, request)
-    asked = await _decoded(partial(_batch, live.champion), request.body)
+    asked = await beside(len(request.body), _batch, live.champion, request.body)
     if not isinstance(asked, Block):
         return await _encoded({"predictions": await plane.predict_many(live, asked, request.timeout)})
     item, outcome = await plane.predict_block(live, asked, timeout=request.timeout)
-    if item.count * 100 < LARGE_BYTES:
-        return _rows(item, outcome)
-    return await beside(_rows, item, outcome)
+    return await beside(item.count * 100, _rows, item, outcome)
 
 
 async def labels(plane: DataPlane, request: Request) -> bytes:
     """POST /labels: what turned out to be true."""
     check_any_key(plane, request)
-    records = await _decoded(decode_labels, request.body)
+    records = await beside(len(request.body), decode_labels, request.body)
     plane.recorder.labels(records)
     return _encode({"accepted": len(records)})
 
@@ -60,7 +56,7 @@ async def labels(plane: DataPlane, request: Request) -> bytes:
 async def rewards(plane: DataPlane, request: Request) -> bytes:
     """POST /rewards: what predictions or units were worth."""
     check_any_key(plane, request)
-    records = await _decoded(decode_rewards, request.body)
+    records = await beside(len(request.body), decode_rewards, request.body)
     plane.recorder.rewards(records)
     return _encode({"accepted": len(records)})
 
@@ -194,10 +190,6 @@ def _answers(ids: Sequence[str], outcome: Outcome, part: slice) -> Sequence[Mapp
     ]
 
 
-async def _decoded(decode: Any, body: bytes) -> Any:
-    return decode(body) if len(body) < LARGE_BYTES else await beside(decode, body)
-
-
 async def _encoded(document: Mapping[str, Sequence[object]]) -> bytes:
     rows = next(iter(document.values()))
-    return _encode(document) if len(rows) < 500 else await beside(_encode, document)
+    return await beside(len(rows) * LARGE_BYTES // _ROWS_AT_ONCE, _encode, document)

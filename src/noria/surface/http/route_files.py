@@ -35,11 +35,11 @@ class RouteFiles:
 
     async def check(self) -> bool:
         """Look once: swap in what changed, withdraw what is gone. Whether there was anything."""
-        changed = False
         try:
             found = self._stamps()
         except OSError:
-            return changed  # the folder is away for now: what serves goes on serving
+            return False  # the folder is away for now: what serves goes on serving
+        changed = False
         for name in [name for name in self._seen if name not in found]:
             del self._seen[name]
             self._plane.withdraw(name)
