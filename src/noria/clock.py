@@ -37,7 +37,8 @@ class ReplayClock:
 
 def as_utc(instant: datetime) -> datetime:
     """The same instant in UTC; a naive one is taken to be UTC already."""
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    zone = instant.tzinfo
+    return instant if zone is UTC else instant.replace(tzinfo=UTC) if zone is None else instant.astimezone(UTC)
 
 
 def to_millis(instant: datetime) -> int:

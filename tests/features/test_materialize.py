@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from features.stats import END, START, VIEW
 from noria.errors import InvalidData
-from noria.features import Lookup, OnlineFeatures, ViewSpec
+from noria.features import OnlineFeatures, ViewSpec
 from noria.features.materialize import Materialized, materialize, newest_rows
 from noria.features.readers import Status
 from noria.store import KeyValueStore, open_keyvalue
@@ -41,7 +41,7 @@ def write(folder: Path, rows: list[tuple[int, float, float | None, float]]) -> N
 
 
 def values(store: KeyValueStore, *ids: int) -> list[float | None]:
-    (found,) = OnlineFeatures(store).lookup([Lookup(ViewSpec.of(VIEW), [ids])], round(END.timestamp() * 1000))
+    (found,) = OnlineFeatures(store).lookup((ViewSpec.of(VIEW),), {"id": ids}, round(END.timestamp() * 1000))
     return list(found["value"].values)
 
 
@@ -215,4 +215,4 @@ def test_events_before_1970_are_older(store, tmp_path):
     write(tmp_path, [(1, -24.0 * 365 * 60, -24.0 * 365 * 60, 1.0), (1, -24.0 * 365 * 70, 1, 2.0)])
     materialize(VIEW, tmp_path, store, None, END)
     assert values(store, 1) == [1.0]
-    assert OnlineFeatures(store).lookup([Lookup(ViewSpec.of(VIEW), [[1]])], 0)[0]["value"].statuses == (Status.PRESENT,)
+    assert OnlineFeatures(store).lookup((ViewSpec.of(VIEW),), {"id": [1]}, 0)[0]["value"].statuses == [Status.PRESENT]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noria.errors import InvalidData, InvalidInput, NotFound
-from noria.features import Entity, FeatureView, Field, Lookup, OnlineFeatures, ValueType, ViewSpec
+from noria.features import Entity, FeatureView, Field, OnlineFeatures, ValueType, ViewSpec
 from noria.features.entity_keys import pack_key, view_prefix
 from noria.features.readers import FeatureColumn, Status
 from noria.features.types import (
@@ -95,11 +95,11 @@ def test_values_of_every_type_come_back_exactly(shared, data):
     schema = [Field(name=f"f{n}", dtype=data.draw(types)) for n in range(data.draw(st.integers(1, 4)))]
     row = [data.draw(st.none() | _values(field.dtype)) for field in schema]
     view = view_of({"id": [1], **{field.name: [value] for field, value in zip(schema, row, strict=True)}}, schema)
-    (found,) = kept(shared, view).lookup([Lookup(ViewSpec.of(view), [[1]])], MILLIS)
+    (found,) = kept(shared, view).lookup((ViewSpec.of(view),), {"id": [1]}, MILLIS)
     for field, value in zip(schema, row, strict=True):
         column = found[field.name]
         assert same(column.values[0], value), (field, column.values[0], value)
-        assert column.statuses == (Status.NULL_VALUE if value is None else Status.PRESENT,)
+        assert column.statuses == [Status.NULL_VALUE if value is None else Status.PRESENT]
         assert column.event_timestamps == [MICROS]
 
 
@@ -142,8 +142,8 @@ X = Field(name="x", dtype=Float64)
 @pytest.mark.parametrize("key", [7, "7", "+7", "07", 7.0])
 def test_a_whole_number_is_found_however_it_is_sent_when_the_key_is_declared_int64(store, key):
     view = view_of(NUMBERS, [X], [typed(ValueType.INT64)])
-    (found,) = kept(store, view).lookup([Lookup(ViewSpec.of(view), [[key]])], MILLIS)
-    assert found["x"] == FeatureColumn([None], (Status.NULL_VALUE,), [MICROS])
+    (found,) = kept(store, view).lookup((ViewSpec.of(view),), {"id": [key]}, MILLIS)
+    assert found["x"] == FeatureColumn([None], [Status.NULL_VALUE], [MICROS])
 
 
 @pytest.mark.parametrize("key", ["UA", 1.5, True, None, 2**64, b"7", [7]])
@@ -151,7 +151,7 @@ def test_what_is_no_whole_number_is_refused_for_a_key_declared_int64(store, key)
     view = view_of(NUMBERS, [X], [typed(ValueType.INT64)])
     online = kept(store, view)
     for ask in (
-        lambda: online.lookup([Lookup(ViewSpec.of(view), [[1, key]])], MILLIS),
+        lambda: online.lookup((ViewSpec.of(view),), {"id": [1, key]}, MILLIS),
         lambda: online.vector([ViewSpec.of(view)], {"id": key}, MILLIS),
     ):
         with pytest.raises(InvalidInput, match=r"entity key .*(not Int64|beyond 64 bits)"):
@@ -160,7 +160,7 @@ def test_what_is_no_whole_number_is_refused_for_a_key_declared_int64(store, key)
 
 def test_a_number_is_a_text_when_the_key_is_declared_string(store):
     view = view_of({"id": ["7", "07"], "x": [1.0, 2.0]}, [X], [typed(ValueType.STRING)])
-    (found,) = kept(store, view).lookup([Lookup(ViewSpec.of(view), [["7", 7, "07"]])], MILLIS)
+    (found,) = kept(store, view).lookup((ViewSpec.of(view),), {"id": ["7", 7, "07"]}, MILLIS)
     assert found["x"].values == [1.0, 1.0, 2.0]
 
 
@@ -168,7 +168,7 @@ def test_a_number_is_a_text_when_the_key_is_declared_string(store):
 def test_a_key_whose_kind_nobody_declared_is_found_as_number_or_text(store, stored):
     view = view_of({"id": stored, "x": [1.0, 2.0]}, [X], on_missing="null")
     online, spec = kept(store, view), ViewSpec.of(view)
-    (found,) = online.lookup([Lookup(spec, [["7", 7, "07", 8, -1]])], MILLIS)
+    (found,) = online.lookup((spec,), {"id": ["7", 7, "07", 8, -1]}, MILLIS)
     assert found["x"].values == [2.0, 2.0, None, None, None]
     assert online.vector([spec], {"id": "7"}, MILLIS) == online.vector([spec], {"id": 7}, MILLIS) == [2.0]
 
@@ -176,7 +176,7 @@ def test_a_key_whose_kind_nobody_declared_is_found_as_number_or_text(store, stor
 def test_keys_from_numpy_are_found_and_half_a_character_is_refused(store):
     view = view_of({"id": ["a"], "x": [1.0]}, [X])
     online, spec = kept(store, view), ViewSpec.of(view)
-    assert online.lookup([Lookup(spec, [np.array(["a"])])], MILLIS)[0]["x"].values == [1.0]
+    assert online.lookup((spec,), {"id": np.array(["a"])}, MILLIS)[0]["x"].values == [1.0]
     numbers = view_of(NUMBERS, [X], [typed(ValueType.INT64)])
     assert kept(store, numbers).vector([ViewSpec.of(numbers)], {"id": np.int64(1)}, MILLIS) == [0.5]
     with pytest.raises(InvalidInput, match="no Unicode text"):
@@ -188,7 +188,7 @@ def test_an_entity_of_several_keys_is_found_by_all_of_them(store):
     columns = {"origin": ["a", "ab"], "dest": ["bc", "c"], "id": [1, 1], "x": [1.0, 2.0]}
     view = view_of(columns, [X], keys)
     (found,) = kept(store, view).lookup(
-        [Lookup(ViewSpec.of(view), [["a", "ab", "a"], ["bc", "c", "c"], [1, 1, 1]])], MILLIS
+        (ViewSpec.of(view),), {"origin": ["a", "ab", "a"], "dest": ["bc", "c", "c"], "id": [1, 1, 1]}, MILLIS
     )
     assert found["x"].values == [1.0, 2.0, None]
 
@@ -203,14 +203,14 @@ def test_a_view_without_keys_has_one_row_for_every_entity(store):
     everywhere = view_of({"x": [3.0]}, [X], [])
     by_id = msgspec.structs.replace(ViewSpec.of(view_of(NUMBERS, [X])), name="other")
     online = kept(store, everywhere)
-    found = online.lookup([Lookup(ViewSpec.of(everywhere), []), Lookup(by_id, [[1, 2]])], MILLIS)
+    found = online.lookup((ViewSpec.of(everywhere), by_id), {"id": [1, 2]}, MILLIS)
     assert found[0]["x"].values == [3.0, 3.0] and found[1]["x"].values == [None, None]
 
 
 def test_statuses_say_why_a_value_is_missing(store):
     rows = {"id": [1, 2, 3], "x": [1.0, None, math.nan]}
     view = view_of(rows, [X], at=[AT, AT, AT - timedelta(hours=2)], ttl=timedelta(hours=1))
-    (found,) = kept(store, view).lookup([Lookup(ViewSpec.of(view), [[1, 2, 3, 4]])], MILLIS)
+    (found,) = kept(store, view).lookup((ViewSpec.of(view),), {"id": [1, 2, 3, 4]}, MILLIS)
     assert found["x"].values == [1.0, None, None, None]
     names = [status.name for status in found["x"].statuses]
     assert names == ["PRESENT", "NULL_VALUE", "OUTSIDE_MAX_AGE", "NOT_FOUND"]
@@ -219,18 +219,20 @@ def test_statuses_say_why_a_value_is_missing(store):
 
 def test_a_value_is_too_old_only_past_its_ttl(store):
     view = view_of(NUMBERS, [X], ttl=timedelta(seconds=1))
-    online, asked = kept(store, view), [Lookup(ViewSpec.of(view), [[1]])]
-    assert online.lookup(asked, MILLIS + 1000)[0]["x"].statuses == (Status.PRESENT,)
-    assert online.lookup(asked, MILLIS + 1001)[0]["x"].statuses == (Status.OUTSIDE_MAX_AGE,)
+    online, asked = kept(store, view), ((ViewSpec.of(view),), {"id": [1]})
+    assert online.lookup(*asked, MILLIS + 1000)[0]["x"].statuses == [Status.PRESENT]
+    assert online.lookup(*asked, MILLIS + 1001)[0]["x"].statuses == [Status.OUTSIDE_MAX_AGE]
 
 
 def test_columns_of_different_lengths_are_refused(store):
     spec = ViewSpec.of(view_of(NUMBERS, [X]))
+    other = msgspec.structs.replace(spec, join_keys=("other",))
+    online = OnlineFeatures(store)
     with pytest.raises(InvalidInput, match="different lengths: 1, 2"):
-        OnlineFeatures(store).lookup([Lookup(spec, [[1]]), Lookup(spec, [[1, 2]])], MILLIS)
-    with pytest.raises(InvalidInput, match="has 1 join keys, not 2"):
-        OnlineFeatures(store).lookup([Lookup(spec, [[1], [2]])], MILLIS)
-    assert OnlineFeatures(store).lookup([Lookup(spec, [[]])], MILLIS)[0]["x"].values == []
+        online.lookup((spec, other), {"id": [1], "other": [1, 2]}, MILLIS)
+    with pytest.raises(InvalidInput, match=r"'other' is missing.*\n.*Send other with every entity"):
+        online.lookup((spec, other), {"id": [1]}, MILLIS)
+    assert online.lookup((spec,), {"id": []}, MILLIS)[0]["x"].values == []
 
 
 A, B, C = (Field(name=name, dtype=Float64) for name in "abc")
@@ -241,10 +243,10 @@ def test_rows_of_an_older_schema_are_read_by_name_and_a_new_feature_is_not_found
     kept(store, old)
     new = view_of({"id": [2], "c": [30.0], "b": [20.0]}, [C, B])
     online, spec = kept(store, new), ViewSpec.of(new)
-    (found,) = online.lookup([Lookup(spec, [[1, 2]])], MILLIS)
+    (found,) = online.lookup((spec,), {"id": [1, 2]}, MILLIS)
     assert found["c"].values == [None, 30.0] and found["b"].values == [2.0, 20.0]
-    assert found["c"].statuses == (Status.NOT_FOUND, Status.PRESENT)
-    (before,) = online.lookup([Lookup(ViewSpec.of(old), [[1, 2]])], MILLIS)
+    assert found["c"].statuses == [Status.NOT_FOUND, Status.PRESENT]
+    (before,) = online.lookup((ViewSpec.of(old),), {"id": [1, 2]}, MILLIS)
     assert before["a"].values == [1.0, None] and before["b"].values == [2.0, 20.0]
 
 
@@ -256,9 +258,9 @@ def test_a_feature_that_changed_its_type_is_widened_or_not_found(store):
         ),
     )
     spec = ViewSpec.of(view_of({"id": [1], "a": [1.0], "b": [2.0]}, [A, B]))
-    (found,) = OnlineFeatures(store).lookup([Lookup(spec, [[1]])], MILLIS)
+    (found,) = OnlineFeatures(store).lookup((spec,), {"id": [1]}, MILLIS)
     assert same(found["a"].values, [float(2**40)])
-    assert found["b"] == FeatureColumn([None], (Status.NOT_FOUND,), [MICROS])
+    assert found["b"] == FeatureColumn([None], [Status.NOT_FOUND], [MICROS])
 
 
 def test_some_features_of_a_view_are_read_in_the_order_asked(store):
@@ -318,7 +320,7 @@ def test_a_dropped_view_is_gone_and_others_stay(store):
     longer = FeatureView(name="v2", entities=view.entities, schema=view.schema, source=view.source)
     online.materialize(longer, longer.load())
     assert online.drop("v") == 2
-    assert online.lookup([Lookup(other, [[1]])], MILLIS)[0]["x"].statuses == (Status.NOT_FOUND,)
+    assert online.lookup((other,), {"id": [1]}, MILLIS)[0]["x"].statuses == [Status.NOT_FOUND]
     assert online.vector([ViewSpec.of(longer)], {"id": 1}, MILLIS) == [0.5]
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from noria.features.file_source import DeltaFormat, FileSource, IcebergFormat, ParquetFormat
     from noria.features.join import join_as_of
     from noria.features.on_demand import OnDemandFeatureView, on_demand_feature_view
-    from noria.features.online import Lookup, OnlineFeatures
+    from noria.features.online import OnlineFeatures
     from noria.features.online_side import PushMode
     from noria.features.readers import ViewSpec
     from noria.features.sources import Field, FrameSource, PushSource, RequestSource
@@ -32,7 +32,6 @@ __all__ = [
     "FileSource",
     "FrameSource",
     "IcebergFormat",
-    "Lookup",
     "OnDemandFeatureView",
     "OnlineFeatures",
     "ParquetFormat",
@@ -55,7 +54,7 @@ _HOMES = {
     **dict.fromkeys(("DeltaFormat", "FileSource", "IcebergFormat", "ParquetFormat"), "file_source"),
     **dict.fromkeys(("Field", "FrameSource", "PushSource", "RequestSource"), "sources"),
     "FeatureStore": "feature_store",
-    **dict.fromkeys(("Lookup", "OnlineFeatures"), "online"),
+    "OnlineFeatures": "online",
     "PushMode": "online_side",
     **dict.fromkeys(("OnDemandFeatureView", "on_demand_feature_view"), "on_demand"),
     "Aggregation": "aggregations",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from noria.clock import Clock, SystemClock, as_utc
 from noria.errors import InvalidInput, NotFound
@@ -39,11 +39,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _LOOK_AGAIN_SECONDS = 5.0
-_OUTDATED: Mapping[str, str] = {
-    "get_service": "get_feature_service(name), of a service applied before: FeatureService(name=..., features=[...])",
-    "get_historical_feature": "get_historical_features(entity_df=..., features=[...])",
-}
 _MATERIALIZED: Mapping[str, str] = {"version": "feature_views=[...]: what is applied now is what goes online"}
+
+
+class _Outdated:
+    """A method of older releases of Feast; a ``__getattr__`` would make every attribute of the store slower."""
+
+    def __init__(self, now: str) -> None:
+        self._now = now
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, store: object, owner: type) -> NoReturn:
+        raise AttributeError(f"{owner.__name__} has no {self._name!r}; write {self._now}")
 
 
 class FeatureStore:
@@ -74,7 +83,12 @@ class FeatureStore:
         self._looked_at = 0.0
         self._opening = threading.Lock()
         self._opened: KeyValueStore | None = None
-        self._side: OnlineSide
+        self._side: OnlineSide | None = None
+
+    get_service = _Outdated(
+        "get_feature_service(name), of a service applied before: FeatureService(name=..., features=[...])"
+    )
+    get_historical_feature = _Outdated("get_historical_features(entity_df=..., features=[...])")
 
     @property
     def project(self) -> str:
@@ -224,7 +238,8 @@ class FeatureStore:
         ``entity_rows`` is a list of dictionaries, or a dictionary of lists, by join key. Raises InvalidInput, NotFound,
         and Unavailable when the online store cannot be reached.
         """
-        _refuse("get_online_features", unknown, {"feature_refs": "features=[...]"})
+        if unknown:
+            _refuse("get_online_features", unknown, {"feature_refs": "features=[...]"})
         wanted = self._plan(features, full_feature_names)
         return self._online().lookup(wanted, entity_rows, self._clock.now())
 
@@ -318,10 +333,6 @@ class FeatureStore:
             self._opened.close()
         self._workspace.database.close()
 
-    def __getattr__(self, name: str) -> Any:
-        now = f"; write {_OUTDATED[name]}" if name in _OUTDATED else ""
-        raise AttributeError(f"FeatureStore has no {name!r}{now}")
-
     def _current(self) -> Definitions:
         if time.monotonic() - self._looked_at > _LOOK_AGAIN_SECONDS or self._revision is None:
             self.refresh_registry()
@@ -331,10 +342,11 @@ class FeatureStore:
         """What the features take, worked out once."""
         current = self._current()
         key = features if isinstance(features, FeatureService) else tuple(features), full_feature_names
-        if key not in self._plans:
+        known = self._plans.get(key)
+        if known is None:
             wanted = features if isinstance(features, str) else key[0]
-            self._plans[key] = plan(wanted, current, full_feature_names=full_feature_names)
-        return self._plans[key]
+            known = self._plans[key] = plan(wanted, current, full_feature_names=full_feature_names)
+        return known
 
     def _joined(self, frame: pl.DataFrame, wanted: Plan, as_of: AsOf, engine: str) -> pl.DataFrame:
         """The entity frame with the features that were asked for, under their names in the answer."""
@@ -345,9 +357,9 @@ class FeatureStore:
 
     def _online(self) -> OnlineSide:
         """The online side, opened when it is first used."""
-        with self._opening:
-            if self._opened is None:
-                self._opened = self._workspace.open_online()
+        if self._side is None:
+            with self._opening:
+                self._opened = self._opened or self._workspace.open_online()
                 self._side = OnlineSide(self._opened, self._repo.folder)
         return self._side
 

@@ -15,9 +15,9 @@ from noria.clock import to_millis
 from noria.errors import InvalidInput, NoriaError
 from noria.features.definition_watch import DefinitionWatch
 from noria.features.definitions import FeatureView
-from noria.features.entity_keys import KeyPart, other_keys, pack_key, view_prefix
+from noria.features.entity_keys import KeyPart, other_keys, pack_key, pack_parts, view_prefix
 from noria.features.packing import Layout, exact_key, pack_rows
-from noria.features.readers import FeatureColumn, Reader, ViewSpec
+from noria.features.readers import Found, Reader, ViewSpec
 from noria.features.sources import CREATED, EVENT
 from noria.features.tails import Event, TailSpec, by_entity, rebuilt, update
 from noria.store.keyvalue import KeyValueStore
@@ -27,11 +27,26 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-class Lookup(msgspec.Struct, frozen=True):
-    """A view that is asked for: ``keys`` has a column of values for each join key, one value an entity."""
+class _Together(msgspec.Struct, frozen=True):
+    """Views that are looked up at once.
 
-    view: ViewSpec
-    keys: Sequence[Sequence[KeyPart]]
+    ``keyed`` has a reader for each kind of key, since most views have the same; ``places`` has for each view what its
+    keys begin with, and which kind they are of.
+    """
+
+    readers: Sequence[Reader]
+    keyed: Sequence[Reader]
+    places: Sequence[tuple[bytes, int]]
+    join_keys: Sequence[str]
+
+    @classmethod
+    def of(cls, readers: Sequence[Reader]) -> _Together:
+        keyed = {(one.spec.join_keys, one.key_types): one for one in reversed(readers)}
+        kinds = {kind: number for number, kind in enumerate(keyed)}
+        places = [(one.prefix, kinds[one.spec.join_keys, one.key_types]) for one in readers]
+        return cls(
+            readers, list(keyed.values()), places, list(dict.fromkeys(k for one in readers for k in one.spec.join_keys))
+        )
 
 
 class OnlineFeatures:
@@ -43,6 +58,7 @@ class OnlineFeatures:
     def __init__(self, store: KeyValueStore, watch: DefinitionWatch | None = None) -> None:
         self._store, self._watch = store, watch
         self._readers: dict[ViewSpec, Reader] = {}
+        self._together: dict[Sequence[ViewSpec], _Together] = {}
 
     def materialize(self, view: FeatureView, rows: pl.DataFrame) -> int:
         """Make ``rows`` (as ``FeatureView.load`` gives them, already visible) current; returns how many were written.
@@ -89,17 +105,22 @@ class OnlineFeatures:
                 start += width
         return found
 
-    def lookup(self, asked: Sequence[Lookup], at: int) -> list[dict[str, FeatureColumn]]:
-        """The features of every view asked for, by field, at ``at`` (UTC milliseconds); nothing missing is an error.
+    def lookup(self, views: tuple[ViewSpec, ...], entities: Mapping[str, Sequence[KeyPart]], at: int) -> list[Found]:
+        """The features of all ``views`` at ``at`` (UTC milliseconds) for entities given as columns by join key.
 
         A value that is null, not there, or older than the TTL is None, and its status says which. Raises InvalidInput
-        for columns of different lengths and for a join key of the wrong kind.
+        for a join key that is not given or of the wrong kind, and for columns of different lengths.
         """
-        count = _count(asked)
-        readers = [self._readers.get(one.view) or self._reader(one.view) for one in asked]
-        rows = self._rows(readers, [reader.parts(one.keys, count) for reader, one in zip(readers, asked, strict=True)])
+        together = self._together.get(views) or self._asked_together(views)
+        count = _count(views, together.join_keys, entities)
+        parts = [reader.parts(entities, count) for reader in together.keyed]
+        packed = list(map(pack_parts, parts))
+        rows = self._store.get_many([prefix + key for prefix, kind in together.places for key in packed[kind]])
+        if None in rows:
+            asked = zip(together.readers, together.places, strict=True)
+            self._guess(rows, [(reader, part) for reader, (_, kind) in asked for part in parts[kind]])
         now = at * 1000 + SIGN
-        return [reader.columns(rows[n * count : (n + 1) * count], now) for n, reader in enumerate(readers)]
+        return [reader.found(rows[n * count : (n + 1) * count], now) for n, reader in enumerate(together.readers)]
 
     def drop(self, view: str) -> int:
         """Delete all rows of the view; returns how many there were."""
@@ -109,16 +130,10 @@ class OnlineFeatures:
         reader = self._readers[view] = Reader(view, self._store, self._watch)
         return reader
 
-    def _rows(self, readers: Sequence[Reader], entities: Sequence[Sequence[Sequence[object]]]) -> list[bytes | None]:
-        """The stored rows, view after view; all are looked up at once."""
-        keys: list[bytes] = []
-        for reader, parts in zip(readers, entities, strict=True):
-            keys += reader.keys(parts)
-        rows = self._store.get_many(keys)
-        if None in rows:
-            wanted = [(reader, part) for reader, parts in zip(readers, entities, strict=True) for part in parts]
-            self._guess(rows, wanted)
-        return rows
+    def _asked_together(self, views: tuple[ViewSpec, ...]) -> _Together:
+        readers = [self._readers.get(view) or self._reader(view) for view in views]
+        together = self._together[views] = _Together.of(readers)
+        return together
 
     def _guess(self, rows: list[bytes | None], wanted: Sequence[tuple[Reader, Sequence[object]]]) -> None:
         """Find what is missing under the other kind of its key, for views where nobody declared that kind."""
@@ -147,9 +162,17 @@ def _vector(
     return vector
 
 
-def _count(asked: Sequence[Lookup]) -> int:
+def _count(views: Sequence[ViewSpec], keys: Sequence[str], entities: Mapping[str, Sequence[KeyPart]]) -> int:
     """How many entities are asked for; a view without join keys has one."""
-    lengths = {len(column) for one in asked for column in one.keys}
+    try:
+        lengths = set(map(len, map(entities.__getitem__, keys)))
+    except KeyError as missing:
+        (key,) = missing.args
+        view = next(view for view in views if key in view.join_keys)
+        raise InvalidInput(
+            f"entity key {key!r} is missing; feature view {view.name!r} is looked up by it",
+            remedy=f"Send {', '.join(view.join_keys)} with every entity.",
+        ) from None
     if len(lengths) > 1:
         raise InvalidInput(
             f"columns of entity keys have different lengths: {', '.join(map(str, sorted(lengths)))}",

@@ -13,10 +13,10 @@ import msgspec
 
 from noria.clock import to_millis
 from noria.errors import InvalidConfig, InvalidData, InvalidInput, NotFound
-from noria.features.definitions import FeatureView, Projection
+from noria.features.definitions import FeatureView
 from noria.features.materialize import Materialized, materialize
-from noria.features.online import Lookup, OnlineFeatures, put_all, with_typed_keys
-from noria.features.readers import FeatureColumn, Status, ViewSpec
+from noria.features.online import OnlineFeatures, put_all, with_typed_keys
+from noria.features.readers import Found
 from noria.features.retrieval import OnlineResponse, as_polars
 from noria.features.selection import Plan
 from noria.features.sources import EVENT, FrameSource, PushSource, Source
@@ -59,19 +59,8 @@ class OnlineSide:
     def lookup(self, plan: Plan, entity_rows: EntityRows, at: datetime) -> OnlineResponse:
         """The features of every entity as they stand; a value that is not there is None, and its status says why."""
         entities = entity_columns(entity_rows)
-        plan.check_names(())
-        columns: dict[str, FeatureColumn] = {}
-        asked = [_asked(one, spec, entities) for one, spec in zip(plan.lookups, plan.specs, strict=True)]
-        for one, found in zip(plan.lookups, self._features.lookup(asked, to_millis(at)), strict=True):
-            columns |= {f"{one.used_name}__{field}": column for field, column in found.items()}
-        given = dict(entities) | {name: column.values for name, column in columns.items()}
-        for computed in plan.computed:
-            outputs = computed.view.transform_rows(given)
-            columns |= {f"{computed.used_name}__{name}": _computed(values) for name, values in outputs.items()}
-        keys = {one.join_key_map.get(key, key): None for one in plan.lookups for key in one.view.join_keys}
-        answer = {key: _given(entities[key]) for key in keys}
-        answer |= {one.name: columns[one.full_name] for one in plan.answered}
-        return OnlineResponse(answer, {one.name: one.dtype for one in plan.answered})
+        found = self._features.lookup(plan.specs, entities, to_millis(at))
+        return OnlineResponse(plan, entities, found, _computed(plan, entities, found) if plan.computed else ())
 
     def materialize(
         self, view: FeatureView, since: datetime | None, until: datetime, progress: Progress | None
@@ -137,21 +126,22 @@ def pushed_views(views: Sequence[FeatureView], push_source: str) -> list[Feature
 
 def entity_columns(rows: EntityRows) -> dict[str, Sequence[Any]]:
     """Entity rows as columns. Raises InvalidInput when they differ in their keys or lengths, or are none."""
-    if isinstance(rows, Mapping):
+    if not isinstance(rows, list) and isinstance(rows, Mapping):  # the second takes its time to say no
         columns: dict[str, Sequence[Any]] = {name: list(values) for name, values in rows.items()}
         if len({len(values) for values in columns.values()}) > 1:
             raise InvalidInput("the columns of entities differ in length", remedy="Send one value an entity in each.")
         return columns
-    if not rows or not all(isinstance(row, Mapping) for row in rows):
-        raise InvalidInput("entity_rows holds no entities", remedy='Write entity_rows=[{"user_id": 1}, ...].')
-    names = list(rows[0])
-    for number, row in enumerate(rows):
-        if row.keys() != rows[0].keys():
+    try:
+        first, *others = [row.keys() for row in rows]
+    except (AttributeError, ValueError):
+        raise InvalidInput("entity_rows holds no entities", remedy='Write entity_rows=[{"user_id": 1}, ...].') from None
+    for number, names in enumerate(others, start=1):
+        if names != first:
             raise InvalidInput(
-                f"entity row {number} has {', '.join(map(str, row))}, the first has {', '.join(map(str, names))}",
+                f"entity row {number} has {', '.join(map(str, names))}, the first has {', '.join(map(str, first))}",
                 remedy="Give every entity the same keys.",
             )
-    return {name: [row[name] for row in rows] for name in names}
+    return {name: [row[name] for row in rows] for name in first}
 
 
 def _times_in(source: Source, columns: Sequence[str]) -> tuple[str, str]:
@@ -185,23 +175,12 @@ def _check_json(values: pl.Series, view: str) -> None:
             ) from None
 
 
-def _asked(one: Projection, spec: ViewSpec, entities: Mapping[str, Sequence[Any]]) -> Lookup:
-    view = one.view
-    if not view.online:
-        raise InvalidInput(f"feature view {view.name!r} is not online", remedy="Define it with online=True.")
-    keys = [one.join_key_map.get(key, key) for key in view.join_keys]
-    if missing := [key for key in keys if key not in entities]:
-        raise InvalidInput(
-            f"entity key {missing[0]!r} is missing; feature view {view.name!r} is looked up by it",
-            remedy=f"Send {', '.join(keys)} with every entity.",
-        )
-    return Lookup(spec, [entities[key] for key in keys])
-
-
-def _given(values: Sequence[Any]) -> FeatureColumn:
-    return FeatureColumn(values, [Status.PRESENT] * len(values), [None] * len(values))
-
-
-def _computed(values: Sequence[Any]) -> FeatureColumn:
-    statuses = [Status.NULL_VALUE if value is None else Status.PRESENT for value in values]
-    return FeatureColumn(values, statuses, [None] * len(values))
+def _computed(plan: Plan, entities: Mapping[str, Sequence[Any]], found: Sequence[Found]) -> list[Sequence[Any]]:
+    """What the on-demand views make of entities and features, a list of values a field."""
+    looked_up = [values for one in found for values in one.columns()]
+    given = dict(entities) | dict(zip(plan.found, looked_up, strict=False))  # the rest of the names is computed
+    computed: list[Sequence[Any]] = []
+    for one in plan.computed:
+        outputs = one.view.transform_rows(given)
+        computed += [outputs[field] for field in one.view.fields]
+    return computed

@@ -13,7 +13,7 @@ import msgspec
 from noria.errors import InvalidData, InvalidInput, NotFound
 from noria.features.definition_watch import DefinitionWatch, differs
 from noria.features.definitions import FeatureView, OnMissing, Projection
-from noria.features.entity_keys import PLAIN, KeyPart, converter, pack_keys, view_prefix
+from noria.features.entity_keys import PLAIN, KeyPart, converter, view_prefix
 from noria.features.packing import HEAD, Layout, layout_key, parse_layout, unpacker
 from noria.features.tails import TailSpec, features_of, open_tail
 from noria.store.keyvalue import KeyValueStore
@@ -85,6 +85,30 @@ class FeatureColumn(msgspec.Struct):
     event_timestamps: Sequence[int | None]
 
 
+class Found(msgspec.Struct):
+    """What a view has of the entities asked for, a row an entity; ``found[field]`` is one feature of all of them.
+
+    ``nulls`` say what it means that a value is None. Event times are UTC microseconds, None for an entity without a
+    row.
+    """
+
+    fields: Sequence[str]
+    values: Sequence[Sequence[Any]]
+    nulls: Sequence[Sequence[Status]]
+    event_timestamps: Sequence[int | None]
+
+    def __getitem__(self, field: str) -> FeatureColumn:
+        place = self.fields.index(field)
+        values = [row[place] for row in self.values]
+        why = [row[place] for row in self.nulls]
+        statuses = [null if value is None else Status.PRESENT for value, null in zip(values, why, strict=True)]
+        return FeatureColumn(values, statuses, self.event_timestamps)
+
+    def columns(self) -> Sequence[list[Any]]:
+        """The values, a new list a field."""
+        return [[*values] for values in zip(*self.values, strict=True)] if self.values else [[] for _ in self.fields]
+
+
 class Reader:
     """How rows of one view are read: what a spec says, worked out once."""
 
@@ -92,16 +116,19 @@ class Reader:
         self._watch = watch
         self.spec, self.prefix = spec, view_prefix(spec.name)
         self._store = store
-        self._key_types = spec.key_types or ("",) * len(spec.join_keys)
-        self.guesses = "" in self._key_types
-        self._converters = tuple(map(converter, self._key_types))
-        plain = [PLAIN.get(kind, frozenset()) for kind in self._key_types]
+        self.key_types = spec.key_types or ("",) * len(spec.join_keys)
+        self.guesses = "" in self.key_types
+        self._converters = tuple(map(converter, self.key_types))
+        plain = [PLAIN.get(kind, frozenset()) for kind in self.key_types]
         self._part_readers = tuple(zip(spec.join_keys, plain, self._converters, strict=True))
+        self._only_key = self._part_readers[0] if len(self._part_readers) == 1 else None
         self._ttl = None if spec.ttl_millis is None else round(spec.ttl_millis * 1000)
         self._plans: dict[bytes, Plan] = {}
         self._decode = msgspec.msgpack.Decoder(list).decode
         self._nothing = [None] * len(spec.fields)
-        self._all_of = {status: (status,) * len(spec.fields) for status in Status}
+        self._not_found = (Status.NOT_FOUND,) * len(spec.fields)
+        self._too_old = (Status.OUTSIDE_MAX_AGE,) * len(spec.fields)
+        self._null = (Status.NULL_VALUE,) * len(spec.fields)
 
     def parts_of(self, entities: Mapping[str, KeyPart]) -> Sequence[object]:
         """The join keys of one entity, as stored."""
@@ -119,17 +146,15 @@ class Reader:
         except (TypeError, ValueError, OverflowError):
             raise self._wrong_kind([[entities[name]] for name in spec.join_keys]) from None
 
-    def parts(self, columns: Sequence[Sequence[KeyPart]], count: int) -> Sequence[Sequence[object]]:
+    def parts(self, entities: Mapping[str, Sequence[KeyPart]], count: int) -> Sequence[Sequence[object]]:
         """The join keys of ``count`` entities, as stored."""
-        if len(columns) != len(self._converters):
-            raise InvalidInput(
-                f"feature view {self.spec.name!r} has {len(self._converters)} join keys, not {len(columns)}",
-                remedy=f"Give a column for each of: {', '.join(self.spec.join_keys)}.",
-            )
+        if self._only_key is not None:  # the usual case, at once
+            name, plain, _ = self._only_key
+            if plain.issuperset(map(type, entities[name])):
+                return [(value,) for value in entities[name]]
+        columns = [entities[name] for name in self.spec.join_keys]
         if not columns:
             return [()] * count
-        if len(columns) == 1 and self._part_readers[0][1].issuperset(map(type, columns[0])):  # the usual case, at once
-            return [(value,) for value in columns[0]]
         try:
             converted = [
                 column if plain.issuperset(map(type, column)) else list(map(convert, column))
@@ -138,10 +163,6 @@ class Reader:
         except (TypeError, ValueError, OverflowError):
             raise self._wrong_kind(columns) from None
         return list(zip(*converted, strict=True))
-
-    def keys(self, parts: Sequence[Sequence[object]]) -> list[bytes]:
-        """Where the rows of those entities lie."""
-        return pack_keys(self.prefix, parts)
 
     def required(self, row: bytes | None, now: int, entities: Mapping[str, KeyPart]) -> Sequence[float | None]:
         """The values of a row, for a model."""
@@ -171,48 +192,33 @@ class Reader:
             )
         return plan.values(values)
 
-    def columns(self, rows: Sequence[bytes | None], now: int) -> dict[str, FeatureColumn]:
-        """Values, statuses and event times of every field; ``now`` is UTC microseconds and ``SIGN``."""
+    def found(self, rows: Sequence[bytes | None], now: int) -> Found:
+        """What stored rows hold; ``now`` is UTC microseconds and ``SIGN``."""
         if self.spec.tail is not None:
-            return self._aggregated_columns(rows, now, self.spec.tail)
+            return self._found_aggregated(rows, now, self.spec.tail)
         values: list[Sequence[Any]] = []
-        statuses: list[Sequence[Status]] = []
+        nulls: list[Sequence[Status]] = []
         times: list[int | None] = []
-        unpack, decode, ttl, nothing, all_of = HEAD.unpack_from, self._decode, self._ttl, self._nothing, self._all_of
-        present = all_of[Status.PRESENT]
+        unpack, decode, ttl = HEAD.unpack_from, self._decode, self._ttl
         known = plan = None
         for row in rows:
             if row is None:
                 times.append(None)
-                values.append(nothing)
-                statuses.append(all_of[Status.NOT_FOUND])
+                values.append(self._nothing)
+                nulls.append(self._not_found)
                 continue
             event, _, layout = unpack(row)
             times.append(event - SIGN)
             if ttl is not None and now - event > ttl:
-                values.append(nothing)
-                statuses.append(all_of[Status.OUTSIDE_MAX_AGE])
+                values.append(self._nothing)
+                nulls.append(self._too_old)
                 continue
             if plan is None or layout != known:
                 known, plan = layout, self._plans.get(layout) or self._plan(layout)
             found = decode(row[_HEAD_BYTES:])
-            found = plan.values(found) if plan.moves else found
-            values.append(found)
-            statuses.append(present if None not in found else plan.statuses(found))
-        return self._turned(values, statuses, times)
-
-    def _turned(
-        self, values: Sequence[Sequence[Any]], statuses: Sequence[Sequence[Status]], times: Sequence[int | None]
-    ) -> dict[str, FeatureColumn]:
-        """Rows as columns."""
-        fields = self.spec.fields
-        if not values:
-            return {name: FeatureColumn([], [], []) for name in fields}
-        if len(values) == 1:  # the usual request, in half the time
-            of_one = zip(fields, values[0], statuses[0], strict=True)
-            return {name: FeatureColumn([value], (state,), times) for name, value, state in of_one}
-        columns = zip(fields, zip(*values, strict=True), zip(*statuses, strict=True), strict=True)
-        return {name: FeatureColumn(list(column), states, times) for name, column, states in columns}
+            values.append(plan.values(found) if plan.moves else found)
+            nulls.append(plan.nulls)
+        return Found(self.spec.fields, values, nulls, times)
 
     def _aggregated(self, row: bytes | None, now: int, tail: TailSpec) -> list[Any]:
         """What the events kept of an entity come to; of one without events, counts of nothing and nulls."""
@@ -223,14 +229,11 @@ class Reader:
         found = features_of(held, tail, at)
         return [found[name] for name in self.spec.fields]
 
-    def _aggregated_columns(self, rows: Sequence[bytes | None], now: int, tail: TailSpec) -> dict[str, FeatureColumn]:
+    def _found_aggregated(self, rows: Sequence[bytes | None], now: int, tail: TailSpec) -> Found:
         values = [self._aggregated(row, now, tail) for row in rows]
-        missing = [Status.NOT_FOUND if row is None else Status.NULL_VALUE for row in rows]
-        statuses = [
-            [Status.PRESENT if value is not None else none for value in found]
-            for found, none in zip(values, missing, strict=True)
-        ]
-        return self._turned(values, statuses, [None if row is None else unpack_stamp(row)[0] for row in rows])
+        nulls = [self._not_found if row is None else self._null for row in rows]
+        times = [None if row is None else unpack_stamp(row)[0] for row in rows]
+        return Found(self.spec.fields, values, nulls, times)
 
     def _plan(self, layout_id: bytes) -> Plan:
         """How to read rows of a layout."""
@@ -242,7 +245,7 @@ class Reader:
     def _wrong_kind(self, columns: Sequence[Sequence[KeyPart]]) -> InvalidInput:
         """The first value that is no such key, in words."""
         for name, kind, convert, column in zip(
-            self.spec.join_keys, self._key_types, self._converters, columns, strict=True
+            self.spec.join_keys, self.key_types, self._converters, columns, strict=True
         ):
             for value in column:
                 try:
@@ -260,14 +263,15 @@ class Reader:
 class Plan:
     """Where each wanted field stands in a stored row, -1 for nowhere, and what its value goes through.
 
-    ``moves`` says whether stored values are anything else than the wanted ones, in order; ``changed`` is the definition
-    the row was written under, where that is not the wanted one.
+    ``nulls`` say why a wanted value is None; ``moves`` says whether stored values are anything else than the wanted
+    ones, in order; ``changed`` is the definition the row was written under, where that is not the wanted one.
     """
 
     places: Sequence[int]
     unpackers: Sequence[Callable[[object], object] | None]
     moves: bool
     missing: Sequence[str]
+    nulls: Sequence[Status]
     changed: str = ""
 
     def values(self, stored: Sequence[Any]) -> list[Any]:
@@ -276,15 +280,6 @@ class Plan:
         return [
             value if unpack is None or value is None else unpack(value)
             for value, unpack in zip(found, self.unpackers, strict=True)
-        ]
-
-    def statuses(self, values: Sequence[Any]) -> Sequence[Status]:
-        """Why the wanted values are what they are."""
-        if not self.missing:
-            return [Status.NULL_VALUE if value is None else Status.PRESENT for value in values]
-        return [
-            Status.NOT_FOUND if place < 0 else Status.NULL_VALUE if value is None else Status.PRESENT
-            for place, value in zip(self.places, values, strict=True)
         ]
 
 
@@ -302,6 +297,6 @@ def _plan(spec: ViewSpec, layout: Layout) -> Plan:
         unpackers.append(unpack)
     moves = places != list(range(len(layout.names))) or any(unpackers)
     missing = [name for name, place in zip(spec.fields, places, strict=True) if place < 0]
-    return Plan(
-        places, unpackers, moves, missing, layout.definition if differs(spec.definition, layout.definition) else ""
-    )
+    nulls = [Status.NOT_FOUND if place < 0 else Status.NULL_VALUE for place in places]
+    changed = layout.definition if differs(spec.definition, layout.definition) else ""
+    return Plan(places, unpackers, moves, missing, nulls, changed)

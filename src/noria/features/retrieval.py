@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from noria.errors import InvalidInput, MissingExtra
-from noria.features.readers import FeatureColumn
+from noria.features.readers import FeatureColumn, Found, Status
+from noria.features.selection import Plan
 from noria.features.types import FeatureType, Json
 
 if TYPE_CHECKING:
@@ -66,30 +66,59 @@ class RetrievalJob:
         return pd.concat([self._given, added.set_axis(self._given.index, axis="index")], axis="columns")
 
 
-@dataclass(frozen=True, slots=True)
 class OnlineResponse:
     """The features of some entities now: join keys first, then features, a value an entity.
 
-    ``columns`` also tells each value's status and event time, ``types`` those of the features.
+    Made of what was asked (``plan``, ``entities``: columns by join key), what its views have, and what was computed
+    from that, a column a field.
     """
 
-    columns: Mapping[str, FeatureColumn]
-    types: Mapping[str, FeatureType] = field(default_factory=dict)
+    def __init__(
+        self,
+        plan: Plan,
+        entities: Mapping[str, Sequence[Any]],
+        found: Sequence[Found],
+        computed: Sequence[Sequence[Any]] = (),
+    ) -> None:
+        self._plan, self._entities, self._found, self._computed = plan, entities, found, computed
+
+    @property
+    def types(self) -> Mapping[str, FeatureType]:
+        """The types of the features."""
+        return {one.name: one.dtype for one in self._plan.answered}
+
+    @property
+    def columns(self) -> Mapping[str, FeatureColumn]:
+        """Values with each one's status and event time."""
+        columns = [one[field] for one in self._found for field in one.fields] + list(map(_computed, self._computed))
+        answer = {key: _given(self._entities[key]) for key in self._plan.keys}
+        return answer | {name: columns[place] for name, place, *_ in self._plan.named_places}
 
     def to_dict(self, include_event_timestamps: bool = False) -> dict[str, list[Any]]:
         """Name → values; with event times also ``name__ts`` → seconds since 1970, 0 where there is none."""
-        found: dict[str, list[Any]] = {}
-        for name, column in self.columns.items():
-            found[name] = self._values(name, column.values)
+        columns = self._values()
+        seconds = [[(micros or 0) // 1_000_000 for micros in one.event_timestamps] for one in self._found]
+        if self._computed:
+            columns += [[*values] for values in self._computed]
+            seconds += [[0] * len(values) for values in self._computed]
+        answer: dict[str, list[Any]] = {}
+        for key in self._plan.keys:
+            answer[key] = [*self._entities[key]]
             if include_event_timestamps:
-                found[f"{name}__ts"] = [(micros or 0) // 1_000_000 for micros in column.event_timestamps]
-        return found
+                answer[f"{key}__ts"] = [0] * len(answer[key])
+        for name, place, times_name, times_place in self._plan.named_places:
+            answer[name] = columns[place]
+            if include_event_timestamps:
+                answer[times_name] = [*seconds[times_place]]
+        for document in self._plan.documents:
+            answer[document.name] = _documents(document.dtype, answer[document.name])
+        return answer
 
-    def _values(self, name: str, values: Sequence[Any]) -> list[Any]:
-        dtype = self.types.get(name)
-        if dtype == Json:
-            return [_decoded(value, value) for value in values]  # JSON may be anything, also a broken text
-        return [_decoded(value) for value in values] if dtype is not None and dtype.is_document else list(values)
+    def _values(self) -> list[list[Any]]:
+        """What was found, a new list a feature."""
+        if self._found and len(self._found[0].values) == 1:  # the usual request, in half the time
+            return [[value] for one in self._found for value in one.values[0]]
+        return [values for one in self._found for values in one.columns()]
 
     def to_df(self, include_event_timestamps: bool = False) -> pd.DataFrame:
         """As a pandas frame, a row an entity."""
@@ -106,6 +135,20 @@ class OnlineResponse:
     def to_arrow(self, include_event_timestamps: bool = False) -> pa.Table:
         """As an Arrow table, a row an entity."""
         return self.to_polars(include_event_timestamps).to_arrow()
+
+
+def _given(values: Sequence[Any]) -> FeatureColumn:
+    return FeatureColumn(values, [Status.PRESENT] * len(values), [None] * len(values))
+
+
+def _computed(values: Sequence[Any]) -> FeatureColumn:
+    statuses = [Status.NULL_VALUE if value is None else Status.PRESENT for value in values]
+    return FeatureColumn(values, statuses, [None] * len(values))
+
+
+def _documents(dtype: FeatureType, values: Sequence[Any]) -> list[Any]:
+    """What the JSON texts of a column say; of type Json, which may be anything, also a broken text."""
+    return [_decoded(value, value if dtype == Json else None) for value in values]
 
 
 def _decoded(text: Any, broken: Any = None) -> Any:

@@ -11,7 +11,7 @@ from noria.features.catalog import Definitions
 from noria.features.definitions import FeatureService, FeatureView, Projection, Selection
 from noria.features.on_demand import OnDemandFeatureView, OnDemandProjection
 from noria.features.readers import ViewSpec
-from noria.features.types import FeatureType
+from noria.features.types import FeatureType, Json
 
 Wanted = Sequence[str] | FeatureService
 
@@ -34,9 +34,43 @@ class Plan:
     answered: Sequence[Answered]
 
     @cached_property
-    def specs(self) -> Sequence[ViewSpec]:
-        """The lookups as an online store does them."""
-        return [ViewSpec.of(one.view, one.features) for one in self.lookups]
+    def specs(self) -> tuple[ViewSpec, ...]:
+        """The lookups as an online store does them. Raises InvalidInput for what it cannot answer."""
+        if offline := [one.view.name for one in self.lookups if not one.view.online]:
+            raise InvalidInput(f"feature view {offline[0]!r} is not online", remedy="Define it with online=True.")
+        self.check_names(())
+        return tuple(map(ViewSpec.of, self.lookups))
+
+    @cached_property
+    def found(self) -> Sequence[str]:
+        """The full names of all features that are looked up, then of those that are computed."""
+        computed = [f"{one.used_name}__{field}" for one in self.computed for field in one.view.fields]
+        return [name for one in self.lookups for name in one.feature_names] + computed
+
+    @cached_property
+    def named_places(self) -> Sequence[tuple[str, int, str, int]]:
+        """The features of an answer: what each is called and where it stands among ``found``, and so its event times.
+
+        Those stand a column a lookup, then a column a feature that is computed.
+        """
+        looked_up = [view for view, one in enumerate(self.lookups) for _ in one.features]
+        times = [*looked_up, *range(len(self.lookups), len(self.lookups) + len(self.found) - len(looked_up))]
+        places = {name: place for place, name in enumerate(self.found)}
+        return [
+            (one.name, place, f"{one.name}__ts", times[place])
+            for one in self.answered
+            for place in [places[one.full_name]]
+        ]
+
+    @cached_property
+    def documents(self) -> Sequence[Answered]:
+        """The features of an answer that are kept as JSON texts."""
+        return [one for one in self.answered if one.dtype == Json or one.dtype.is_document]
+
+    @cached_property
+    def keys(self) -> Sequence[str]:
+        """The join keys of an answer, as requests call them."""
+        return list(dict.fromkeys(key for spec in self.specs for key in spec.join_keys))
 
     def check_names(self, taken: Collection[str]) -> None:
         """Raises InvalidInput when two features, or a feature and a column there already, would have one name."""
