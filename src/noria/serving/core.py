@@ -20,7 +20,7 @@ from noria.rollout.routes import RouteTable, Variant
 from noria.serving.batcher import Batcher, Limits
 from noria.serving.computing import Computing
 from noria.serving.inputs import OnlineInputs, PredictionRequest, parse_instant
-from noria.serving.items import Item, Outcome, Prediction, Result
+from noria.serving.items import Answer, Item, Outcome, Prediction, Result
 from noria.serving.live import Arm, Live, find
 from noria.serving.metrics import ServingMetrics
 from noria.serving.recorder import Recorder
@@ -146,9 +146,15 @@ class DataPlane:
 
         ``timeout`` (seconds) bounds the wait for the answer; every method raises Overloaded and DeadlineExceeded.
         """
-        item = self._admit(live, request, timeout)
-        outcome, at = await self._enqueue(item)
-        return item.prediction(outcome, at)
+        answer = _future()
+        item = self.ask(live, request, timeout, answer)
+        return item.prediction(*await answer)
+
+    def ask(self, live: Live, request: PredictionRequest, timeout: float | None, answer: Answer) -> Item:
+        """The same, for who is told of the result or the error in a later turn of the loop, and waits for nothing."""
+        item = self._admit(live, request, timeout, answer)
+        self._enqueue(item)
+        return item
 
     async def predict_many(
         self, live: Live, requests: Sequence[PredictionRequest], timeout: float | None = None
@@ -156,10 +162,11 @@ class DataPlane:
         """All rows of one request, each routed by itself. None is scored or logged unless every one is well-formed."""
         items: dict[int, Item] = {}
         faults: dict[int, NoriaError] = {}
+        answers = [_future() for _ in requests]
         try:
             for index, request in enumerate(requests):
                 try:
-                    items[index] = self._admit(live, request, timeout)
+                    items[index] = self._admit(live, request, timeout, answers[index])
                 except (InvalidInput, NotFound) as error:
                     faults[index] = error
             faults |= await self._look_up_all(items)
@@ -169,7 +176,9 @@ class DataPlane:
             for item in items.values():
                 item.arm.batcher.release(item.count)
             raise
-        results = await asyncio.gather(*map(self._enqueue, items.values()))
+        for item in items.values():
+            self._enqueue(item)
+        results = await asyncio.gather(*answers)
         return [item.prediction(*result) for item, result in zip(items.values(), results, strict=True)]
 
     async def predict_block(
@@ -178,10 +187,12 @@ class DataPlane:
         """Score complete input rows: by a named version directly, else all by the one chosen for the request."""
         prediction_id = block.prediction_id or self._new_id()
         arm = live.choose(block.unit_id or prediction_id) if version is None else live.arm(version)
-        item = self._item(live, arm, prediction_id, block.event_time, len(block.numbers), timeout)
+        answer = _future()
+        item = self._item(live, arm, prediction_id, block.event_time, len(block.numbers), timeout, answer)
         item.numbers, item.texts, item.params, item.complete = block.numbers, block.texts, block.params, True
         item.unit, item.tensors = block.unit_id, block.tensors
-        outcome, at = await self._enqueue(item)
+        self._enqueue(item)
+        outcome, at = await answer
         return item, outcome if len(outcome.predictions) == item.count else outcome.part(at, item.count)
 
     def close(self) -> None:
@@ -194,29 +205,29 @@ class DataPlane:
 
     # from a request to a score
 
-    def _admit(self, live: Live, request: PredictionRequest, timeout: float | None) -> Item:
+    def _admit(self, live: Live, request: PredictionRequest, timeout: float | None, answer: Answer) -> Item:
         prediction_id = request.prediction_id or self._new_id()
         unit = request.unit_id or (str(request.entities.get(live.unit, "")) if live.unit else "")
         arm = live.choose(unit or prediction_id)
         numbers, texts = arm.columns.row(request.features)
-        item = self._item(live, arm, prediction_id, request.event_time, 1, timeout)
+        item = self._item(live, arm, prediction_id, request.event_time, 1, timeout, answer)
         item.numbers, item.texts, item.entities, item.unit = numbers, texts, request.entities, unit
         item.complete, item.request = arm.served.is_complete, request
         return item
 
-    def _item(self, live: Live, arm: Arm, prediction_id: str, when: str, rows: int, timeout: float | None) -> Item:
+    def _item(
+        self, live: Live, arm: Arm, prediction_id: str, when: str, rows: int, timeout: float | None, answer: Answer
+    ) -> Item:
         received = time.monotonic()
         event_time = parse_instant(when) if when else int(time.time() * 1000)
         deadline = received + (arm.batcher.limits.timeout_seconds if timeout is None else timeout)
         arm.batcher.admit(rows, deadline)
-        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         return Item(live, arm, rows, prediction_id, event_time, received, deadline, answer, [], None, {}, "", False)
 
-    def _enqueue(self, item: Item) -> asyncio.Future[Result]:
+    def _enqueue(self, item: Item) -> None:
         if not self._pending:
             asyncio.get_running_loop().call_soon(self._flush)
         self._pending.append(item)
-        return item.answer
 
     def _flush(self) -> None:
         """Look up and compute what the tick's rows lack, and hand them to their versions."""
@@ -306,6 +317,10 @@ class DataPlane:
                 return Arm.of(variant, arm.served, arm.batcher)
         limits = self._limits(variant.model)
         return Arm.of(variant, served[key], Batcher(served[key], limits, self.recorder.scored, self.recorder.failed))
+
+
+def _future() -> asyncio.Future[Result]:
+    return asyncio.get_running_loop().create_future()
 
 
 _Key = tuple[str, int, str]

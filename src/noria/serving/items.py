@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
@@ -65,6 +64,26 @@ Result = tuple[Outcome, int]
 """What a batch came to, and at which of its rows those of an item begin."""
 
 
+class Answer(Protocol):
+    """Who waits for what becomes of an item; a future of asyncio is one. All is called in the event loop."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def cancelled(self) -> bool:
+        """Whether it need not be scored."""
+        ...
+
+    def set_result(self, result: Result, /) -> None:
+        """It was scored."""
+        ...
+
+    def set_exception(self, error: NoriaError, /) -> None:
+        """It was not, and why."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Item:
     """One request's rows. Of a block, ``numbers`` is (rows, numeric inputs) and ``texts`` (rows, texts).
@@ -81,7 +100,7 @@ class Item:
     event_time: int
     received: float
     deadline: float
-    answer: asyncio.Future[Result]
+    answer: Answer
     numbers: list[Any] | Floats
     texts: list[str | None] | NDArray[np.object_] | None
     entities: Mapping[str, str | int]

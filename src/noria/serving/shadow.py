@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 _LONGEST_QUEUE_ROWS = 16_384
-_BATCH_ROWS = 256
+_BATCH_ROWS = 128
 _GATHER_SECONDS = 0.05
-"""Copies are scored so many at a time that a row costs little: nobody waits for them."""
+"""Copies are scored so many at a time that a row costs little: nobody waits for them. More, and a runtime would take
+all processors for them, and the interpreter be held for longer than a request may wait."""
 
 
 class Shadow:

@@ -19,9 +19,11 @@ from noria.features.definition_watch import OnChanged
 from noria.serving import DataPlane, Limits
 from noria.store.blobs import BlobStore
 from noria.surface.errors import outside, problem
-from noria.surface.http import cloudevents, inference_protocol, invocations, model_openapi, native
+from noria.surface.http import cloudevents, inference_protocol, invocations, model_openapi, native, single_rows
+from noria.surface.http.exchange import Exchange
 from noria.surface.http.gateway_requests import (
     LARGE_BYTES,
+    WORTH_COMPRESSING_BYTES,
     ClientGone,
     Receive,
     Request,
@@ -29,7 +31,6 @@ from noria.surface.http.gateway_requests import (
     TooLarge,
     TooSlow,
     compress,
-    headers_of,
     read_body,
 )
 from noria.surface.http.memory import give_back
@@ -41,7 +42,6 @@ _OCTETS = b"application/octet-stream"
 _PROBLEM = b"application/problem+json"
 _PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 _TEXT = b"text/plain; charset=utf-8"
-_WORTH_COMPRESSING_BYTES = 1400
 _CLOSE = (b"connection", b"close")
 _CHECK_SECONDS = 0.05
 _DRAIN_SECONDS = 10.0
@@ -135,12 +135,12 @@ class Gateway:
             if scope["type"] == "lifespan":
                 await self._lifespan(receive, send)
             return
-        sent = headers_of(scope)
+        sent = dict(scope["headers"])
         try:
             status, headers, body = await self._respond(scope, sent, receive)
         except Exception as error:
-            status, headers, body = self._refusal(_clear(error, scope["path"]), scope["path"])
-        if len(body) > _WORTH_COMPRESSING_BYTES:
+            status, headers, body = self._refusal(error, scope["path"])
+        if len(body) > WORTH_COMPRESSING_BYTES:
             body = await self._compressed(sent, headers, body)
         headers.append((b"content-length", b"%d" % len(body)))
         if self.draining:
@@ -149,6 +149,12 @@ class Gateway:
             headers += self._cross_origin(sent)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    def take(self, exchange: Exchange) -> bool:
+        """Whether the request is answered without ASGI, which costs more than all that is done for one row."""
+        if self.draining or self._origins:
+            return False
+        return single_rows.take(self.plane, exchange, self._refusal)
 
     async def _respond(self, scope: Scope, sent: Mapping[bytes, bytes], receive: Receive) -> tuple[int, Headers, bytes]:
         method, path, model = scope["method"], scope["path"], None
@@ -190,15 +196,13 @@ class Gateway:
 
     async def _compressed(self, sent: Mapping[bytes, bytes], headers: Headers, body: bytes) -> bytes:
         accepted = sent.get(b"accept-encoding", b"")
-        if b"gzip" not in accepted and b"zstd" not in accepted:
+        if not accepted:
             return body
-        text = accepted.decode("latin-1")
         if len(body) < LARGE_BYTES:
-            body, encoding = compress(body, text)
+            body, more = compress(body, accepted)
         else:
-            body, encoding = await asyncio.to_thread(compress, body, text)
-        if encoding:
-            headers += [(b"content-encoding", encoding), (b"vary", b"accept-encoding")]
+            body, more = await asyncio.to_thread(compress, body, accepted)
+        headers += more
         return body
 
     def _cross_origin(self, sent: Mapping[bytes, bytes]) -> Headers:
@@ -208,8 +212,8 @@ class Gateway:
         allowed = [(b"access-control-allow-methods", b"GET, POST"), (b"access-control-allow-headers", b"*")]
         return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin"), *allowed]
 
-    def _refusal(self, error: NoriaError, path: str) -> tuple[int, Headers, bytes]:
-        shape = self._shape(path)
+    def _refusal(self, raised: Exception, path: str) -> tuple[int, Headers, bytes]:
+        error, shape = _clear(raised, path), self._shape(path)
         self.plane.metrics.count_error(error.code)
         status = _status(error)
         headers: Headers = [(b"content-type", _PROBLEM if shape == "problem" else _JSON)]

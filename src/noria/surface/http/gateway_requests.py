@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 LARGE_BYTES = 64 * 1024
 """From here on a body is read and written beside the event loop."""
+WORTH_COMPRESSING_BYTES = 1400
 _BODY_SECONDS = 30.0
 _Made = TypeVar("_Made")
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -78,21 +79,12 @@ class ClientGone(NoriaError):
     code = "client_gone"
 
 
-_READ = frozenset(
-    (b"accept-encoding", b"authorization", b"content-encoding", b"content-length", b"content-type",
-     b"inference-header-content-length", b"origin", b"timeout", b"x-api-key")
-)  # fmt: skip
-"""The headers a gateway looks at, beside those of CloudEvents."""
-
-
-def headers_of(scope: Scope) -> dict[bytes, bytes]:
-    """The headers of a request that a gateway looks at; of one sent twice the last."""
-    return {name: value for name, value in scope["headers"] if name in _READ or name[:3] == b"ce-"}
-
-
 @dataclass(slots=True)
 class Request:
-    """One HTTP request. ``model`` is the name in its path, None where there is none."""
+    """One HTTP request. ``model`` is the name in its path, None where there is none.
+
+    Of a header that was sent twice, ``headers`` have the last.
+    """
 
     method: str
     path: str
@@ -122,6 +114,8 @@ class Request:
 
         Raises InvalidInput for anything else.
         """
+        if b"timeout" not in self.headers:
+            return None
         text = self.header(b"timeout").strip().lower()
         if not text:
             return None
@@ -203,16 +197,21 @@ def decompress(body: bytes, encoding: str, largest: int) -> bytes:
     return found
 
 
-def compress(body: bytes, accepted: str) -> tuple[bytes, bytes]:
-    """The body in an encoding the client accepts, and that encoding's name; empty when it stays as it is."""
-    offers = {part.partition(";")[0].strip() for part in accepted.lower().split(",") if not part.endswith("q=0")}
+def compress(body: bytes, accepted: bytes) -> tuple[bytes, Sequence[tuple[bytes, bytes]]]:
+    """The body in an encoding the client accepts, and the headers that say so; none when it stays as it is."""
+    listed = accepted.decode("latin-1").lower().split(",")
+    offers = {part.partition(";")[0].strip() for part in listed if not part.endswith("q=0")}
     if "zstd" in offers:
         import zstandard
 
-        return zstandard.ZstdCompressor(level=1).compress(body), b"zstd"
+        return zstandard.ZstdCompressor(level=1).compress(body), _encoded_as(b"zstd")
     if "gzip" in offers:
-        return gzip.compress(body, compresslevel=1), b"gzip"
-    return body, b""
+        return gzip.compress(body, compresslevel=1), _encoded_as(b"gzip")
+    return body, ()
+
+
+def _encoded_as(encoding: bytes) -> Sequence[tuple[bytes, bytes]]:
+    return (b"content-encoding", encoding), (b"vary", b"accept-encoding")
 
 
 def _too_large(largest: int) -> TooLarge:

@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from noria.errors import InvalidConfig, Unavailable
+from noria.surface.http.exchange import Exchange
 from noria.surface.http.memory import keep_one_arena
 
 _DRAIN_SECONDS = 10.0
@@ -23,6 +24,8 @@ _IDLE_SECONDS = 1.0
 """A connection that has been idle this long is not about to ask: it is closed when the end begins."""
 _HEADERS_SECONDS = 20.0
 """How long a connection may take to send the head of a request."""
+_KEPT_SECONDS = 75.0
+"""How long a connection may be idle."""
 _SWEEP_SECONDS = 5.0
 _COPIED_BYTES = 2**16
 """Less is put behind an answer's head, more is sent beside it."""
@@ -109,7 +112,6 @@ def serve(
         server_header=False,
         log_level="warning",
         lifespan="on",
-        timeout_keep_alive=75,
         timeout_graceful_shutdown=10,
         ssl_certfile=None if tls is None else str(tls.certificate),
         ssl_keyfile=None if tls is None else str(tls.key),
@@ -161,14 +163,34 @@ class _AnswerWriter:
 
 
 class _Protocol(HttpToolsProtocol):
-    """Uvicorn's, which remembers since when it waits for the head of a request, and for anything at all."""
+    """Uvicorn's, which remembers since when it waits for the head of a request, and for anything at all.
+
+    An application with a method ``take`` is offered each plain POST that arrives whole as an ``Exchange``; what it does
+    not take, and all else, goes uvicorn's way.
+    """
 
     waits_since = idle_since = 0.0
+    _held: bytearray | None = None
+    """What has come of the body of a request that may be offered."""
+
+    def __init__(self, config: uvicorn.Config, *given: Any, **more: Any) -> None:
+        super().__init__(config, *given, **more)
+        self._take: Callable[[Exchange], bool] | None = getattr(config.app, "take", None)
+
+    @property
+    def own_headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """See ``exchange.Connection``."""
+        return self.server_state.default_headers
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.waits_since = self.idle_since = time.monotonic()
         super().connection_made(transport)
         self._answers = _AnswerWriter(transport)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._held is not None and not self.transport.is_closing():
+            self._begin()  # the rest of it is still to come
 
     def on_message_begin(self) -> None:
         self.waits_since = time.monotonic()
@@ -176,12 +198,64 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self.waits_since = self.idle_since = 0.0
-        super().on_headers_complete()
-        self.cycle.transport = self._answers  # type: ignore[assignment]  # all of it that a cycle uses
+        if self._take is not None and self._is_plain():
+            self._held = bytearray()
+            return
+        self._begin()
+
+    def on_body(self, body: bytes) -> None:
+        if self._held is None:
+            super().on_body(body)
+        else:
+            self._held += body
+
+    def on_message_complete(self) -> None:
+        if self._held is not None and self._offered(bytes(self._held)):
+            self._held = None
+            return
+        if self._held is not None:
+            self._begin()
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        """As uvicorn's, but for a timer an answer: the server's sweep ends connections that are idle for long."""
         self.idle_since = time.monotonic()
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+
+    def _is_plain(self) -> bool:
+        """Whether nothing about the request needs more than its headers and body, and nothing is before it."""
+        return (
+            (self.cycle is None or self.cycle.response_complete)
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and not (self.expect_100_continue or self.flow.write_paused or self.parser.should_upgrade())
+            and b"%" not in self.url
+            and b"?" not in self.url
+        )
+
+    def _offered(self, body: bytes) -> bool:
+        """Whether the application takes the request."""
+        assert self._take is not None
+        keep_alive = self.parser.should_keep_alive()
+        exchange = Exchange(self, self.url.decode("latin-1"), self.headers, body, keep_alive=keep_alive)
+        if not self._take(exchange):
+            return False
+        self.cycle = exchange  # type: ignore[assignment]  # it has all that is asked of a cycle
+        return True
+
+    def _begin(self) -> None:
+        """Have the request go uvicorn's way, with what has come of its body."""
+        super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.transport = self._answers  # type: ignore[assignment]  # all of it that a cycle uses
+        held, self._held = self._held, None
+        if held:
+            super().on_body(bytes(held))
 
     def close_if(self, since: float, before: float) -> None:
         """End the connection if it has waited since a time earlier than ``before``; never within a request."""
@@ -213,6 +287,7 @@ class _Server(uvicorn.Server):
             self._swept = time.monotonic()
             for connection in self._connections():
                 connection.close_if(connection.waits_since, self._swept - _HEADERS_SECONDS)
+                connection.close_if(connection.idle_since, self._swept - _KEPT_SECONDS)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
