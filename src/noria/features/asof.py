@@ -16,6 +16,7 @@ NONE = -1
 _NOBODY = -2
 """Whose slot the last one is: no row is of this entity."""
 
+_LOOKED_AT = 1000
 _LEAST, _MOST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
 
 
@@ -101,11 +102,19 @@ class Newest:
         Rows of no entity (NONE), and those seen only after all times of theirs, come to a slot of another one. The best
         of a slot only gets better, so that one who reads it too early finds a candidate too many, never one too few.
         """
-        slots = self._slots.first(rows)
-        eligible = (self._entities[slots] == rows.entity) & (rows.event >= self._event[slots])
+        slots, event = self._slots.first(rows), rows.event
+        could_win = self._entities.take(slots, mode="clip") == rows.entity  # many times faster than by [slots]
+        all_of_them = Candidates(slots, event, rows.created, rows.number)
+        if _mostly_repeat(slots):  # in order of entities and times the next row outdoes all but the last of a slot
+            could_win[:-1] &= ~((slots[:-1] == slots[1:]) & could_win[1:] & (event[:-1] < event[1:]))
+            return self._not_too_old(all_of_them.among(could_win))
+        could_win &= event >= self._event.take(slots, mode="clip")
         if self._oldest is not None:
-            eligible &= rows.event >= self._oldest[slots]
-        return Candidates(slots, rows.event, rows.created, rows.number).among(eligible)
+            could_win &= event >= self._oldest.take(slots, mode="clip")
+        return all_of_them.among(could_win)
+
+    def _not_too_old(self, rows: Candidates) -> Candidates:
+        return rows if self._oldest is None else rows.among(rows.event >= self._oldest.take(rows.slot, mode="clip"))
 
     def offer(self, rows: Candidates) -> Ints:
         """The numbers of those rows that are the best so far somewhere, in order.
@@ -180,6 +189,12 @@ class _Axis:
         else:
             places += np.searchsorted(self.ranked, times)
         return places
+
+
+def _mostly_repeat(slots: NDArray[np.intp]) -> bool:
+    """Whether most are the same as the one before, by a look at the first."""
+    first = slots[:_LOOKED_AT]
+    return int((first[1:] == first[:-1]).sum()) * 2 > len(first)
 
 
 def _minus(times: Ints, ttl: int) -> Ints:

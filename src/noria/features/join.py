@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _AT, _EVENTS, _PLACE = "__at", "__events", "__place"
-_ASKED_ROW_BYTES = 240
+_ASKED_ROW_BYTES = 256
 """What is kept of a row that is asked for while its sources are read, besides its features."""
 _EVENT_BYTES, _EVENT_COLUMN_BYTES = 150, 50
 """What an event takes while windows are computed, and what each of its columns adds: measured, with reading it."""

@@ -16,7 +16,7 @@ _MOST = int(np.iinfo(np.int64).max)
 
 @dataclass(frozen=True, slots=True)
 class Ascending:
-    """Numbers from 0 in ascending order, with the first place of each of as many cells, all equally wide.
+    """Numbers from 0 in ascending order, with the first place of each of two to four times as many equally wide cells.
 
     To look into a cell and go on from there takes a quarter of the time of a search whose halves are all over the
     memory, where the numbers are spread evenly over the cells; where many share one, the search is used.
@@ -30,7 +30,7 @@ class Ascending:
     def of(cls, values: Ints) -> Self:
         """From numbers that ascend; some may be equal."""
         highest = int(values[-1]) if len(values) else 0
-        shift = max((highest // max(len(values), 1)).bit_length() - 1, 0)
+        shift = max((highest // max(len(values), 1)).bit_length() - 2, 0)
         held = np.bincount(values >> shift, minlength=1)
         return cls(np.append(values, _MOST), np.append(0, np.cumsum(held)), shift)
 
