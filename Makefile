@@ -64,5 +64,5 @@ $(VENV)/.installed: $(BIN)/uv $(MANIFEST)
 
 $(VENV)/.installed-dev: $(VENV)/.installed $(MANIFEST)
 	@echo "installing the development tools into $(VENV)"
-	@$(UV) --editable '.[demo,postgres,s3,oidc,grpc,redis,lmdb,duckdb,lake,pandas,xgboost,kafka,nats,package]' --group dev
+	@$(UV) --editable '.[demo,postgres,s3,oidc,http2,grpc,redis,lmdb,duckdb,lake,pandas,xgboost,kafka,nats,package]' --group dev
 	@touch $@

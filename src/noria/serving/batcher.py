@@ -23,6 +23,8 @@ from noria.serving.served import Served
 _log = structlog.get_logger()
 _INLINE_SECONDS = 0.0015
 """A batch that is expected to take less is scored in the event loop: a thread would cost more than it saves."""
+_INLINE_BLOCKS_SECONDS = 0.0005
+"""The same for blocks of rows of several requests: while a thread scores, the loop reads the next."""
 _BATCH_SECONDS = 0.02
 """Waiting rows are put together into one call until they are expected to take this long."""
 
@@ -74,8 +76,9 @@ class Batcher:
     def submit(self, items: Sequence[Item], since: float) -> None:
         """Score ``items``, which were admitted, in a tick that scores since ``since`` (monotonic)."""
         count = sum([item.count for item in items])
-        served = self.served
-        cheap = served.runtime.inline and served.row_seconds * count < _INLINE_SECONDS and not self._waiting
+        served, are_blocks = self.served, count > len(items) > 1
+        most = _INLINE_BLOCKS_SECONDS if are_blocks else _INLINE_SECONDS
+        cheap = served.runtime.inline and served.row_seconds * count < most and not self._waiting
         if cheap and not [item for item in items if item.params or item.tensors]:
             self._finish(items, self._score(items, since))
             return

@@ -47,7 +47,7 @@ class Exchange:
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send the answer, in one call, unless the client is gone."""
-        self.response_complete = True
+        self.response_complete, self.body = True, b""  # the connection keeps this until the next
         transport = self._connection.transport
         if self.disconnected or transport.is_closing():
             return

@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from noria.errors import InvalidConfig, Unavailable
+from noria.surface.http import http2
 from noria.surface.http.exchange import Exchange
 from noria.surface.http.memory import keep_one_arena
 
@@ -122,6 +123,8 @@ def serve(
         raise InvalidConfig(
             f"the TLS certificate or key cannot be used: {error}", remedy="Give PEM files that belong together."
         ) from error
+    if config.ssl is not None and http2.is_available():
+        config.ssl.set_alpn_protocols(["h2", "http/1.1"])
     _Server(config, application, ready, more).run(sockets=list(listeners))
 
 
@@ -166,10 +169,11 @@ class _Protocol(HttpToolsProtocol):
     """Uvicorn's, which remembers since when it waits for the head of a request, and for anything at all.
 
     An application with a method ``take`` is offered each plain POST that arrives whole as an ``Exchange``; what it does
-    not take, and all else, goes uvicorn's way.
+    not take, and all else, goes uvicorn's way. A connection that begins as HTTP/2 does is given to ``Http2``.
     """
 
     waits_since = idle_since = 0.0
+    _is_new = True
     _held: bytearray | None = None
     """What has come of the body of a request that may be offered."""
 
@@ -188,6 +192,11 @@ class _Protocol(HttpToolsProtocol):
         self._answers = _AnswerWriter(transport)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_new:
+            self._is_new = False
+            if data.startswith(http2.PREFACE) and http2.is_available():
+                self._speak_http2(data)
+                return
         super().data_received(data)
         if self._held is not None and not self.transport.is_closing():
             self._begin()  # the rest of it is still to come
@@ -226,6 +235,12 @@ class _Protocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+
+    def _speak_http2(self, data: bytes) -> None:
+        self.connections.discard(self)
+        protocol = http2.Http2(self.app, self.server_state, self.transport, self.scheme or "http")
+        self.transport.set_protocol(protocol)
+        protocol.data_received(data)
 
     def _is_plain(self) -> bool:
         """Whether nothing about the request needs more than its headers and body, and nothing is before it."""
@@ -300,14 +315,17 @@ class _Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         """Wait until every connection has been answered with ``connection: close``, or has had nothing to ask."""
+        for connection in self._connections():
+            if isinstance(connection, http2.Http2):
+                connection.leave()
         deadline = time.monotonic() + _DRAIN_SECONDS
         while self.server_state.connections and time.monotonic() < deadline and not self.force_exit:
             for connection in self._connections():
                 connection.close_if(connection.idle_since, time.monotonic() - _IDLE_SECONDS)
             await asyncio.sleep(0.02)
 
-    def _connections(self) -> list[_Protocol]:
-        return [one for one in self.server_state.connections if isinstance(one, _Protocol)]
+    def _connections(self) -> list[_Protocol | http2.Http2]:
+        return [one for one in self.server_state.connections if isinstance(one, _Protocol | http2.Http2)]
 
     def _take_socket(self) -> None:
         assert self._more is not None

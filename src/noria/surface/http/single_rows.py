@@ -6,19 +6,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from noria.errors import NoriaError
 from noria.serving import DataPlane
 from noria.serving.items import Item, Result
 from noria.surface.http import cloudevents
 from noria.surface.http.exchange import Exchange, Headers
 from noria.surface.http.gateway_bodies import decode_predict
-from noria.surface.http.gateway_requests import (
-    LARGE_BYTES,
-    WORTH_COMPRESSING_BYTES,
-    Request,
-    admitted,
-    compress,
-)
+from noria.surface.http.gateway_requests import LARGE_BYTES, WORTH_COMPRESSING_BYTES, Request, admitted, compress
 
 Refusal = Callable[[Exception, str], tuple[int, Headers, bytes]]
 """What is answered to an error at a path: status, headers, body."""
@@ -46,7 +39,7 @@ def take(plane: DataPlane, exchange: Exchange, refusal: Refusal) -> bool:
             return False
         answer = _Row(exchange, headers.get(b"accept-encoding", b""), refusal)
         answer.item = plane.ask(live, asked, request.timeout, answer)
-    except (NoriaError, RecursionError):  # the longer way says what is wrong
+    except Exception:  # the longer way says what is wrong
         return False
     return True
 
