@@ -36,7 +36,8 @@ def expected(rows: list[tuple[int, int, int]], entity: int, time: int, ttl: int 
 @given(st.data(), st.sampled_from([near, far]), st.sampled_from([None, 0, 1, 4, 2**62, 2**80]), st.integers(1, 8))
 def test_each_asked_time_gets_the_greatest_row_it_sees(data, ticks, ttl, batch):
     rows, asked = data.draw(rows_of(ticks)), data.draw(asked_of(ticks))
-    newest = Newest(Slots.of(*np.array(asked, np.int64).T), ttl)
+    slots = Slots.of(*np.array(asked, np.int64).T)
+    newest = Newest(slots, ttl)
     table, won = np.array(rows, np.int64).reshape(-1, 3), set()
     for start in range(0, len(rows), batch):
         entity, event, created = table[start : start + batch].T
@@ -44,8 +45,8 @@ def test_each_asked_time_gets_the_greatest_row_it_sees(data, ticks, ttl, batch):
         rows_now = Rows(entity, event, created, np.maximum(event, created), numbers)
         won |= set(newest.offer(newest.candidates(rows_now)).tolist())
         assert set(newest.held().tolist()) <= won
-    found = newest.numbers().tolist()
-    assert found == [expected(rows, entity, time, ttl) for entity, time in asked]
+    found = newest.seen().tolist()
+    assert found == [expected(rows, *asked[place], ttl) for place in slots.order]
     assert set(found) - {NONE} <= set(newest.held().tolist())
 
 
@@ -55,9 +56,10 @@ def test_rows_in_order_and_in_disorder_give_the_same(ascending):
     asked = random.integers(0, 20, 300), random.integers(0, 1000, 300)
     entity, event = random.integers(0, 20, 5000), random.integers(0, 1000, 5000)
     order = np.lexsort((event, entity)) if ascending else np.arange(5000)
-    newest = Newest(Slots.of(*asked), None)
+    slots = Slots.of(*asked)
+    newest = Newest(slots, None)
     newest.offer(newest.candidates(Rows(entity[order], event[order], event[order], event[order], np.arange(5000))))
-    found = order[newest.numbers()]
-    for one, time, number in zip(*asked, found, strict=True):
+    found = order[newest.seen()]
+    for one, time, number in zip(asked[0][slots.order], asked[1][slots.order], found, strict=True):
         assert entity[number] == one
         assert event[number] == event[(entity == one) & (event <= time)].max()

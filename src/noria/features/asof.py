@@ -136,20 +136,18 @@ class Newest:
         """The numbers of all rows that are the best of a slot so far, in order."""
         return np.sort(self._number[self._number != NONE])
 
-    def numbers(self) -> Ints:
-        """The number of the row each asked (entity, time) sees, in the order they were asked; NONE where none is."""
+    def seen(self) -> Ints:
+        """The number of the row that each slot sees, NONE where none is; in the order of the slots."""
         is_filled = self._number[:-1] != NONE
         filled, seen = np.flatnonzero(is_filled), np.full(len(is_filled), NONE)
         if len(filled):
             before = np.cumsum(is_filled) - 1  # of each slot, the filled one at or before it; -1: none
-            winner = filled[self._greatest(filled)][before]
-            mine = (before >= 0) & (self._entities[winner] == self._entities[:-1])
+            winner = filled[self._greatest(filled)].take(before, mode="wrap")
+            mine = (before >= 0) & (self._entities.take(winner) == self._entities[:-1])
             if self._oldest is not None:
-                mine &= self._event[winner] >= self._oldest[:-1]
-            seen[mine] = self._number[winner[mine]]
-        found: Ints = np.empty_like(seen)
-        found[self._slots.order] = seen
-        return found
+                mine &= self._event.take(winner) >= self._oldest[:-1]
+            seen = np.where(mine, self._number.take(winner), NONE)
+        return seen
 
     def _greatest(self, filled: NDArray[np.intp]) -> NDArray[np.intp]:
         """Of each filled slot, which of those of its entity up to it has the greatest row.

@@ -98,12 +98,15 @@ class Http2(asyncio.Protocol):
             self._end()
 
     def pause_writing(self) -> None:
-        """The client is slower than we are."""
+        """The client is slower than we are; until it has caught up it is not listened to, or answers would pile up."""
         self._writable.clear()
+        self.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """It has caught up."""
         self._writable.set()
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  whatever the reason is
         """The client is gone."""
