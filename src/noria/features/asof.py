@@ -49,7 +49,7 @@ class Candidates:
             return self
         parts = (self.slot, self.event, self.created, self.number)
         chosen = np.flatnonzero(flags)  # many times faster than to take by flags
-        return type(self)(*(part[chosen] for part in parts))
+        return type(self)(*(part.take(chosen) for part in parts))
 
 
 @dataclass(frozen=True, slots=True)

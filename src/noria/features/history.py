@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class History:
 
         for start, batch, candidates in in_threads(looked_up, self._batches(question.entities, unit)):
             won = newest.offer(candidates)
-            winners.add(won, batch[won - start])
+            winners.add(won, _rows_at(batch, won - start))
             if winners.height > len(question.known) + batch.height:
                 winners.keep(newest.held())
         places = np.full(len(question), winners.nothing)
@@ -132,7 +132,14 @@ class _Winners:
 
         nothing = self._features[0].clear(1)
         kept = pl.concat([*self._features, nothing], rechunk=True)  # and out of many pieces three times
-        return kept.select(pl.all().gather(pl.Series(places)))
+        return _rows_at(kept, places)
+
+
+def _rows_at(frame: pl.DataFrame, places: NDArray[np.integer[Any]]) -> pl.DataFrame:
+    """Some rows; by places of the kind that Polars counts in, which it need not convert."""
+    import polars as pl
+
+    return frame[pl.Series(places.astype(np.uint32))] if frame.height < 2**32 else frame[places]
 
 
 def _ticks(ttl: timedelta | None, unit: Unit) -> int | None:
