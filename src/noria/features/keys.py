@@ -132,10 +132,11 @@ class _Array:
         import polars as pl
 
         keys = frame.to_series()
+        whole = keys.cast(pl.Int64)
+        known = whole.fill_null(0) if keys.null_count() else whole
         # What is so far below that it wraps around comes to the other end, where nobody is either.
-        places = keys.cast(pl.Int64).fill_null(0).to_numpy() - self.before
-        found: Ints = self.numbers.take(places, mode="clip")
-        return found if not keys.null_count() else np.where(keys.is_null().to_numpy(), NONE, found)
+        found: Ints = self.numbers.take(known.to_numpy() - self.before, mode="clip")
+        return np.where(keys.is_null().to_numpy(), NONE, found) if keys.null_count() else found
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,15 +132,16 @@ def entity_columns(rows: EntityRows) -> dict[str, Sequence[Any]]:
             raise InvalidInput("the columns of entities differ in length", remedy="Send one value an entity in each.")
         return columns
     try:
-        first, *others = [row.keys() for row in rows]
-    except (AttributeError, ValueError):
+        names = [row.keys() for row in rows]
+        first = names[0]
+    except (AttributeError, IndexError):
         raise InvalidInput("entity_rows holds no entities", remedy='Write entity_rows=[{"user_id": 1}, ...].') from None
-    for number, names in enumerate(others, start=1):
-        if names != first:
-            raise InvalidInput(
-                f"entity row {number} has {', '.join(map(str, names))}, the first has {', '.join(map(str, first))}",
-                remedy="Give every entity the same keys.",
-            )
+    if names.count(first) < len(names):
+        number = next(number for number, found in enumerate(names) if found != first)
+        raise InvalidInput(
+            f"entity row {number} has {', '.join(map(str, names[number]))}, the first has {', '.join(map(str, first))}",
+            remedy="Give every entity the same keys.",
+        )
     return {name: [row[name] for row in rows] for name in first}
 
 

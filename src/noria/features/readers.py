@@ -115,6 +115,7 @@ class Reader:
     def __init__(self, spec: ViewSpec, store: KeyValueStore, watch: DefinitionWatch | None = None) -> None:
         self._watch = watch
         self.spec, self.prefix = spec, view_prefix(spec.name)
+        self._fields, self._tail = spec.fields, spec.tail
         self._store = store
         self.key_types = spec.key_types or ("",) * len(spec.join_keys)
         self.guesses = "" in self.key_types
@@ -194,8 +195,8 @@ class Reader:
 
     def found(self, rows: Sequence[bytes | None], now: int) -> Found:
         """What stored rows hold; ``now`` is UTC microseconds and ``SIGN``."""
-        if self.spec.tail is not None:
-            return self._found_aggregated(rows, now, self.spec.tail)
+        if self._tail is not None:
+            return self._found_aggregated(rows, now, self._tail)
         values: list[Sequence[Any]] = []
         nulls: list[Sequence[Status]] = []
         times: list[int | None] = []
@@ -218,7 +219,7 @@ class Reader:
             found = decode(row[_HEAD_BYTES:])
             values.append(plan.values(found) if plan.moves else found)
             nulls.append(plan.nulls)
-        return Found(self.spec.fields, values, nulls, times)
+        return Found(self._fields, values, nulls, times)
 
     def _aggregated(self, row: bytes | None, now: int, tail: TailSpec) -> list[Any]:
         """What the events kept of an entity come to; of one without events, counts of nothing and nulls."""
