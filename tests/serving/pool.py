@@ -13,6 +13,17 @@ from pathlib import Path
 REQUEST = {"entities": {"shop": "north"}, "features": {"hour": 12, "weekday": 5}, "event_time": "2026-02-27T12:00:00Z"}
 
 
+def made_certificate(folder: Path) -> tuple[Path, dict[str, str]]:
+    """A certificate for localhost, and the settings of a gateway that shows it."""
+    certificate, key = folder / "tls.pem", folder / "tls.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, {"NORIA_GATEWAY__TLS_CERTIFICATE": str(certificate), "NORIA_GATEWAY__TLS_KEY": str(key)}
+
+
 class Pool:
     """A gateway of several workers in processes of their own."""
 

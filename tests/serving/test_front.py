@@ -9,7 +9,6 @@ import resource
 import socket
 import sqlite3
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ import zstandard
 from noria.monitoring.log import find_prediction
 from noria.surface.grpc import open_inference_pb2 as messages
 from servers import free_port
-from serving.pool import REQUEST, Pool
+from serving.pool import REQUEST, Pool, made_certificate
 from support import noria, resident_megabytes
 
 ORIGIN = "https://shop.test"
@@ -48,22 +47,16 @@ def client(limited: Pool) -> Iterator[httpx.Client]:
 
 
 def test_tls_is_spoken_with_the_certificate_given(trained, tmp_path):
-    certificate, key = tmp_path / "tls.pem", tmp_path / "tls.key"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    paths = {"NORIA_GATEWAY__TLS_CERTIFICATE": str(certificate), "NORIA_GATEWAY__TLS_KEY": str(key)}
-    pool = Pool(trained, "--port", "0", **paths)
+    certificate, settings = made_certificate(tmp_path)
+    pool = Pool(trained, "--port", "0", **settings)
     trust = ssl.create_default_context(cafile=str(certificate))
     with httpx.Client(base_url=f"https://localhost:{pool.port}", verify=trust) as client:
         assert client.post("/predict", json=REQUEST).status_code == 200
     with pytest.raises(httpx.HTTPError):
         httpx.post(f"http://localhost:{pool.port}/predict", json=REQUEST)
     pool.stop()
-    paths["NORIA_GATEWAY__TLS_KEY"] = str(certificate)
-    done = noria("serve", "--port", "0", cwd=trained, check=False, **paths)
+    settings["NORIA_GATEWAY__TLS_KEY"] = str(certificate)
+    done = noria("serve", "--port", "0", cwd=trained, check=False, **settings)
     assert done.returncode == 2 and "TLS" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -18,7 +18,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated
 
-from serving.pool import REQUEST, Pool
+from serving.pool import REQUEST, Pool, made_certificate
 
 LIMIT = {"NORIA_GATEWAY__LARGEST_BODY_MIB": "1"}
 
@@ -93,14 +93,8 @@ def test_curl_speaks_it_with_prior_knowledge(port):
 
 
 def test_over_tls_the_client_chooses(trained, tmp_path):
-    certificate, key = tmp_path / "tls.pem", tmp_path / "tls.key"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    paths = {"NORIA_GATEWAY__TLS_CERTIFICATE": str(certificate), "NORIA_GATEWAY__TLS_KEY": str(key)}
-    pool = Pool(trained, "--port", "0", **paths)
+    certificate, settings = made_certificate(tmp_path)
+    pool = Pool(trained, "--port", "0", **settings)
     trust = ssl.create_default_context(cafile=str(certificate))
     for http2, version in ((True, "HTTP/2"), (False, "HTTP/1.1")):
         with httpx.Client(base_url=f"https://localhost:{pool.port}", verify=trust, http2=http2) as client:
