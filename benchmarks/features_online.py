@@ -247,7 +247,7 @@ def writer(data: Path, url: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def under_writes(ours: Noria, data: Path) -> dict[str, Any]:
-    """The 99th of a hundred lookups of 10 entities while another process writes."""
+    """The 990th of a thousand lookups of 10 entities while another process writes."""
     p99 = []
     with writer(data, ours.url) as process:
         for _ in range(REPEATS):

@@ -19,6 +19,7 @@ from h2.connection import H2Connection
 from h2.events import ConnectionTerminated
 
 from serving.pool import REQUEST, Pool, made_certificate
+from support import require
 
 LIMIT = {"NORIA_GATEWAY__LARGEST_BODY_MIB": "1"}
 
@@ -81,14 +82,14 @@ def test_a_large_body_and_a_large_answer_go_through_small_windows(client):
     assert [row["prediction_id"] for row in answer.json()["predictions"]] == [row["prediction_id"] for row in rows]
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="apt-get install curl")
 def test_curl_speaks_it_with_prior_knowledge(port):
+    require(shutil.which("curl"), "curl", "apt-get install curl")
+    version = subprocess.run(["curl", "--version"], capture_output=True, text=True, check=True).stdout
+    require("HTTP2" in version, "HTTP/2 in curl", "use the curl of a distribution")
     command = ["curl", "--silent", "--http2-prior-knowledge", "--write-out", "%{http_version} %{http_code}"]
     done = subprocess.run(
         [*command, "--output", "/dev/null", f"http://127.0.0.1:{port}/health"], capture_output=True, text=True
     )
-    if "option" in done.stderr or done.returncode == 2:
-        pytest.skip("this curl was built without HTTP/2")
     assert done.stdout == "2 200"
 
 
@@ -140,6 +141,18 @@ def test_a_client_that_keeps_taking_requests_back_is_sent_away(port, client):
         raw.send()
         assert raw.read_until_terminated()
     assert client.post("/predict", json=REQUEST).status_code == 200
+
+
+def test_bodies_that_are_taken_back_leave_their_room_to_others(port):
+    with Raw(port) as raw:
+        for number in range(1, 201, 2):
+            raw.ask(number, ends=False)
+            raw.frames.send_data(number, b" " * 2**14)
+            raw.send()
+            raw.frames.reset_stream(number)
+            raw.send()
+            while raw.frames.outbound_flow_control_window < 2**15:
+                raw.frames.receive_data(raw.socket.recv(65536))
 
 
 def test_what_is_no_frame_ends_the_connection_and_no_other(port, client):

@@ -359,8 +359,9 @@ class FeatureStore:
         """The online side, opened when it is first used."""
         if self._side is None:
             with self._opening:
-                self._opened = self._opened or self._workspace.open_online()
-                self._side = OnlineSide(self._opened, self._repo.folder)
+                if self._side is None:  # another thread may have been first
+                    self._opened = self._workspace.open_online()
+                    self._side = OnlineSide(self._opened, self._repo.folder)
         return self._side
 
     def _online_views(self, names: Sequence[str] | None) -> list[FeatureView]:

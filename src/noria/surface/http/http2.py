@@ -214,7 +214,7 @@ class Http2(asyncio.Protocol):
             self._flush()
             self.transport.close()
 
-    async def send_head(self, stream: _Stream, status: int, headers: Headers, *, whole: bool) -> None:
+    def send_head(self, stream: _Stream, status: int, headers: Headers, *, whole: bool) -> None:
         """The status and headers of an answer, ``whole`` without a body."""
         sent = [(name, value) for name, value in headers if name not in _NOT_IN_HTTP2]
         fields = [(b":status", b"%d" % status), *self._state.default_headers, *sent]
@@ -288,9 +288,9 @@ class _Stream:
         self.may_send.set()
 
     def give_back(self) -> None:
-        """Let as much follow on the connection as was not read."""
+        """Let as much follow on the connection as came, of a request taken back too: the others share the room."""
         unread, self._unread = self._unread, 0
-        if unread and not self.lost:
+        if unread:
             self._connection.acknowledge(self, unread)
 
     async def receive(self) -> Message:
@@ -315,7 +315,7 @@ class _Stream:
         if self._head is not None:
             head, self._head = self._head, None
             self.answered = self.scope["method"] == "HEAD" or (last and not body)
-            await self._connection.send_head(self, head["status"], list(head["headers"]), whole=self.answered)
+            self._connection.send_head(self, head["status"], list(head["headers"]), whole=self.answered)
         if not self.answered:
             await self._connection.send_body(self, body, last=last)
             self.answered = last

@@ -219,10 +219,10 @@ class _Protocol(HttpToolsProtocol):
             self._held += body
 
     def on_message_complete(self) -> None:
-        if self._held is not None and self._offered(bytes(self._held)):
-            self._held = None
-            return
         if self._held is not None:
+            if self._offered(bytes(self._held)):
+                self._held = None
+                return
             self._begin()
         super().on_message_complete()
 
