@@ -21,6 +21,7 @@ from noria.features.parquet_files import pinned
 from noria.features.partitions import LEAST_ROWS, Places, by_key, put_together, reading_little
 from noria.features.ray_cluster import RayCluster
 from noria.features.sources import FrameSource, PushSource, Source
+from noria.processors import processors
 
 if TYPE_CHECKING:
     import polars as pl
@@ -37,7 +38,7 @@ def by_ray(asked: Iterable[Asked], as_of: AsOf, folder: Path, limit: int) -> lis
     ``limit`` is what each task may take; Ray does at a time as many as a machine has processors, and memory for.
     Raises MissingExtra without Ray, what a part raises with the part named, Unavailable where its worker is gone.
     """
-    cluster = RayCluster(len(os.sched_getaffinity(0)))
+    cluster = RayCluster(processors())
     try:
         return _Join(cluster.api, as_of, folder.resolve(), limit).find(list(asked))
     finally:

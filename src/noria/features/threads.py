@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
+
+from noria.processors import processors
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -17,7 +18,7 @@ _MOST_THREADS = 4
 
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """``work`` on each item, in their order; a few items are held at once, and taken in the thread of the caller."""
-    source, threads = iter(items), min(os.cpu_count() or 1, _MOST_THREADS)
+    source, threads = iter(items), min(processors(), _MOST_THREADS)
     with ThreadPoolExecutor(threads, thread_name_prefix="join") as pool:
         pending: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(source, threads))
         while pending:

@@ -17,6 +17,7 @@ from noria.data.dvc.links import LinkKind, link
 from noria.data.dvc.manifests import Manifest, parse_manifest
 from noria.data.dvc.staging import Staging
 from noria.errors import Conflict, CorruptArtifact, NotFound
+from noria.processors import processors
 
 LAYOUT = "files/md5"
 _SHARE = 64
@@ -174,7 +175,7 @@ def corrupt(paths: Sequence[str]) -> CorruptArtifact:
 
 def in_parallel(work: Callable[[_T], _R], items: Sequence[_T], *, workers: int = 0) -> list[_R]:
     """``work`` of each item, in their order; the first error ends it."""
-    workers = min(workers or (os.cpu_count() or 1), len(items))
+    workers = min(workers or processors(), len(items))
     if workers < 2:
         return [work(item) for item in items]
     share = max(1, min(_SHARE, len(items) // (workers * 4)))

@@ -16,6 +16,7 @@ from noria.data.dvc.hashes import CHUNK_BYTES, HashIndex, new_md5
 from noria.data.dvc.objects import LAYOUT, Objects, corrupt, in_parallel, key_of
 from noria.data.dvc.staging import Staging
 from noria.errors import MissingExtra, NotFound, NotServed, Unavailable
+from noria.processors import processors
 
 _WORKERS = 16
 _WHOLE_BYTES = 8 * 1024 * 1024
@@ -45,7 +46,7 @@ class FolderRemote:
 
     def __init__(self, name: str, folder: Path, index: HashIndex) -> None:
         self.name = name
-        self.workers = os.cpu_count() or 1
+        self.workers = processors()
         self._objects = Objects(folder, index, Staging(folder / "noria-staging"))
 
     def present(self, md5s: Iterable[str]) -> set[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from noria.errors import InvalidConfig, InvalidData, InvalidInput, MissingExtra, NoriaError, NotFound
+from noria.processors import WORKERS_VARIABLE, processors
 from noria.rollout.routes import Variant
 from noria.serving.batch.columns import Columns
 from noria.serving.batch.manifest import Manifest
@@ -17,7 +18,6 @@ from noria.serving.batch.parts import Batch, Done, Part, Refusal, RowRefused, So
 from noria.serving.batch.scoring import Join, Scorer
 from noria.serving.batch.targets import PartOutput, Target
 from noria.serving.inputs import OnlineInputs
-from noria.serving.runtimes.onnx import WORKERS_VARIABLE
 from noria.serving.served import Served, load_served
 from noria.store.blobs import open_blobs
 
@@ -130,7 +130,7 @@ def _close(batches: Iterator[Batch]) -> None:
 def share_machine(workers: int) -> None:
     """Called first in a new process: take no more processors than its share."""
     os.environ[WORKERS_VARIABLE] = str(workers)
-    os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
+    os.environ.setdefault("POLARS_MAX_THREADS", str(processors()))
 
 
 def failure_of(number: int, error: BaseException) -> Failure:

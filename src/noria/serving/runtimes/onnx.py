@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from noria.errors import InvalidInput, MissingExtra
 from noria.optimize.bundle import ONNX_FILE, Bundle
+from noria.processors import processors
 from noria.serving.runtimes.base import Floats, Rows, Tensors
 from noria.serving.runtimes.boosters import BoosterRuntime
 
@@ -119,16 +119,6 @@ def _booster(folder: Path, bundle: Bundle, options: dict[str, Any]) -> BoosterRu
         return BoosterRuntime(folder, bundle, options)
     except MissingExtra:
         return None
-
-
-def processors() -> int:
-    """How many processors this process may use; its share of them where several workers serve."""
-    share = int(os.environ.get(WORKERS_VARIABLE, "1"))
-    return max(1, len(os.sched_getaffinity(0)) // share)
-
-
-WORKERS_VARIABLE = "NORIA_GATEWAY_WORKERS"
-"""Set for each of several workers: how many there are."""
 
 
 def _session(path: Path, *, threads: int) -> Any:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from noria.processors import WORKERS_VARIABLE
 from noria.surface.cli.processes import end_with_parent
 
 _log = structlog.get_logger()
-WORKERS_VARIABLE = "NORIA_GATEWAY_WORKERS"
 SHARED_VARIABLE = "NORIA_GATEWAY_SHARED"
 _STOP_SECONDS = 25
 _BACK_OFF_SECONDS = 1.0

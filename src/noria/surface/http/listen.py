@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from noria.errors import InvalidConfig, Unavailable
 from noria.surface.http import http2
+from noria.surface.http.busy_polling import BusyPolling
 from noria.surface.http.exchange import Exchange
 from noria.surface.http.memory import keep_one_arena
 
@@ -103,7 +104,7 @@ def serve(
     Raises InvalidConfig when the certificate cannot be used.
     """
     keep_one_arena()
-    config = uvicorn.Config(
+    config = _Config(
         application,
         loop="uvloop",
         http=_Protocol,
@@ -126,6 +127,14 @@ def serve(
     if config.ssl is not None and http2.is_available():
         config.ssl.set_alpn_protocols(["h2", "http/1.1"])
     _Server(config, application, ready, more).run(sockets=list(listeners))
+
+
+class _Config(uvicorn.Config):
+    """Uvicorn's, and what all connections share."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.polling = BusyPolling()
 
 
 class _AnswerWriter:
@@ -177,8 +186,9 @@ class _Protocol(HttpToolsProtocol):
     _held: bytearray | None = None
     """What has come of the body of a request that may be offered."""
 
-    def __init__(self, config: uvicorn.Config, *given: Any, **more: Any) -> None:
+    def __init__(self, config: _Config, *given: Any, **more: Any) -> None:
         super().__init__(config, *given, **more)
+        self._polling = config.polling
         self._take: Callable[[Exchange], bool] | None = getattr(config.app, "take", None)
 
     @property
@@ -202,8 +212,10 @@ class _Protocol(HttpToolsProtocol):
             self._begin()  # the rest of it is still to come
 
     def on_message_begin(self) -> None:
+        """As uvicorn's, but for the scope, which many requests do without: see ``_begin``."""
         self.waits_since = time.monotonic()
-        super().on_message_begin()
+        self._polling.asked(self.waits_since)
+        self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_headers_complete(self) -> None:
         self.waits_since = self.idle_since = 0.0
@@ -229,6 +241,7 @@ class _Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """As uvicorn's, but for a timer an answer: the server's sweep ends connections that are idle for long."""
         self.idle_since = time.monotonic()
+        self._polling.answered(self.idle_since)
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -265,6 +278,10 @@ class _Protocol(HttpToolsProtocol):
 
     def _begin(self) -> None:
         """Have the request go uvicorn's way, with what has come of its body."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers  # the scope has this list
         super().on_headers_complete()
         if self.cycle is not None:
             self.cycle.transport = self._answers  # type: ignore[assignment]  # all of it that a cycle uses
@@ -347,4 +364,5 @@ class _Server(uvicorn.Server):
         )
 
     def _new_connection(self) -> asyncio.Protocol:
+        assert isinstance(self.config, _Config)
         return _Protocol(self.config, self.server_state, self.lifespan.state)

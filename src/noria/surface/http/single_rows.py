@@ -60,8 +60,10 @@ class _Row:
         return False
 
     def set_result(self, result: Result) -> None:
+        item = self.item
+        del self.item  # they hold each other, and would wait for the garbage collector
         try:
-            headers, body = _HEADERS, _encode(self.item.prediction(*result))
+            headers, body = _HEADERS, _encode(item.prediction(*result))
             if self._accepted and len(body) > WORTH_COMPRESSING_BYTES:
                 body, more = compress(body, self._accepted)
                 headers = [*headers, *more]
