@@ -58,7 +58,7 @@ class OnlineFeatures:
     def __init__(self, store: KeyValueStore, watch: DefinitionWatch | None = None) -> None:
         self._store, self._watch = store, watch
         self._readers: dict[ViewSpec, Reader] = {}
-        self._together: dict[Sequence[ViewSpec], _Together] = {}
+        self._together: dict[tuple[ViewSpec, ...], _Together] = {}
 
     def materialize(self, view: FeatureView, rows: pl.DataFrame) -> int:
         """Make ``rows`` (as ``FeatureView.load`` gives them, already visible) current; returns how many were written.
@@ -83,21 +83,25 @@ class OnlineFeatures:
         self, views: Sequence[ViewSpec], asked: Sequence[tuple[Mapping[str, KeyPart], int]]
     ) -> list[list[float | None] | NoriaError]:
         """The same for many entities, each at its own time, by one look-up; an error stands in place of its vector."""
-        readers = [self._readers.get(view) or self._reader(view) for view in views]
+        together = self._asked_together(tuple(views))
+        readers, keyed, places = together.readers, together.keyed, together.places
         found: list[list[float | None] | NoriaError] = []
-        wanted: list[tuple[Reader, Sequence[object]]] = []
+        parts: list[Sequence[Sequence[object]]] = []
         keys: list[bytes] = []
         for entities, _ in asked:
             try:
-                parts = [reader.parts_of(entities) for reader in readers]
-                keys += [pack_key(reader.prefix, part) for reader, part in zip(readers, parts, strict=True)]
-                wanted += zip(readers, parts, strict=True)
-                found.append([])
+                own = [reader.parts_of(entities) for reader in keyed]
+                packed = [pack_key(b"", part) for part in own]
             except NoriaError as error:
                 found.append(error)
+                continue
+            keys += [prefix + packed[kind] for prefix, kind in places]
+            parts.append(own)
+            found.append([])
         rows = self._store.get_many(keys)
         if None in rows:
-            self._guess(rows, wanted)
+            wanted = list(zip(readers, places, strict=True))
+            self._guess(rows, [(reader, own[kind]) for own in parts for reader, (_, kind) in wanted])
         width, start = len(readers), 0
         for place, (entities, at) in enumerate(asked):
             if not isinstance(found[place], NoriaError):
@@ -111,7 +115,7 @@ class OnlineFeatures:
         A value that is null, not there, or older than the TTL is None, and its status says which. Raises InvalidInput
         for a join key that is not given or of the wrong kind, and for columns of different lengths.
         """
-        together = self._together.get(views) or self._asked_together(views)
+        together = self._asked_together(views)
         count = _count(views, together.join_keys, entities)
         parts = [reader.parts(entities, count) for reader in together.keyed]
         packed = list(map(pack_parts, parts))
@@ -131,8 +135,10 @@ class OnlineFeatures:
         return reader
 
     def _asked_together(self, views: tuple[ViewSpec, ...]) -> _Together:
-        readers = [self._readers.get(view) or self._reader(view) for view in views]
-        together = self._together[views] = _Together.of(readers)
+        together = self._together.get(views)
+        if together is None:
+            readers = [self._readers.get(view) or self._reader(view) for view in views]
+            together = self._together[views] = _Together.of(readers)
         return together
 
     def _guess(self, rows: list[bytes | None], wanted: Sequence[tuple[Reader, Sequence[object]]]) -> None:
