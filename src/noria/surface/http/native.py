@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from noria.errors import InvalidInput
 from noria.serving import Block, DataPlane
@@ -16,6 +17,7 @@ from noria.serving.live import Arm, Live
 from noria.surface.errors import problem
 from noria.surface.http.gateway_bodies import PredictBody, decode_batch, decode_labels, decode_predict, decode_rewards
 from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted, beside, check_any_key
+from noria.surface.http.tensor_bodies import doubles
 
 _encode = msgspec.json.Encoder().encode
 _ROWS_AT_ONCE = 500
@@ -139,21 +141,23 @@ def matrix_of(arm: Arm, rows: Sequence[Sequence[Value]]) -> tuple[Any, Any]:
                 remedy=f"Send, in this order: {', '.join(bundle.request_columns)}.",
             )
     if not arm.columns.has_texts:
-        try:
-            found = np.array(rows, dtype=np.float64).reshape(len(rows), width)
-        except (TypeError, ValueError):
-            raise _bad_row(arm, rows) from None
-        if not _all_numbers(rows):
-            raise _bad_row(arm, rows)
-        return found, None
+        numbers = doubles(rows)
+        if numbers is None:
+            numbers = _with_nulls(arm, rows)
+        return numbers.reshape(len(rows), width), None
     split = [arm.columns.row(list(row)) for row in rows]
     numbers = np.array([row[0] for row in split], dtype=np.float64).reshape(len(rows), -1)
     return numbers, np.array([row[1] for row in split], dtype=object)
 
 
-def _all_numbers(rows: Sequence[Sequence[Value]]) -> bool:
-    """Whether no text stands among them: numpy reads "1.5" as a number, and we don't."""
-    return not any(value.__class__ is str for row in rows for value in row)
+def _with_nulls(arm: Arm, rows: Sequence[Sequence[Value]]) -> NDArray[np.float64]:
+    try:
+        found = np.array(rows, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise _bad_row(arm, rows) from None
+    if any(value.__class__ is str for row in rows for value in row):  # which numpy reads as numbers, where it can
+        raise _bad_row(arm, rows)
+    return found
 
 
 def _bad_row(arm: Arm, rows: Sequence[Sequence[Value]]) -> InvalidInput:

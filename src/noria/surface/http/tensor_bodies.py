@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterator, Sequence, Set
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -178,12 +180,14 @@ def _array(tensor: _Tensor) -> NDArray[Any]:
     data = tensor.data
     if not isinstance(data, list):
         raise InvalidInput(f"input {tensor.name!r} has no data", remedy="Send a list of values, row-major.")
+    expected = size_of(tensor.shape, tensor.name)
+    if tensor.datatype in ("FP64", "FP32") and (numbers := doubles(data)) is not None and len(numbers) == expected:
+        return numbers.reshape(tensor.shape)
     leaves, kinds = data, set(map(type, data))
     if list in kinds:
         leaves = list(_leaves(data))
         kinds = set(map(type, leaves))
     _check_kinds(leaves, kinds, tensor)
-    expected = size_of(tensor.shape, tensor.name)
     if len(leaves) != expected:
         raise _wrong_size(tensor.name, len(leaves), tensor.shape, expected)
     if tensor.datatype != "BYTES" and (np.dtype(dtype).kind == "f" or type(None) in kinds):
@@ -195,6 +199,19 @@ def _array(tensor: _Tensor) -> NDArray[Any]:
             f"input {tensor.name!r} has a value too large for {tensor.datatype}", remedy="Use FP64."
         ) from None
     return found.reshape(tensor.shape)
+
+
+def doubles(values: Sequence[Any]) -> NDArray[np.float64] | None:
+    """All of ``values``, or of the lists that they are, one after the other; None where one is no number.
+
+    NumPy takes three times as long, and takes "1.5" for a number, too.
+    """
+    try:
+        if values and values[0].__class__ is list:
+            values = list(chain.from_iterable(values))
+        return np.frombuffer(array("d", values)) if values else None
+    except (TypeError, OverflowError):
+        return None
 
 
 def _check_kinds(leaves: Sequence[Any], kinds: Set[type], tensor: _Tensor) -> None:
