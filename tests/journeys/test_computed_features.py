@@ -11,8 +11,10 @@ from pathlib import Path
 import httpx
 import msgspec
 import numpy as np
+import polars as pl
 import pytest
 
+from noria.features.training_frame import joined
 from noria.monitoring.log import PredictionLog, read_batches
 from noria.optimize.bundle import read_bundle
 from noria.pipelines import load_project
@@ -224,15 +226,56 @@ def test_a_changed_definition_warns_or_refuses_and_old_predictions_stay_right(pr
     assert changed_one["online"] == pytest.approx(3 * changed_one["offline"])
 
 
-def test_what_computes_nothing_says_so(project, tmp_path):
-    table = tmp_path / "orders.csv"
-    table.write_text("hour,weekday,promo,shop\n1,5,yes,north\n")
-    model, scores = f"models:/{MODEL}/1", str(tmp_path / "scores")
-    for words in (
-        ("predict", "batch", "--model", model, "--input", str(table), "--output", scores),
-        ("compose", "ensemble", "both", model, model),
-    ):
-        refused = noria(*words, cwd=project, check=False)
-        assert refused.returncode == 2 and "on demand" in refused.stderr, refused.stderr
-        assert "Traceback" not in refused.stderr
-    assert not (tmp_path / "scores").exists()
+def batch(folder: Path, table: pl.DataFrame, name: str, *options: str) -> pl.DataFrame:
+    source, output = folder / f"{name}-rows.parquet", folder / f"{name}.parquet"
+    table.write_parquet(source)
+    words = ("--input", str(source), "--output", str(output), "--keep", "all", *options)
+    noria("predict", "batch", "--model", f"models:/{MODEL}/1", *words, cwd=folder)
+    return pl.read_parquet(output)
+
+
+@pytest.mark.parametrize("text_format", ["parquet", "csv"])
+def test_a_batch_job_computes_what_the_gateway_computes(project, tmp_path, text_format):
+    asked = [request(number) for number in range(12)]
+    with gateway(project) as client:
+        answers = [client.post("/predict", json=one | {"event_time": ""}).json() for one in asked]
+    rows = [{**one["features"], **one["entities"]} for one in asked]
+    table = pl.DataFrame(rows).rename({"promo": "offer"})
+    source, scores = tmp_path / f"rows.{text_format}", tmp_path / "scores.parquet"
+    table.write_parquet(source) if text_format == "parquet" else table.write_csv(source)
+    words = ("--input", str(source), "--output", str(scores), "--columns", "promo=offer", "--parallelism", "2")
+    noria("predict", "batch", "--model", f"models:/{MODEL}/1", *words, "--part-rows", "5", cwd=project)
+    found = pl.read_parquet(scores)
+    assert found["prediction"].to_list() == pytest.approx([one["prediction"] for one in answers])
+    assert found.columns[:2] == ["offer", "shop"]
+
+
+def test_a_batch_job_computes_as_of_each_rows_time_what_training_computed(project):
+    loaded = load_project(project)
+    rows = loaded.observations.load().filter(pl.col("at").dt.day() == 20)
+    trained = joined(rows, loaded.plan, event_time="at", folder=project)
+    given = batch(project, trained, "given")
+    made = batch(project, rows, "made", "--as-of", "at")
+    assert made.height == given.height > 40
+    assert made["prediction"].to_list() == given["prediction"].to_list()
+
+
+def test_rows_that_cannot_be_computed_are_refused_and_what_lacks_is_named(project, tmp_path):
+    source, scores = tmp_path / "rows.csv", tmp_path / "scores.csv"
+    source.write_text("hour,weekday,promo,shop\n1,5,yes,north\n,5,yes,north\n2,5,no,nowhere\n3,5,no,south\n")
+    words = ("predict", "batch", "--model", f"models:/{MODEL}/1", "--output", str(scores))
+    noria(*words, "--input", str(source), "--on-error", "skip", cwd=project)
+    assert len(pl.read_csv(scores)) == 2
+    (refused,) = (tmp_path / "scores.csv.noria/refused").glob("*.jsonl")
+    reasons = {one["row"]: one["reason"] for one in map(json.loads, refused.read_text().splitlines())}
+    assert "on-demand feature view 'against' failed" in reasons[1] and "no features of view" in reasons[2]
+    source.write_text("hour,weekday,shop\n1,5,north\n")
+    lacking = noria(*words, "--restart", "--input", str(source), cwd=project, check=False)
+    assert lacking.returncode == 2 and "promo (a text)" in lacking.stderr and "Traceback" not in lacking.stderr
+
+
+def test_a_composition_that_would_compute_nothing_says_so(project):
+    model = f"models:/{MODEL}/1"
+    refused = noria("compose", "ensemble", "both", model, model, cwd=project, check=False)
+    assert refused.returncode == 2 and "on demand" in refused.stderr, refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -16,7 +16,6 @@ from noria.features.repo import is_feast_repo
 from noria.lifecycle.deploying import parse_address, version_of
 from noria.lifecycle.looks import CHAMPION
 from noria.lifecycle.served_forms import make_servable, variant_of
-from noria.optimize.bundle import read_bundle
 from noria.pipelines import load_project
 from noria.pipelines.project import FEATURES_FILE
 from noria.rollout import Variant
@@ -33,12 +32,11 @@ class JoinAsOf:
     """Joins features of the project in ``folder`` to rows; travels to the processes that score them."""
 
     folder: Path
-    specs: Sequence[ViewSpec]
 
-    def __call__(self, frame: pl.DataFrame, when: str) -> pl.DataFrame:
+    def __call__(self, frame: pl.DataFrame, when: str, specs: Sequence[ViewSpec]) -> pl.DataFrame:
         """The rows with the specs' fields as they were known at the time in column ``when``. Raises InvalidData."""
-        views = _views(self.folder, tuple(spec.name for spec in self.specs))
-        wanted = [view[list(spec.fields)] for view, spec in zip(views, self.specs, strict=True)]
+        views = _views(self.folder, tuple(spec.name for spec in specs))
+        wanted = [view[list(spec.fields)] for view, spec in zip(views, specs, strict=True)]
         return join_as_of(frame, wanted, event_time=when, folder=self.folder)
 
 
@@ -64,9 +62,7 @@ def predict_batch(
     variant = variant_named(workspace, clock, model, actor, progress) if model else champion_of(workspace, deployment)
     store = settings.store
     files = ModelFiles(variant, store.artifacts, workspace.folder / "artifacts", workspace.folder / "cache/artifacts")
-    join = None
-    if options.wishes.as_of:
-        join = JoinAsOf(folder, read_bundle(workspace.artifacts.fetch(variant.source)).views)
+    join = JoinAsOf(folder) if options.wishes.as_of else None
     return run_job(files, options, workspace.online_url, join, told)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from noria.errors import InvalidData, InvalidInput
-from noria.optimize.bundle import Bundle
+from noria.features import ViewSpec
+from noria.optimize.bundle import TEXTS, Bundle
 from noria.serving.batch.parts import Source
 
 if TYPE_CHECKING:
@@ -29,31 +30,43 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What is read, and what for. ``inputs`` has the model's inputs that the table holds, with their columns; the rest
-    is looked up by ``keys``, or joined as of ``as_of`` when there is one."""
+    """What is read, and what for. ``inputs`` has the model's inputs that the table holds, with their columns.
+
+    When ``lacking``, the others come from ``views``: looked up by ``keys``, or joined as of the time in ``as_of`` where
+    that is a column. When ``computing``, on-demand features are made of these and of the columns held, of which
+    ``beside`` are those that the model itself does not take. ``texts`` are the names of all that are no numbers.
+    """
 
     inputs: Mapping[str, str]
+    beside: Mapping[str, str]
     texts: Sequence[str]
-    keys: Sequence[str]
+    lacking: bool
+    computing: bool
+    views: Sequence[ViewSpec]
     as_of: str
     kept: Mapping[str, pl.DataType]
     outputs: Mapping[str, pl.DataType]
 
     @property
+    def keys(self) -> list[str]:
+        """The columns by which features are looked up or joined."""
+        return list(dict.fromkeys(key for view in self.views for key in view.join_keys))
+
+    @property
     def read(self) -> list[str]:
         """All columns that are read, each once."""
         more = [self.as_of] if self.as_of else []
-        return list(dict.fromkeys([*self.inputs.values(), *self.keys, *more, *self.kept]))
+        return list(dict.fromkeys([*self.sent.values(), *self.keys, *more, *self.kept]))
+
+    @property
+    def sent(self) -> Mapping[str, str]:
+        """All that the table holds for the model, with the columns."""
+        return {**self.inputs, **self.beside}
 
     @property
     def numbers(self) -> list[str]:
         """The columns whose values must be numbers."""
-        return [column for name, column in self.inputs.items() if name not in self.texts]
-
-    @property
-    def looks_up(self) -> bool:
-        """Whether features are missing in the table."""
-        return bool(self.keys)
+        return [column for name, column in self.sent.items() if name not in self.texts]
 
     @property
     def written(self) -> Mapping[str, pl.DataType]:
@@ -71,51 +84,54 @@ def match(bundle: Bundle, source: Source, wishes: Wishes, prediction: Any) -> Co
     schema = source.schema
     if bundle.tensors:
         raise InvalidInput("a model of tensors takes no table", remedy="Send it tensors over /v2/models/NAME/infer.")
-    if unknown := sorted(set(wishes.renamed) - set(bundle.inputs)):
-        raise InvalidInput(
-            f"the model has no input {', '.join(unknown)}", remedy=f"It takes: {', '.join(bundle.inputs)}."
-        )
-    columns = {name: wishes.renamed.get(name, name) for name in bundle.inputs}
-    asked = set(bundle.request_columns)
-    absent = [name for name, column in columns.items() if column not in schema]
-    keys = tuple(dict.fromkeys(key for view in bundle.views for key in view.join_keys))
-    if computed := [name for one in bundle.computed for name in one.feature_names if columns[name] not in schema]:
-        raise InvalidInput(
-            f"the model computes {', '.join(computed)} on demand, and a batch job computes nothing",
-            remedy="Give the table these columns, as get_historical_features does, or ask a gateway.",
-        )
-    if absent:
-        _check_absent(bundle, schema, absent, keys, wishes.as_of)
-    held = {name: column for name, column in columns.items() if not absent or name in asked}
-    texts = tuple(name for place, name in enumerate(bundle.inputs) if place in bundle.string_places)
+    names = [*bundle.inputs, *bundle.sent_beside]
+    if unknown := sorted(set(wishes.renamed) - set(names)):
+        raise InvalidInput(f"the model has no input {', '.join(unknown)}", remedy=f"It takes: {', '.join(names)}.")
+    columns = {name: wishes.renamed.get(name, name) for name in names}
+    absent = [name for name in bundle.inputs if columns[name] not in schema]
+    made = {name for one in bundle.computed for name in one.feature_names}
+    computing = not made.isdisjoint(absent)
+    views = () if not absent else bundle.looked_up if computing else bundle.views
+    there = {*bundle.request_columns, *(() if computing else made)} if absent else set(bundle.inputs)
+    inputs = {name: columns[name] for name in bundle.inputs if name in there}
+    beside = {name: columns[name] for name in bundle.sent_beside} if computing else {}
+    texts = [bundle.inputs[place] for place in bundle.string_places]
+    texts += [name for name in bundle.sent_beside if bundle.kinds.get(name) in TEXTS]
+    held = {**inputs, **beside}
+    _check_there(held, views, texts, schema, wishes.as_of)
     if source.typed:
         _check_kinds(held, texts, schema)
     else:
         schema = {**schema, **{column: pl.Float64() for name, column in held.items() if name not in texts}}
     if wishes.as_of and wishes.as_of not in schema:
         raise InvalidInput(f"there is no column {wishes.as_of!r}", remedy=f"There are: {', '.join(schema)}.")
-    kept = _kept(schema, wishes.keep, set(held.values()))
+    kept = _kept(schema, wishes.keep, set(inputs.values()))
     outputs = _outputs(bundle, prediction, wishes.with_ids)
     if taken := [name for name in kept if name in outputs]:
         raise InvalidInput(
             f"the table has columns called like those of the output: {', '.join(taken)}",
             remedy="Leave them out: --keep with the names of the others, or --keep none.",
         )
-    as_of = wishes.as_of if absent else ""
-    return Columns(held, texts, keys if absent else (), as_of, kept, outputs)
+    return Columns(
+        inputs, beside, texts, bool(absent), computing, views, wishes.as_of if views else "", kept, outputs
+    )  # fmt: skip
 
 
-def _check_absent(
-    bundle: Bundle, schema: Mapping[str, Any], absent: Sequence[str], keys: Sequence[str], as_of: str
+def _check_there(
+    held: Mapping[str, str],
+    views: Sequence[ViewSpec],
+    texts: Sequence[str],
+    schema: Mapping[str, Any],
+    as_of: str,
 ) -> None:
-    """Raises InvalidInput unless all that is absent can be looked up by keys the table has."""
-    kinds = dict.fromkeys(bundle.string_places, "text")
-    kind = {name: kinds.get(place, "number") for place, name in enumerate(bundle.inputs)}
-    missing = [name for name in absent if name in bundle.request_columns]
-    lacking = [key for key in keys if key not in schema]
+    """Raises InvalidInput unless the table has the columns ``held``, and the keys by which views are looked up."""
+    missing = [name for name, column in held.items() if column not in schema]
+    lacking = [key for key in dict.fromkeys(key for view in views for key in view.join_keys) if key not in schema]
     if not missing and not lacking:
         return
-    found = [f"{name} (a {kind[name]})" for name in (missing if missing and not lacking else absent)]
+    if lacking:
+        missing += [name for view in views for name in view.feature_names if name not in schema]
+    found = [f"{name} (a {'text' if name in texts else 'number'})" for name in missing]
     details = [f"or the key {key}, by which features are {'joined' if as_of else 'looked up'}" for key in lacking]
     raise InvalidInput(
         f"the table lacks inputs of the model: {', '.join(found)}",

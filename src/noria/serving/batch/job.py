@@ -219,7 +219,7 @@ def _prediction_type(served: Served, source: Source, options: Options) -> pl.Dat
 
         columns = match(served.bundle, source, options.wishes, pl.String())
         first = source.parts(options.part_rows)[:1]
-        if columns.looks_up or not first:
+        if columns.lacking or not first:
             return ()
         batches = source.batches(first[0], columns.read, columns.numbers, _SAMPLE_ROWS)
         frames = [batch.frame for batch in itertools.islice(batches, 1)]

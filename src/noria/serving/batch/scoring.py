@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import InvalidData, InvalidInput, NoriaError, NotFound
+from noria.features import ViewSpec
 from noria.optimize.bundle import Bundle
 from noria.serving.batch.columns import Columns
 from noria.serving.batch.parts import Batch, Refusal
@@ -22,8 +23,8 @@ from noria.serving.served import Served
 if TYPE_CHECKING:
     import polars as pl
 
-Join = Callable[["pl.DataFrame", str], "pl.DataFrame"]
-"""Adds the features of a model's views, called ``view__field``, as of the time in a column."""
+Join = Callable[["pl.DataFrame", str, Sequence[ViewSpec]], "pl.DataFrame"]
+"""Adds the features of views, called ``view__field``, as of the time in a column."""
 _ROWS_OWN = (InvalidInput, InvalidData, NotFound)
 """Errors that say something about a row, not about the world."""
 
@@ -50,7 +51,7 @@ class Scorer:
         refused = list(batch.refused)
         places = np.arange(batch.frame.height)
         frame, places = _without(batch.frame, places, [one.place for one in refused])
-        if self._columns.looks_up:
+        if self._columns.lacking:
             frame, places = self._completed(frame, places, refused)
         rows = rows_of(self._served.bundle, self._columns, frame) if frame.height else None
         found = [] if rows is None else list(self._outcomes(rows, places, refused))
@@ -63,16 +64,22 @@ class Scorer:
         self, frame: pl.DataFrame, places: NDArray[np.int64], refused: list[Refusal]
     ) -> tuple[pl.DataFrame, NDArray[np.int64]]:
         """The frame with the features it lacks, without the rows for which there are none."""
-        bundle, keys = self._served.bundle, self._columns.keys
+        bundle, columns = self._served.bundle, self._columns
+        names = [name for view in columns.views for name in view.feature_names]
         if self._join is not None:
-            when = self._columns.as_of
+            when = columns.as_of
             timeless = places[frame[when].is_null().to_numpy()]
             refused += [Refusal(int(place), f"{when!r} is null: there is no time to join as of") for place in timeless]
             frame, places = _without(frame, places, list(timeless))
-            joined = self._join(frame.select(list(dict.fromkeys([*keys, when]))), when)
-            return frame.with_columns(joined.select(_view_inputs(bundle))), places
-        entities = frame.select(keys).rows(named=True)
-        vectors = self._online.vectors(bundle.views, [(one, self._at) for one in entities])
+            joined = self._join(frame.select(list(dict.fromkeys([*columns.keys, when]))), when, columns.views)
+            if not columns.computing:
+                return frame.with_columns(joined.select(names)), places
+            vectors: Sequence[Sequence[Any] | NoriaError] = joined.select(names).rows()
+        else:
+            entities = frame.select(columns.keys).rows(named=True) if columns.keys else [{}] * frame.height
+            vectors = self._online.vectors(columns.views, [(one, self._at) for one in entities])
+        if columns.computing:
+            vectors, names = self._computed(frame, vectors), list(bundle.inputs[len(bundle.request_columns) :])
         faults = {place: one for place, one in enumerate(vectors) if isinstance(one, NoriaError)}
         for fault in faults.values():
             if not isinstance(fault, _ROWS_OWN):
@@ -80,7 +87,18 @@ class Scorer:
         refused += [Refusal(int(places[place]), fault.message) for place, fault in faults.items()]
         frame, places = _without(frame, places, list(places[list(faults)]))
         known = [one for one in vectors if not isinstance(one, NoriaError)]
-        return frame.with_columns(_looked_up(_view_inputs(bundle), known, self._columns.texts)), places
+        return frame.with_columns(_looked_up(names, known, columns.texts)), places
+
+    def _computed(
+        self, frame: pl.DataFrame, vectors: Sequence[Sequence[Any] | NoriaError]
+    ) -> list[Sequence[Any] | NoriaError]:
+        """What the model takes besides the columns sent, on-demand features made of these and of ``vectors``."""
+        import polars as pl
+
+        assert self._served.computing is not None
+        sent = frame.select(pl.col(column).alias(name) for name, column in self._columns.sent.items())
+        found = self._served.computing.completed(sent.rows(named=True), vectors)
+        return [one if isinstance(one, NoriaError) else one[0] for one in found]
 
     def _outcomes(
         self, rows: Rows, places: NDArray[np.int64], refused: list[Refusal]
@@ -173,11 +191,6 @@ def predictions(bundle: Bundle, outcome: Outcome, kind: Any) -> Any:
     if bundle.task == "generic" and kind == pl.String:
         return [one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in outcome.predictions]
     return [str(one) for one in outcome.predictions] if kind == pl.String else outcome.predictions
-
-
-def _view_inputs(bundle: Bundle) -> Sequence[str]:
-    """The inputs that come from feature views."""
-    return bundle.inputs[len(bundle.request_columns) :]
 
 
 def _without(
