@@ -18,8 +18,8 @@ class Connection(Protocol):
     transport: asyncio.Transport
 
     @property
-    def own_headers(self) -> Headers:
-        """What every answer of the server says, such as the date."""
+    def own_head(self) -> bytes:
+        """The headers that every answer of the server has, such as the date, as ``head_of`` writes them."""
         ...
 
     def on_response_complete(self) -> None:
@@ -45,22 +45,24 @@ class Exchange:
         self.disconnected = self.response_complete = False
         self._connection = connection
 
-    def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send the answer, in one call, unless the client is gone."""
+    def answer(self, status: int, head: bytes, body: bytes) -> None:
+        """Send the answer, whose own headers are ``head``, in one call, unless the client is gone."""
         self.response_complete, self.body = True, b""  # the connection keeps this until the next
         transport = self._connection.transport
         if self.disconnected or transport.is_closing():
             return
         first = _OK if status == HTTPStatus.OK else b"HTTP/1.1 %d %b\r\n" % (status, _phrase(status))
-        parts = [first]
-        for name, value in (*self._connection.own_headers, *headers):
-            parts += (name, b": ", value, b"\r\n")
-        end = b"content-length: %d\r\n\r\n" if self.keep_alive else b"connection: close\r\ncontent-length: %d\r\n\r\n"
-        parts += (end % len(body), body)
-        transport.write(b"".join(parts))
+        more = b"" if self.keep_alive else b"connection: close\r\n"
+        length = b"content-length: %d\r\n\r\n" % len(body)
+        transport.write(b"".join((first, self._connection.own_head, head, more, length, body)))
         if not self.keep_alive:
             transport.close()
         self._connection.on_response_complete()
+
+
+def head_of(headers: Headers) -> bytes:
+    """Headers as they are sent."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def _phrase(status: int) -> bytes:

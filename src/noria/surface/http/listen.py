@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from noria.errors import InvalidConfig, Unavailable
 from noria.surface.http import http2
 from noria.surface.http.busy_polling import BusyPolling
-from noria.surface.http.exchange import Exchange
+from noria.surface.http.exchange import Exchange, Headers, head_of
 from noria.surface.http.memory import keep_one_arena
 
 _DRAIN_SECONDS = 10.0
@@ -135,6 +135,14 @@ class _Config(uvicorn.Config):
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
         self.polling = BusyPolling()
+        self._headers: Headers = []
+        self._head = b""
+
+    def head_of(self, headers: Headers) -> bytes:
+        """What every answer begins to say; it is another list, with another date, once a second."""
+        if headers is not self._headers:
+            self._headers, self._head = headers, head_of(headers)
+        return self._head
 
 
 class _AnswerWriter:
@@ -183,18 +191,18 @@ class _Protocol(HttpToolsProtocol):
 
     waits_since = idle_since = 0.0
     _is_new = True
-    _held: bytearray | None = None
+    _held: list[bytes] | None = None
     """What has come of the body of a request that may be offered."""
 
     def __init__(self, config: _Config, *given: Any, **more: Any) -> None:
         super().__init__(config, *given, **more)
-        self._polling = config.polling
+        self._shared, self._polling = config, config.polling
         self._take: Callable[[Exchange], bool] | None = getattr(config.app, "take", None)
 
     @property
-    def own_headers(self) -> Sequence[tuple[bytes, bytes]]:
+    def own_head(self) -> bytes:
         """See ``exchange.Connection``."""
-        return self.server_state.default_headers
+        return self._shared.head_of(self.server_state.default_headers)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.waits_since = self.idle_since = time.monotonic()
@@ -220,7 +228,7 @@ class _Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.waits_since = self.idle_since = 0.0
         if self._take is not None and self._is_plain():
-            self._held = bytearray()
+            self._held = []
             return
         self._begin()
 
@@ -228,11 +236,11 @@ class _Protocol(HttpToolsProtocol):
         if self._held is None:
             super().on_body(body)
         else:
-            self._held += body
+            self._held.append(body)
 
     def on_message_complete(self) -> None:
         if self._held is not None:
-            if self._offered(bytes(self._held)):
+            if self._offered(self._held[0] if len(self._held) == 1 else b"".join(self._held)):
                 self._held = None
                 return
             self._begin()
@@ -287,7 +295,7 @@ class _Protocol(HttpToolsProtocol):
             self.cycle.transport = self._answers  # type: ignore[assignment]  # all of it that a cycle uses
         held, self._held = self._held, None
         if held:
-            super().on_body(bytes(held))
+            super().on_body(b"".join(held))
 
     def close_if(self, since: float, before: float) -> None:
         """End the connection if it has waited since a time earlier than ``before``; never within a request."""

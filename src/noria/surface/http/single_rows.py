@@ -9,7 +9,7 @@ import msgspec
 from noria.serving import DataPlane
 from noria.serving.items import Item, Result
 from noria.surface.http import cloudevents
-from noria.surface.http.exchange import Exchange, Headers
+from noria.surface.http.exchange import Exchange, Headers, head_of
 from noria.surface.http.gateway_bodies import decode_predict
 from noria.surface.http.gateway_requests import LARGE_BYTES, WORTH_COMPRESSING_BYTES, Request, admitted, compress
 
@@ -17,7 +17,7 @@ Refusal = Callable[[Exception, str], tuple[int, Headers, bytes]]
 """What is answered to an error at a path: status, headers, body."""
 
 _encode = msgspec.json.Encoder().encode
-_HEADERS = [(b"content-type", b"application/json")]
+_HEAD = head_of([(b"content-type", b"application/json")])
 _PREFIX, _PATH = "/models/", "/predict"
 
 
@@ -63,14 +63,15 @@ class _Row:
         item = self.item
         del self.item  # they hold each other, and would wait for the garbage collector
         try:
-            headers, body = _HEADERS, _encode(item.prediction(*result))
+            head, body = _HEAD, _encode(item.prediction(*result))
             if self._accepted and len(body) > WORTH_COMPRESSING_BYTES:
                 body, more = compress(body, self._accepted)
-                headers = [*headers, *more]
+                head += head_of(more)
         except Exception as error:
             self.set_exception(error)
         else:
-            self._exchange.answer(200, headers, body)
+            self._exchange.answer(200, head, body)
 
     def set_exception(self, error: Exception) -> None:
-        self._exchange.answer(*self._refusal(error, self._exchange.path))
+        status, headers, body = self._refusal(error, self._exchange.path)
+        self._exchange.answer(status, head_of(headers), body)
