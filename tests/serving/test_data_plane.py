@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from noria.errors import InvalidInput, NotFound, Unavailable
+from noria.errors import InvalidInput, NotFound, Overloaded, Unavailable
 from noria.monitoring.log import read_predictions
 from noria.rollout.routes import RouteTable
-from noria.serving import DataPlane, PredictionRequest
+from noria.serving import DataPlane, Limits, PredictionRequest
 from noria.serving.inputs import parse_instant
 from noria.serving.items import confidence
 from serving.gateway_world import CARRIER, LAST_SEEN, REQUEST, WEATHER, World
@@ -54,6 +54,27 @@ def test_a_bad_row_harms_no_other_row_of_its_tick(world):
     assert isinstance(refused, InvalidInput) and "'hour' is missing" in refused.message
     assert isinstance(stranger, NotFound)
     assert good.probability == last.probability
+
+
+def test_a_request_is_taken_on_as_a_whole_and_one_that_comes_alone_always(world):
+    async def answers() -> list[object]:
+        settings = world.settings
+        plane = DataPlane(
+            settings.artifacts, settings.online_store, settings.prediction_log, lambda _: Limits(queue_rows=50)
+        )
+        await plane.swap(table(1, world.add_model(1)))
+        live = plane.find()
+        alone = await plane.predict_many(live, [request()] * 60)
+        requests = [[request()] * 30, [request()] * 21, [request()] * 20, [request()]]
+        got = await asyncio.gather(*(plane.predict_many(live, one) for one in requests), return_exceptions=True)
+        after = await plane.predict_many(live, [request()] * 60)
+        plane.close()
+        return [len(alone), len(after), *(one if isinstance(one, Exception) else len(one) for one in got)]
+
+    alone, after, first, refused, second, last = asyncio.run(answers())
+    assert (alone, after, first, second) == (60, 60, 30, 20)
+    assert isinstance(refused, Overloaded) and refused.retry_after >= 1 and "30 rows waiting" in refused.message
+    assert isinstance(last, Overloaded)
 
 
 def test_a_row_the_model_gives_no_number_for_is_refused_alone_and_not_logged(world):

@@ -152,7 +152,8 @@ class DataPlane:
 
     def ask(self, live: Live, request: PredictionRequest, timeout: float | None, answer: Answer) -> Item:
         """The same, for who is told of the result or the error in a later turn of the loop, and waits for nothing."""
-        item = self._admit(live, request, timeout, answer)
+        item = self._row(live, request, timeout, answer)
+        item.arm.batcher.admit(1, item.deadline)
         self._enqueue(item)
         return item
 
@@ -163,17 +164,21 @@ class DataPlane:
         items: dict[int, Item] = {}
         faults: dict[int, NoriaError] = {}
         answers = [_future() for _ in requests]
+        for index, request in enumerate(requests):
+            try:
+                items[index] = self._row(live, request, timeout, answers[index])
+            except (InvalidInput, NotFound) as error:
+                faults[index] = error
+        admitted: list[Item] = []
         try:
-            for index, request in enumerate(requests):
-                try:
-                    items[index] = self._admit(live, request, timeout, answers[index])
-                except (InvalidInput, NotFound) as error:
-                    faults[index] = error
+            for arm, rows in _by_arm(list(items.values())):
+                arm.batcher.admit(len(rows), rows[0].deadline)
+                admitted += rows
             faults |= await self._look_up_all(items)
             if faults:
                 raise _bad_instances(sorted(faults.items()), len(requests))
         except BaseException:
-            for item in items.values():
+            for item in admitted:
                 item.arm.batcher.release(item.count)
             raise
         for item in items.values():
@@ -191,6 +196,7 @@ class DataPlane:
         item = self._item(live, arm, prediction_id, block.event_time, len(block.numbers), timeout, answer)
         item.numbers, item.texts, item.params, item.complete = block.numbers, block.texts, block.params, True
         item.unit, item.tensors = block.unit_id, block.tensors
+        arm.batcher.admit(item.count, item.deadline)
         self._enqueue(item)
         outcome, at = await answer
         return item, outcome if len(outcome.predictions) == item.count else outcome.part(at, item.count)
@@ -205,7 +211,7 @@ class DataPlane:
 
     # from a request to a score
 
-    def _admit(self, live: Live, request: PredictionRequest, timeout: float | None, answer: Answer) -> Item:
+    def _row(self, live: Live, request: PredictionRequest, timeout: float | None, answer: Answer) -> Item:
         prediction_id = request.prediction_id or self._new_id()
         unit = request.unit_id or (str(request.entities.get(live.unit, "")) if live.unit else "")
         arm = live.choose(unit or prediction_id)
@@ -221,7 +227,6 @@ class DataPlane:
         received = time.monotonic()
         event_time = parse_instant(when) if when else int(time.time() * 1000)
         deadline = received + (arm.batcher.limits.timeout_seconds if timeout is None else timeout)
-        arm.batcher.admit(rows, deadline)
         return Item(live, arm, rows, prediction_id, event_time, received, deadline, answer, [], None, {}, "", False)
 
     def _enqueue(self, item: Item) -> None:
