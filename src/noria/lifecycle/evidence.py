@@ -62,19 +62,48 @@ def _keys(names: Iterable[str]) -> NDArray[np.int64]:
     return np.fromiter(map(_key, names), np.int64)
 
 
+class _Seen:
+    """The keys that came so far, in sorted runs, each at least twice as long as the next.
+
+    A few searches for each new key, and few merges: millions are not gone through again at each look.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[NDArray[np.int64]] = []
+
+    def first(self, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of ``keys`` come for the first time, among themselves and ever."""
+        new, places = np.unique(keys, return_index=True)
+        for run in self._runs:
+            fresh = run[np.minimum(np.searchsorted(run, new), len(run) - 1)] != new
+            new, places = new[fresh], places[fresh]
+        if len(new):
+            self._runs.append(new)
+        while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
+            merged = np.concatenate([self._runs.pop(), self._runs.pop()])
+            merged.sort(kind="stable")  # which merges what is sorted
+            self._runs.append(merged)
+        found = np.zeros(len(keys), np.bool_)
+        found[places] = True
+        return found
+
+
 class _Growing:
     """A frame that grows: what was added is put together when it is asked for.
 
     Of rows with the same value in the column ``once`` the first stays: a request that was sent again, after its answer
-    was lost, is one draw.
+    was lost, is one draw. Where rows are ``of_units`` the column ``first`` tells a unit's first, and those without one.
     """
 
-    def __init__(self, types: Mapping[str, type], once: str = "") -> None:
+    def __init__(self, types: Mapping[str, type], once: str = "", *, of_units: bool = False) -> None:
         import polars as pl
 
-        self._types, self._once = types, once
+        self._types, self._once, self._of_units = types, once, of_units
+        self._ids, self._units = _Seen(), _Seen()
         self._added: list[Mapping[str, NDArray[Any]]] = []
         self._frame = pl.DataFrame({name: np.empty(0, kind) for name, kind in types.items()})
+        if of_units:
+            self._frame = self._frame.with_columns(first=pl.lit(value=True))
 
     def add(self, columns: Mapping[str, Any]) -> None:
         """Take rows in; a single value stands for all of them."""
@@ -89,11 +118,20 @@ class _Growing:
 
         if self._added:
             added = {name: np.concatenate([one[name] for one in self._added]) for name in self._types}
-            self._frame = pl.concat([self._frame, pl.DataFrame(added)], rechunk=self._frame.n_chunks() > _MOST_CHUNKS)
             self._added.clear()
             if self._once:
-                self._frame = self._frame.unique(self._once, keep="first", maintain_order=True)
+                kept = self._ids.first(added[self._once])
+                added = added if kept.all() else {name: values[kept] for name, values in added.items()}
+            if self._of_units:
+                added["first"] = self._first(added["unit"])
+            self._frame = pl.concat([self._frame, pl.DataFrame(added)], rechunk=self._frame.n_chunks() > _MOST_CHUNKS)
         return self._frame
+
+    def _first(self, units: NDArray[np.int64]) -> NDArray[np.bool_]:
+        first: NDArray[np.bool_] = units == 0
+        if not first.all():
+            first[~first] = self._units.first(units[~first])
+        return first
 
 
 class Evidence:
@@ -106,7 +144,8 @@ class Evidence:
     def __init__(self, log: Path, deployment: str, since: datetime, *, metric: str = "reward", keep_rows: bool = False):
         self._tails = {kind: Tail(log, kind, since) for kind in (PREDICTIONS, SHADOWS, FAILURES, LABELS, REWARDS)}
         self._deployment, self._metric, self._keep_rows = deployment, metric, keep_rows
-        self._answered, self._shadowed, self._failed = _Growing(_ROWS, "id"), _Growing(_ROWS, "id"), _Growing(_FAILED)
+        self._answered, self._shadowed = _Growing(_ROWS, "id", of_units=True), _Growing(_ROWS, "id")
+        self._failed = _Growing(_FAILED, of_units=True)
         self._labels, self._rewards = _Growing(_LABELS), _Growing(_REWARDS)
         self._numbers: list[Floats] = []
         self._count = 0
@@ -137,13 +176,13 @@ class Evidence:
         import polars as pl
 
         mine = (pl.col("step") == step) & (pl.col("variant") == _key(variant))
-        answered = self._first(self.rows()).filter(mine)
-        failed = self._first(self._failed.frame()).filter(mine)
+        answered = self.rows().filter(mine & pl.col("first"))
+        failed = self._failed.frame().filter(mine & pl.col("first"))
         errors = int(failed["requests"].sum())
         slow = None
         if bar is not None:
             above = self.rows().filter((pl.col("latency") > bar.bar) & (pl.col("at") >= bar_since))
-            slow = self._first(above).filter(mine).height
+            slow = _first_of_units(above).filter(mine).height
         scores = answered["score"].sample(min(_SAMPLE, answered.height), seed=_SEED).to_numpy()
         return ArmEvidence(
             share,
@@ -315,21 +354,18 @@ class Evidence:
         """The first answer of every unit; a request that names none is one by itself."""
         import polars as pl
 
-        return (
-            self.rows()
-            .with_columns(unit=pl.when(pl.col("unit") != 0).then("unit").otherwise("id"))
-            .unique("unit", keep="first", maintain_order=True)
-        )
+        named = pl.when(pl.col("unit") != 0).then("unit").otherwise("id")
+        return self.rows().filter("first").with_columns(unit=named)
 
-    @staticmethod
-    def _first(frame: pl.DataFrame) -> pl.DataFrame:
-        """The frame without a unit's later rows; rows without a unit all stay."""
-        import polars as pl
 
-        named = frame.filter(pl.col("unit") != 0)
-        if named.is_empty():
-            return frame
-        return pl.concat([frame.filter(pl.col("unit") == 0), named.unique("unit", keep="first", maintain_order=True)])
+def _first_of_units(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame without a unit's later rows; rows without a unit all stay."""
+    import polars as pl
+
+    named = frame.filter(pl.col("unit") != 0)
+    if named.is_empty():
+        return frame
+    return pl.concat([frame.filter(pl.col("unit") == 0), named.unique("unit", keep="first", maintain_order=True)])
 
 
 def _unit_of(batch: PredictionBatch, rows: int) -> int:
