@@ -1,0 +1,78 @@
+"""What a rollout's evidence counts, however the log grows: every id once, every unit by its first row."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from noria.lifecycle.evidence import Evidence
+from noria.monitoring.log import FailureRecord, PredictionBatch, PredictionLog
+from noria.rollout.planning import LatencyBar
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MILLIS = round(NOW.timestamp() * 1000)
+Row = tuple[str, str, str, float]
+"""Id, unit, variant, seconds."""
+
+
+def batch(variant: str, rows: list[Row], *, with_units: bool) -> PredictionBatch:
+    count = len(rows)
+    return PredictionBatch(
+        received_at=MILLIS,
+        deployment="demand",
+        revision=1,
+        variant=variant,
+        model="m",
+        version=1,
+        prediction_ids=[row[0] for row in rows],
+        event_times=np.full(count, MILLIS).tobytes(),
+        numbers=b"",
+        scores=np.linspace(0, 1, count).tobytes(),
+        predictions=np.ones(count).tobytes(),
+        latencies=np.array([row[3] for row in rows], np.float32).tobytes(),
+        units=[row[1] for row in rows] if with_units else (),
+    )
+
+
+@pytest.mark.parametrize("with_units", [True, False])
+def test_what_is_repeated_counts_once_in_whichever_look_it_comes(tmp_path: Path, with_units: bool) -> None:
+    random = np.random.default_rng(3)
+    log, evidence = PredictionLog(tmp_path), Evidence(tmp_path, "demand", NOW)
+    bar = LatencyBar(0.5, 0.5, 0.6)
+    ids: set[str] = set()
+    kept: list[Row] = []
+    for _ in range(40):
+        for variant in ("champion", "challenger"):
+            names = [str(number) for number in random.integers(0, 4000, random.integers(1, 90))]
+            units = [f"u{number}" if number else "" for number in random.integers(0, 300, len(names))]
+            rows = [(*one, variant, float(random.random())) for one in zip(names, units, strict=True)]
+            log.predictions(batch(variant, rows, with_units=with_units), [MILLIS // 86_400_000])
+            for row in rows:
+                if row[0] not in ids:
+                    ids.add(row[0])
+                    kept.append(row if with_units else (row[0], "", *row[2:]))
+        log.failures([FailureRecord(MILLIS, "demand", 1, "challenger", "m", 1, "failed", 1, "u7")])
+        evidence.refresh({1: 0})
+        for variant in ("champion", "challenger"):
+            found = evidence.arm(0, variant, 0.5, bar, 0)
+            errors = int(variant == "challenger")
+            assert (found.requests, found.errors) == (len(firsts(kept, variant)) + errors, errors)
+            slow = [row for row in kept if row[3] > 0.5]
+            assert found.slow == len(firsts(slow, variant))
+    assert evidence.rows()["id"].n_unique() == len(ids) == len(kept)
+
+
+def firsts(rows: list[Row], variant: str) -> list[Row]:
+    """A variant's rows that are the first of their unit, in whichever variant that had it before; or have none."""
+    seen: set[str] = set()
+    found = []
+    for row in rows:
+        if row[1] and row[1] in seen:
+            continue
+        seen.add(row[1])
+        if row[2] == variant:
+            found.append(row)
+    return found
