@@ -15,7 +15,7 @@ from noria.errors import InvalidInput, PolicyRefused
 from noria.registry import Policies, Signature, Stage
 from noria.registry.described import Description, describe
 from noria.registry.models import create_model, get_model, rename_model
-from noria.registry.registration import register_saved, register_source
+from noria.registry.registration import Saved, register_saved, register_source
 from noria.registry.stages import transition
 from noria.registry.versions import get_version, update_version
 from noria.store.workspace import Workspace
@@ -86,14 +86,14 @@ def test_a_registration_reads_the_files_and_a_copy_takes_over_what_they_say(work
         experiments.ensure_default(tx, artifact_root="mlflow-artifacts:/", at=NOW)
     write(workspace, json.dumps({"signature": {"inputs": '[{"type": "long", "name": "a"}]'}}))
     rules = {"policies": Policies(), "at": NOW, "actor": "someone"}
-    made = register_saved(workspace, "m", PLACE, tags={"noria.semantic_version": "9.9.9"}, **rules)
+    made = register_saved(workspace, "m", Saved(PLACE, tags={"noria.semantic_version": "9.9.9"}), **rules)
     assert (made.signature, made.semantic_version, made.tags) == (Signature((("a", "long"),), "", ("a",)), "1.0.0", {})
-    assert register_saved(workspace, "copy", "models:/m/1", **rules).signature == made.signature
+    assert register_saved(workspace, "copy", Saved("models:/m/1"), **rules).signature == made.signature
 
 
 def test_nobody_sets_the_semantic_version(workspace):
     with workspace.database.write() as tx:
-        register_source(tx, "m", "s3://b/m", policies=Policies(), at=NOW, actor="someone")
+        register_source(tx, "m", Saved("s3://b/m"), policies=Policies(), at=NOW, actor="someone")
         with pytest.raises(InvalidInput, match="computed"):
             update_version(tx, "m", 1, at=NOW, actor="someone", tags={"noria.semantic_version": "9.9.9"})
         assert get_version(tx, "m", 1).semantic_version == "1.0.0"
@@ -106,7 +106,7 @@ def test_a_name_under_another_policy_is_not_taken_by_a_model_with_staged_version
         experiments.ensure_default(tx, artifact_root="mlflow-artifacts:/", at=NOW)
         create_model(tx, "free", policies=strict, **at)
         run = runs.start(tx, "0", name="", user="u", at=NOW)
-        register_source(tx, "free", f"{run.artifact_uri}/m", policies=strict, **at)
+        register_source(tx, "free", Saved(f"{run.artifact_uri}/m"), policies=strict, **at)
         transition(tx, "free", 1, Stage.STAGING, policies=strict, **at)
         with pytest.raises(PolicyRefused, match="does not match"):
             rename_model(tx, "free", "strict-9", policies=strict, **at)

@@ -12,7 +12,7 @@ from noria.config import PolicySettings, StoreSettings, load_server_settings
 from noria.errors import InvalidConfig, PolicyRefused
 from noria.registry import NewVersion, Policies, Stage, approve, get_version, list_versions, register_version
 from noria.registry.approvals import approvals
-from noria.registry.registration import register_source
+from noria.registry.registration import Saved, register_source
 from noria.registry.stages import history, roll_back, transition
 from noria.store.workspace import Workspace
 from noria.tracking import experiments, runs
@@ -50,7 +50,7 @@ def measure(tx, run, step=0, **metrics):
 
 def version_of(tx, run, policy=None):
     source = f"{runs.get(tx, run).artifact_uri}/m"
-    return register_source(tx, "m", source, policies=policy or Policies(), at=NOW, actor="author").version
+    return register_source(tx, "m", Saved(source), policies=policy or Policies(), at=NOW, actor="author").version
 
 
 def move(tx, version, policy=None, stage=Stage.PRODUCTION, at=NOW, **more):

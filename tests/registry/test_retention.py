@@ -13,7 +13,7 @@ from noria.errors import Protected
 from noria.lifecycle.retention import clean_up, remove_version
 from noria.registry import NewVersion, Policies, Stage, list_versions, register_version, transition
 from noria.registry.models import set_alias
-from noria.registry.registration import register_source
+from noria.registry.registration import Saved, register_source
 from noria.rollout import Variant, set_routes
 from noria.store.workspace import Workspace
 from support import noria
@@ -87,7 +87,7 @@ def test_only_old_versions_of_the_stages_named_go_and_what_is_needed_stays(works
 def test_files_that_another_version_needs_stay(workspace, policies, other):
     add(workspace, [Stage.ARCHIVED])
     with workspace.database.write() as tx:
-        register_source(tx, "copy", other, policies=Policies(), at=NOW, actor="trainer")
+        register_source(tx, "copy", Saved(other), policies=Policies(), at=NOW, actor="trainer")
     assert cleaned(workspace, policies) == [1]
     assert workspace.artifacts.entries("0/run1/artifacts/model") != []
 

@@ -11,7 +11,7 @@ from noria.errors import InvalidInput, NotFound, PolicyRefused, Protected
 from noria.registry import Policies
 from noria.registry.models import create_model, update_model
 from noria.registry.protection import require_open, require_unregistered
-from noria.registry.registration import register_source
+from noria.registry.registration import Saved, register_source
 from noria.registry.versions import delete_version, get_version, update_version
 from noria.tracking import experiments, logged_models, runs
 
@@ -38,7 +38,8 @@ def logged_by(tx, run, name="model"):
 
 
 def register(tx, source, model="m", policies=None, **fields):
-    return register_source(tx, model, source, policies=policies or Policies(), at=NOW, actor="someone", **fields)
+    saved = Saved(source, **fields)
+    return register_source(tx, model, saved, policies=policies or Policies(), at=NOW, actor="someone")
 
 
 def test_every_name_of_a_logged_model_leads_to_its_files_and_its_run(tx):

@@ -17,7 +17,7 @@ from noria.project_files import CONFIG_FILE
 from noria.registry import ModelVersion, Policies, get_version, version_in_stage
 from noria.registry.models import aliases, get_model, set_alias
 from noria.registry.protection import require_open
-from noria.registry.registration import register_saved
+from noria.registry.registration import Saved, register_saved
 from noria.registry.semantic import SEMANTIC_TAG
 from noria.registry.stages import parse_stage, request_transition
 from noria.registry.versions import latest_version, update_version
@@ -177,10 +177,7 @@ class LocalBackend:
         made = register_saved(
             self._workspace,
             name,
-            source,
-            run_id=run_id,
-            logged_model_id=logged_model_id,
-            tags=tags,
+            Saved(source, run_id, logged_model_id, tags),
             policies=self._policies,
             at=self._clock.now(),
             actor=self._actor,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import func, insert, select, update
@@ -49,61 +50,44 @@ def register_version(tx: Transaction, new: NewVersion, *, policies: Policies, at
     return get_version(tx, new.model, number)
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a client saved and wants registered: where it lies, what it says of it, and what made it."""
+
+    source: str
+    run_id: str | None = None
+    logged_model_id: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    run_link: str = ""
+
+
 def register_saved(
-    workspace: Workspace,
-    model: str,
-    source: str,
-    *,
-    policies: Policies,
-    at: datetime,
-    actor: str,
-    run_id: str | None = None,
-    logged_model_id: str | None = None,
-    tags: Mapping[str, str] | None = None,
-    description: str = "",
-    run_link: str = "",
+    workspace: Workspace, model: str, saved: Saved, *, policies: Policies, at: datetime, actor: str
 ) -> ModelVersion:
     """``register_source`` in a transaction of its own, with what the model's files say of it, read before."""
     with workspace.database.read() as tx:
-        origin = _origin(tx, model, source, run_id, logged_model_id, tags or {})
+        origin = _origin(tx, model, saved)
     described = describe(workspace.artifacts, origin.place)
     with workspace.database.write() as tx:
-        return register_source(
-            tx,
-            model,
-            source,
-            policies=policies,
-            at=at,
-            actor=actor,
-            run_id=run_id,
-            logged_model_id=logged_model_id,
-            tags=tags,
-            description=description,
-            run_link=run_link,
-            described=described,
-        )
+        return register_source(tx, model, saved, policies=policies, at=at, actor=actor, described=described)
 
 
 def register_source(
     tx: Transaction,
     model: str,
-    source: str,
+    saved: Saved,
     *,
     policies: Policies,
     at: datetime,
     actor: str,
-    run_id: str | None = None,
-    logged_model_id: str | None = None,
-    tags: Mapping[str, str] | None = None,
-    description: str = "",
-    run_link: str = "",
     described: Description | None = None,
 ) -> ModelVersion:
-    """Register what a client saved at ``source``, or as a logged model: the files and run of that count, for good.
+    """Register what a client saved, at a place or as a logged model: the files and run of that count, for good.
 
     Raises InvalidInput for what is no place of a model, or another run's, NotFound or PolicyRefused.
     """
-    origin, told = _origin(tx, model, source, run_id, logged_model_id, tags or {}), described or Description()
+    origin, told = _origin(tx, model, saved), described or Description()
     new = NewVersion(
         model=model,
         source=origin.place,
@@ -114,24 +98,17 @@ def register_source(
         signature=told.signature,
         algorithm=told.algorithm,
         metrics=_measured(tx, origin),
-        tags={key: value for key, value in (tags or {}).items() if key != SEMANTIC_TAG},  # copies bring it along
-        description=description,
-        run_link=run_link,
+        tags={key: value for key, value in saved.tags.items() if key != SEMANTIC_TAG},  # copies bring it along
+        description=saved.description,
+        run_link=saved.run_link,
     )
     return register_version(tx, new, policies=policies, at=at, actor=actor)
 
 
-def _origin(
-    tx: Transaction,
-    model: str,
-    source: str,
-    run_id: str | None,
-    logged_model_id: str | None,
-    tags: Mapping[str, str],
-) -> Origin:
-    if _is_prompt(tx, model, source, tags):
-        return Origin(source)
-    return find_origin(tx, source, run_id=run_id, logged_model_id=logged_model_id)
+def _origin(tx: Transaction, model: str, saved: Saved) -> Origin:
+    if _is_prompt(tx, model, saved.source, saved.tags):
+        return Origin(saved.source)
+    return find_origin(tx, saved.source, run_id=saved.run_id, logged_model_id=saved.logged_model_id)
 
 
 def _is_prompt(tx: Transaction, model: str, source: str, tags: Mapping[str, str]) -> bool:

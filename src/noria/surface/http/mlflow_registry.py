@@ -16,7 +16,7 @@ from noria.registry import (
     get_version,
 )
 from noria.registry import models as registry_models
-from noria.registry.registration import register_saved
+from noria.registry.registration import Saved, register_saved
 from noria.registry.search import search_models, search_versions
 from noria.registry.semantic import SEMANTIC_TAG
 from noria.registry.stages import parse_stage, request_transition
@@ -158,12 +158,14 @@ def _create_version(call: Call) -> Json:
     made = register_saved(
         call.workspace,
         name,
-        source,
-        run_id=call.text("run_id", "") or None,
-        logged_model_id=call.text("model_id", "") or None,
-        tags=tags,
-        description=call.text("description", ""),
-        run_link=call.text("run_link", ""),
+        Saved(
+            source,
+            call.text("run_id", "") or None,
+            call.text("model_id", "") or None,
+            tags,
+            call.text("description", ""),
+            call.text("run_link", ""),
+        ),
         policies=call.policies,
         at=call.clock.now(),
         actor=call.actor,
