@@ -113,7 +113,7 @@ class Recorder:
 def _batch(
     items: Sequence[Item], arm: Arm, rows: Rows, outcome: Outcome, latencies: Sequence[float]
 ) -> tuple[PredictionBatch, Sequence[int]]:
-    first, alone = items[0], len(items) == 1
+    first = items[0]
     table, variant, predictions = first.live.table, arm.variant, outcome.predictions
     # Python's own lists and arrays throughout: NumPy's take ten times as long for the few rows of most batches.
     times = [item.event_time for item in items]
@@ -126,7 +126,7 @@ def _batch(
         variant=variant.name,
         model=variant.model,
         version=variant.version,
-        prediction_ids=[first.prediction_id] if alone else [one for item in items for one in item.prediction_ids],
+        prediction_ids=_ids(items, len(rows)),
         event_times=array("q", _of_rows(times, items, len(rows))).tobytes(),
         numbers=rows.numbers.tobytes(),
         scores=outcome.scores.tobytes(),
@@ -139,6 +139,13 @@ def _batch(
         beside=_of_rows([item.beside for item in items], items, len(rows)) if first.beside else (),
     )
     return batch, days
+
+
+def _ids(items: Sequence[Item], rows: int) -> list[str]:
+    """The id of every row; that of the request alone, where one request has them all."""
+    if len(items) in (1, rows):
+        return [item.prediction_id for item in items]
+    return [one for item in items for one in item.prediction_ids]
 
 
 def _packed(predictions: Sequence[Any]) -> bytes | Sequence[str]:

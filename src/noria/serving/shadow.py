@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import groupby
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +28,9 @@ _log = structlog.get_logger()
 _LONGEST_QUEUE_ROWS = 16_384
 _BATCH_ROWS = 128
 _GATHER_SECONDS = 0.05
-"""Copies are scored so many at a time that a row costs little: nobody waits for them. More, and a runtime would take
-all processors for them, and the interpreter be held for longer than a request may wait."""
+"""Copies wait for others until so many are there, or so long, so that a row costs little. More, and a runtime would
+take all processors for them, and the interpreter be held for longer than a request may wait; longer, and every request
+would be read into memory that no processor's cache holds any more."""
 
 
 class Shadow:
@@ -40,9 +43,11 @@ class Shadow:
         self.arm, self._online = arm, online
         self._deployment, self._salt = deployment, f"{salt}shadow"
         self._recorder, self._metrics = recorder, metrics
-        self._waiting: deque[Item] = deque()
-        self._rows = 0
-        self._wake = threading.Semaphore(0)
+        self._gathered: list[Item] = []
+        self._rows = self._gathered_rows = 0
+        self._lock = threading.Lock()
+        self._told: SimpleQueue[list[Item] | None] = SimpleQueue()
+        """Enough copies to score, or None: some began to be gathered, or the end."""
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=f"shadow {arm.served.label}", daemon=True)
         self._thread.start()
@@ -57,9 +62,14 @@ class Shadow:
         if self._rows + rows > _LONGEST_QUEUE_ROWS:
             self._metrics.count_shadow(self._deployment, "dropped", rows)
             return
-        self._rows += rows
-        self._waiting.extend(taken)
-        self._wake.release()
+        with self._lock:
+            if not self._gathered:
+                self._told.put(None)
+            self._gathered += taken
+            self._rows += rows
+            self._gathered_rows += rows
+            if self._gathered_rows >= _BATCH_ROWS:
+                self._told.put(self._taken())
 
     @property
     def waiting(self) -> int:
@@ -69,29 +79,34 @@ class Shadow:
     def stop(self) -> None:
         """End the thread once what it works on is done."""
         self._ended = True
-        self._wake.release()
+        self._told.put(None)
 
     def _takes(self, item: Item, percent: float) -> bool:
         return place(self._salt + item.prediction_id, (100 - percent, percent)) == 1
 
     def _run(self) -> None:
-        while True:
-            self._wake.acquire()
-            if self._ended:
-                return
-            time.sleep(_GATHER_SECONDS)
-            while self._waiting and not self._ended:
-                batch = self._next_batch()
-                self._score(batch)
-                self._rows -= sum([item.count for item in batch])
+        while not self._ended:
+            for batch in _batches(self._next()):
+                if not self._ended:
+                    self._score(batch)
+                with self._lock:
+                    self._rows -= sum([item.count for item in batch])
 
-    def _next_batch(self) -> list[Item]:
-        batch = [self._waiting.popleft()]
-        rows = batch[0].count
-        while self._waiting and not batch[0].is_block and not self._waiting[0].is_block and rows < _BATCH_ROWS:
-            batch.append(self._waiting.popleft())
-            rows += 1
-        return batch
+    def _next(self) -> list[Item]:
+        """The copies to score next; none when the shadow ends meanwhile."""
+        found = self._told.get()
+        if found is None and not self._ended:
+            with suppress(Empty):
+                found = self._told.get(timeout=_GATHER_SECONDS)
+        if found is None:
+            with self._lock:
+                found = self._taken()
+        return found
+
+    def _taken(self) -> list[Item]:
+        """What was gathered; the lock must be held."""
+        taken, self._gathered, self._gathered_rows = self._gathered, [], 0
+        return taken
 
     def _score(self, items: Sequence[Item]) -> None:
         """Score a batch as the shadow would have answered it; its latency is the time of scoring alone."""
@@ -141,3 +156,10 @@ class Shadow:
         if isinstance(found, NoriaError):
             raise found
         return found[0]
+
+
+def _batches(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """The items in their order: blocks of rows one by one, rows that stand side by side together."""
+    for is_block, group in groupby(items, key=lambda item: item.is_block):
+        several = list(group)
+        yield from ([item] for item in several) if is_block else [several]

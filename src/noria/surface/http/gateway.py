@@ -46,6 +46,9 @@ _CLOSE = (b"connection", b"close")
 _CHECK_SECONDS = 0.05
 _DRAIN_SECONDS = 10.0
 _CHECKS_A_SHARE = 10
+_COLLECTED_AFTER = (20_000, 20, 50)
+"""Requests leave nothing that only the garbage collector frees; those under way, or waiting for a shadow, are many
+objects, which it would go through in vain every 700."""
 _SWELLING_BYTES = 2**20
 """Requests of so much leave the process larger than it needs to be."""
 
@@ -255,6 +258,7 @@ class Gateway:
         await self._files.check()
         gc.collect()
         gc.freeze()  # what is loaded now stays: going through it again and again would hold up requests
+        gc.set_threshold(*_COLLECTED_AFTER)
         give_back()
         watcher = asyncio.create_task(self._watch())
         rpc = None if self._settings.rpc is None else await self._settings.rpc(self.plane)
