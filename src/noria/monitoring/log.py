@@ -129,7 +129,7 @@ class PredictionLog:
             self._writers[kind].append(days[0], self._encode(batch))
             return
         for day in days:
-            self._writers[kind].append(day, self._encode(_of_day(batch, day)))
+            self._writers[kind].append(day, self._encode(part_of(batch, _rows_of_day(batch, day))))
 
     def labels(self, records: Sequence[LabelRecord]) -> None:
         """Write labels into the day of their predictions. Raises OSError."""
@@ -261,12 +261,17 @@ def _holds(batch: PredictionBatch, prediction_id: str) -> bool:
     return len(batch.prediction_ids) == 1 and batch.prediction_ids[0] == base and number.isdigit()
 
 
-def _of_day(batch: PredictionBatch, day: int) -> PredictionBatch:
-    """The rows of one day of event time."""
+def _rows_of_day(batch: PredictionBatch, day: int) -> NDArray[np.intp]:
+    import numpy as np
+
+    return np.flatnonzero(np.frombuffer(batch.event_times, np.int64) // MILLIS_A_DAY == day)
+
+
+def part_of(batch: PredictionBatch, chosen: NDArray[np.intp]) -> PredictionBatch:
+    """Some rows of a batch."""
     import numpy as np
 
     columns = BatchColumns.of(batch)
-    chosen = np.flatnonzero(columns.event_times // MILLIS_A_DAY == day)
     rows: list[int] = chosen.tolist()
 
     def of(listed: Sequence[_T]) -> Sequence[_T]:

@@ -256,10 +256,8 @@ class DataPlane:
             self._submit(arm, ready, time.monotonic())
 
     def _submit(self, arm: Arm, items: Sequence[Item], since: float) -> None:
-        """Score complete items of one arm; copies go to its deployment's shadows, a bandit may choose another arm."""
+        """Score complete items of one arm; a bandit may choose another."""
         live = items[0].live
-        for shadow in live.shadows:
-            shadow.offer(items)
         if live.by_context is None:
             arm.batcher.submit(items, since)
             return

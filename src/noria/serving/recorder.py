@@ -6,8 +6,10 @@ import math
 import time
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import structlog
 
 from noria.errors import NoriaError, Unavailable
@@ -34,6 +36,14 @@ _CLIENTS_OWN = ("invalid_input", "not_found", "invalid_data", "overloaded")
 """Errors that say nothing about a version."""
 
 
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A batch as it is in the log, and the days of its event times."""
+
+    batch: PredictionBatch
+    days: Sequence[int]
+
+
 class Recorder:
     """Writes what one gateway process saw; ``fault`` is why its last batch was not logged. Threads may share it."""
 
@@ -45,16 +55,32 @@ class Recorder:
         """Log one scored batch; when that fails, the answers go out all the same, and the loss is counted.
 
         The log has latencies without the ``others`` seconds that went to other variants, so that variants can be
-        compared; the metrics have them with.
+        compared; the metrics have them with. The deployment's shadows get copies.
         """
         now = time.monotonic()
         own = [now - others - item.received for item in items]
-        self._write(items, items[0].arm, rows, outcome, _of_rows(own, items, len(rows)), PREDICTIONS)
+        logged = self._logged(items, rows, outcome, _of_rows(own, items, len(rows)))
         self._metrics.observe(items[0].arm, outcome, _of_rows([one + others for one in own], items, len(rows)))
+        if logged is not None:
+            for shadow in items[0].live.shadows:
+                shadow.offer(items, rows, logged)
 
-    def shadowed(self, items: Sequence[Item], arm: Arm, rows: Rows, outcome: Outcome, seconds: float) -> None:
-        """Log what ``arm`` would have answered to rows that another one answered, had it taken ``seconds``."""
-        self._write(items, arm, rows, outcome, [seconds] * len(rows), SHADOWS)
+    def shadowed(self, answered: Sequence[Logged], arm: Arm, rows: Rows, outcome: Outcome, seconds: float) -> None:
+        """Log what ``arm`` would have said to rows that others answered in one revision, had it taken ``seconds``.
+
+        All of several batches must have an id for each of their rows.
+        """
+        batch = msgspec.structs.replace(
+            answered[0].batch,
+            variant=arm.variant.name,
+            model=arm.variant.model,
+            version=arm.variant.version,
+            latencies=array("f", [seconds] * len(rows)).tobytes(),
+            **(_asked([one.batch for one in answered]) if len(answered) > 1 else {}),
+            **_said(arm, rows, outcome),
+        )
+        days = sorted({day for one in answered for day in one.days})
+        self._write(Logged(batch, days), len(rows), SHADOWS)
 
     def failed(self, item: Item, error: NoriaError) -> None:
         """Log that a version did not answer; what the client did wrong is not told of the version."""
@@ -87,21 +113,21 @@ class Recorder:
         """Close the log's segments."""
         self._log.close()
 
-    def _write(
-        self,
-        items: Sequence[Item],
-        arm: Arm,
-        rows: Rows,
-        outcome: Outcome,
-        latencies: Sequence[float],
-        kind: str,
-    ) -> None:
+    def _logged(self, items: Sequence[Item], rows: Rows, outcome: Outcome, latencies: Sequence[float]) -> Logged | None:
         try:
-            batch, days = _batch(items, arm, rows, outcome, latencies)
-            self._log.predictions(batch, days, kind)
-            self.fault = None
+            logged = _batch(items, rows, outcome, latencies)
         except Exception as error:
             self._lost("predictions", error, len(rows))
+            return None
+        self._write(logged, len(rows), PREDICTIONS)
+        return logged
+
+    def _write(self, logged: Logged, rows: int, kind: str) -> None:
+        try:
+            self._log.predictions(logged.batch, logged.days, kind)
+            self.fault = None
+        except Exception as error:
+            self._lost("predictions", error, rows)
 
     def _lost(self, kind: str, error: Exception, rows: int) -> None:
         if self.fault is None:
@@ -110,11 +136,10 @@ class Recorder:
         self._metrics.count_lost(rows)
 
 
-def _batch(
-    items: Sequence[Item], arm: Arm, rows: Rows, outcome: Outcome, latencies: Sequence[float]
-) -> tuple[PredictionBatch, Sequence[int]]:
+def _batch(items: Sequence[Item], rows: Rows, outcome: Outcome, latencies: Sequence[float]) -> Logged:
     first = items[0]
-    table, variant, predictions = first.live.table, arm.variant, outcome.predictions
+    arm, table = first.arm, first.live.table
+    variant = arm.variant
     # Python's own lists and arrays throughout: NumPy's take ten times as long for the few rows of most batches.
     times = [item.event_time for item in items]
     days = sorted({one // MILLIS_A_DAY for one in times})
@@ -128,17 +153,43 @@ def _batch(
         version=variant.version,
         prediction_ids=_ids(items, len(rows)),
         event_times=array("q", _of_rows(times, items, len(rows))).tobytes(),
-        numbers=rows.numbers.tobytes(),
-        scores=outcome.scores.tobytes(),
-        predictions=_packed(predictions),
         latencies=array("f", latencies).tobytes(),
-        strings=() if rows.strings is None else rows.strings.tolist(),
-        string_places=arm.served.texts,
+        **_said(arm, rows, outcome),
         entities=_of_rows(entities, items, len(rows)) if any(entities) else (),
         units=_of_rows(units, items, len(rows)) if any(units) else (),
         beside=_of_rows([item.beside for item in items], items, len(rows)) if first.beside else (),
     )
-    return batch, days
+    return Logged(batch, days)
+
+
+def _asked(batches: Sequence[PredictionBatch]) -> dict[str, Any]:
+    """The fields that say what was asked, of several batches together."""
+
+    def of(name: str, nothing: object) -> Sequence[Any]:
+        columns = [getattr(batch, name) for batch in batches]
+        if not any(columns):
+            return ()
+        rows = [len(batch.prediction_ids) for batch in batches]
+        return [one for column, count in zip(columns, rows, strict=True) for one in column or [nothing] * count]
+
+    return {
+        "prediction_ids": of("prediction_ids", ""),
+        "event_times": b"".join([batch.event_times for batch in batches]),
+        "entities": of("entities", {}),
+        "units": of("units", ""),
+        "beside": of("beside", ()),
+    }
+
+
+def _said(arm: Arm, rows: Rows, outcome: Outcome) -> dict[str, Any]:
+    """The fields of a batch that say what a version was given, and what it made of that."""
+    return {
+        "numbers": rows.numbers.tobytes(),
+        "scores": outcome.scores.tobytes(),
+        "predictions": _packed(outcome.predictions),
+        "strings": () if rows.strings is None else rows.strings.tolist(),
+        "string_places": arm.served.texts,
+    }
 
 
 def _ids(items: Sequence[Item], rows: int) -> list[str]:

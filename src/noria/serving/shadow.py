@@ -6,19 +6,23 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import groupby
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import structlog
 
 from noria.errors import NoriaError
+from noria.monitoring.log import part_of
 from noria.rollout.routes import place
 from noria.serving.items import Item, outcome_of
 from noria.serving.live import Arm
-from noria.serving.recorder import Recorder
+from noria.serving.recorder import Logged, Recorder
 from noria.serving.runtimes import Rows
+from noria.serving.served import Served
 
 if TYPE_CHECKING:
     from noria.serving.inputs import OnlineInputs
@@ -29,8 +33,26 @@ _LONGEST_QUEUE_ROWS = 16_384
 _BATCH_ROWS = 128
 _GATHER_SECONDS = 0.05
 """Copies wait for others until so many are there, or so long, so that a row costs little. More, and a runtime would
-take all processors for them, and the interpreter be held for longer than a request may wait; longer, and every request
-would be read into memory that no processor's cache holds any more."""
+take all processors for them, and the interpreter be held for longer than a request may wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """Rows that were answered, as the version that answered took them, and as they were logged.
+
+    ``items`` is what they were made of, where the shadow takes other inputs. Else nothing of the requests is touched
+    again: the thread that answers has their values in its processor's cache, another one would wait for each of them.
+    """
+
+    rows: Rows
+    logged: Logged
+    items: Sequence[Item] = ()
+
+    @property
+    def joins(self) -> bool:
+        """Whether its rows may be scored together with those of other copies."""
+        rows, ids = self.rows, self.logged.batch.prediction_ids
+        return not (self.items or rows.tensors or rows.params) and len(rows) == len(ids) < _BATCH_ROWS
 
 
 class Shadow:
@@ -43,31 +65,40 @@ class Shadow:
         self.arm, self._online = arm, online
         self._deployment, self._salt = deployment, f"{salt}shadow"
         self._recorder, self._metrics = recorder, metrics
-        self._gathered: list[Item] = []
+        self._alike: WeakKeyDictionary[Served, bool] = WeakKeyDictionary()
+        self._gathered: list[_Copy] = []
         self._rows = self._gathered_rows = 0
         self._lock = threading.Lock()
-        self._told: SimpleQueue[list[Item] | None] = SimpleQueue()
+        self._told: SimpleQueue[list[_Copy] | None] = SimpleQueue()
         """Enough copies to score, or None: some began to be gathered, or the end."""
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=f"shadow {arm.served.label}", daemon=True)
         self._thread.start()
 
-    def offer(self, items: Sequence[Item]) -> None:
-        """Take copies of the share of ``items`` that is the shadow's; they are complete and will not change."""
+    def offer(self, items: Sequence[Item], rows: Rows, logged: Logged) -> None:
+        """Take copies of the share of ``items`` that is the shadow's; ``rows`` and ``logged`` are what became of them.
+
+        Threads may call it at once.
+        """
         percent = self.arm.variant.percent
-        taken = items if percent >= 100 else [item for item in items if self._takes(item, percent)]
-        rows = sum([item.count for item in taken])
-        if not rows:
-            return
-        if self._rows + rows > _LONGEST_QUEUE_ROWS:
-            self._metrics.count_shadow(self._deployment, "dropped", rows)
-            return
+        if percent < 100:
+            takes = [self._takes(item, percent) for item in items]
+            if not any(takes):
+                return
+            chosen = np.flatnonzero(np.repeat(takes, [item.count for item in items]))
+            rows, logged = rows.part(chosen), Logged(part_of(logged.batch, chosen), logged.days)
+            items = [item for item, taken in zip(items, takes, strict=True) if taken]
+        count = len(rows)
+        copy = _Copy(rows, logged, () if self._is_alike(items[0].arm) else items)
         with self._lock:
+            if self._rows + count > _LONGEST_QUEUE_ROWS:
+                self._metrics.count_shadow(self._deployment, "dropped", count)
+                return
             if not self._gathered:
                 self._told.put(None)
-            self._gathered += taken
-            self._rows += rows
-            self._gathered_rows += rows
+            self._gathered.append(copy)
+            self._rows += count
+            self._gathered_rows += count
             if self._gathered_rows >= _BATCH_ROWS:
                 self._told.put(self._taken())
 
@@ -84,15 +115,24 @@ class Shadow:
     def _takes(self, item: Item, percent: float) -> bool:
         return place(self._salt + item.prediction_id, (100 - percent, percent)) == 1
 
+    def _is_alike(self, answering: Arm) -> bool:
+        """Whether that version takes the very inputs that the shadow takes."""
+        known = self._alike.get(answering.served)
+        if known is None:
+            theirs, mine = answering.served.bundle, self.arm.served.bundle
+            known = (theirs.inputs, theirs.computed, theirs.tensors) == (mine.inputs, mine.computed, mine.tensors)
+            self._alike[answering.served] = known
+        return known
+
     def _run(self) -> None:
         while not self._ended:
-            for batch in _batches(self._next()):
+            for copies in _batches(self._next()):
                 if not self._ended:
-                    self._score(batch)
+                    self._score(copies)
                 with self._lock:
-                    self._rows -= sum([item.count for item in batch])
+                    self._rows -= sum([len(copy.rows) for copy in copies])
 
-    def _next(self) -> list[Item]:
+    def _next(self) -> list[_Copy]:
         """The copies to score next; none when the shadow ends meanwhile."""
         found = self._told.get()
         if found is None and not self._ended:
@@ -103,34 +143,30 @@ class Shadow:
                 found = self._taken()
         return found
 
-    def _taken(self) -> list[Item]:
+    def _taken(self) -> list[_Copy]:
         """What was gathered; the lock must be held."""
         taken, self._gathered, self._gathered_rows = self._gathered, [], 0
         return taken
 
-    def _score(self, items: Sequence[Item]) -> None:
-        """Score a batch as the shadow would have answered it; its latency is the time of scoring alone."""
-        rows = sum(item.count for item in items)
+    def _score(self, copies: Sequence[_Copy]) -> None:
+        """Score copies as the shadow would have answered them; its latency is the time of scoring alone."""
+        rows = sum([len(copy.rows) for copy in copies])
         try:
-            inputs = self._inputs(items)
+            inputs = self._inputs(copies[0]) if len(copies) == 1 else _together([copy.rows for copy in copies])
             started = time.monotonic()
             outcome = outcome_of(self.arm.served.bundle, self.arm.served.score(inputs))
-            self._recorder.shadowed(items, self.arm, inputs, outcome, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self._recorder.shadowed([copy.logged for copy in copies], self.arm, inputs, outcome, seconds)
             self._metrics.count_shadow(self._deployment, "scored", rows)
         except Exception as error:  # whatever a model raises: nobody waits for this answer
             self._metrics.count_shadow(self._deployment, "failed", rows)
             _log.warning("shadow_failed", model_version=self.arm.served.label, reason=str(error))
 
-    def _inputs(self, items: Sequence[Item]) -> Rows:
+    def _inputs(self, copy: _Copy) -> Rows:
         """The rows as the shadow takes them. Raises NoriaError for requests that lack what it needs."""
-        answering, mine = items[0].arm.served.bundle, self.arm.served.bundle
-        if answering.inputs == mine.inputs and answering.computed == mine.computed:
-            if items[0].is_block:
-                return Rows(items[0].numbers, items[0].texts, items[0].params)  # type: ignore[arg-type]
-            numbers = [item.numbers for item in items]
-            texts = None if items[0].texts is None else np.array([item.texts for item in items], dtype=object)
-            return Rows(np.array(numbers, dtype=np.float64), texts)
-        rows = [self._row(item) for item in items]
+        if not copy.items:
+            return copy.rows
+        rows = [self._row(item) for item in copy.items]
         texts = None if rows[0][1] is None else np.array([row[1] for row in rows], dtype=object)
         return Rows(np.array([row[0] for row in rows], dtype=np.float64), texts)
 
@@ -158,8 +194,15 @@ class Shadow:
         return found[0]
 
 
-def _batches(items: Sequence[Item]) -> Iterator[list[Item]]:
-    """The items in their order: blocks of rows one by one, rows that stand side by side together."""
-    for is_block, group in groupby(items, key=lambda item: item.is_block):
+def _batches(copies: Sequence[_Copy]) -> Iterator[list[_Copy]]:
+    """The copies in their order: those that may be scored together, and the others one by one."""
+    for (joins, _), group in groupby(copies, key=lambda copy: (copy.joins, copy.logged.batch.revision)):
         several = list(group)
-        yield from ([item] for item in several) if is_block else [several]
+        yield from [several] if joins else ([copy] for copy in several)
+
+
+def _together(parts: Sequence[Rows]) -> Rows:
+    """Rows one after the other."""
+    texts = [part.strings for part in parts if part.strings is not None]
+    strings = np.concatenate(texts) if texts else None
+    return Rows(np.concatenate([part.numbers for part in parts]), strings)

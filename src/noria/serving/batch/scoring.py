@@ -109,7 +109,7 @@ class Scorer:
         pending, found = [indices], []
         while pending:
             some = pending.pop()
-            part = rows if len(some) == len(rows) else _part(rows, some)
+            part = rows if len(some) == len(rows) else rows.part(some)
             try:
                 outcome = outcome_of(bundle, self._served.score(part))
             except Exception as error:
@@ -210,10 +210,6 @@ def _looked_up(names: Sequence[str], vectors: Sequence[Any], texts: Sequence[str
     kinds = [pl.String if name in texts else pl.Float64 for name in names]
     found = zip(names, columns, kinds, strict=True)
     return [pl.Series(name, list(values), dtype=kind, strict=False) for name, values, kind in found]
-
-
-def _part(rows: Rows, some: NDArray[np.int64]) -> Rows:
-    return Rows(rows.numbers[some], None if rows.strings is None else rows.strings[some])
 
 
 def _numbers(outcome: Outcome, *, generic: bool) -> NDArray[np.bool_]:

@@ -32,6 +32,16 @@ class Rows:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def part(self, places: NDArray[np.intp]) -> Rows:
+        """Some of the rows."""
+        strings, tensors = self.strings, self.tensors
+        return Rows(
+            self.numbers[places],
+            None if strings is None else strings[places],
+            self.params,
+            None if tensors is None else {name: tensor[places] for name, tensor in tensors.items()},
+        )
+
 
 class Runtime(Protocol):
     """A loaded model. ``score`` and ``infer`` are called from up to ``concurrency`` threads at once.
