@@ -20,14 +20,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 from serving_goals import Goals, Row
-from serving_load import HUNDRED, MANY, ONE, TEN_THOUSAND, find_wrk
+from serving_load import HUNDRED, MANY, ONE, TEN_THOUSAND, Measured, find_wrk
 from serving_measure import SECONDS, Data, Figures, measure, tell
-from serving_ours import FULL, batched_row_seconds, load_average, take_turn
+from serving_ours import FULL, WORKERS, batched_row_seconds, load_average, take_turn
 from serving_peers import PEERS, Peer, environment_of, install, make_mlflow_models, make_model
 from serving_process import NotServing, free_port, serving
 
 REPEATS = int(os.environ.get("REPEATS", "3"))
 _QUIET = 1.25
+_TWO_PROCESSORS = 1.9
 CASES = (ONE, MANY, HUNDRED, TEN_THOUSAND)
 
 
@@ -130,6 +131,15 @@ def warn_of_noise(found: Mapping[str, float]) -> None:
         tell(f"the machine was busy: our own turns differ by {most:.2f}x at {case}; trust ratios of CPU time at most")
 
 
+def warn_of_processors(workers: Measured | None) -> None:
+    """Say so when two workers did not get a processor each, the load having taken its part of them."""
+    if workers is not None and workers.server_cores < _TWO_PROCESSORS:
+        tell(
+            f"two workers had {workers.server_cores:.2f} processors, the load {workers.wrk_cores:.2f}: "
+            "what a second worker adds shows with a third processor"
+        )
+
+
 def noise(figures: Figures) -> Mapping[str, float]:
     """How far apart our own turns are, the fastest over the slowest, by case."""
     return {
@@ -149,6 +159,7 @@ def main() -> None:
     console.print(goals_table(rows), figures_table({**ours, **found}))
     spread = noise(ours[FULL])
     warn_of_noise(spread)
+    warn_of_processors(ours[WORKERS].of(MANY.name))
     document = {
         "bench": "serving",
         "rows": [row.as_json() for row in rows],
