@@ -90,7 +90,7 @@ def test_a_canary_that_takes_other_columns_than_clients_send_is_taken_back(world
 def test_a_slow_canary_is_taken_back_for_its_latency(tmp_path):
     world = RolloutWorld(tmp_path, guards=["latency"], required=["latency"])
     world.deploy(world.add_version())
-    world.send(1000)
+    world.send(4000)
     rollout = world.start(Strategy.CANARY, world.add_version(forest(1000)), steps=(50, 100))
     for _ in range(6):  # a busy machine makes the champion slow as well, and the difference takes longer to see
         world.send(1500)
