@@ -83,6 +83,19 @@ def test_a_shadow_is_logged_with_what_was_asked_and_what_it_would_have_said(worl
     assert all(record.prediction == alone[name].prediction for name, record in shadowed.items())
 
 
+def test_a_day_of_which_a_shadow_gets_no_row_has_none_of_it(world):
+    async def ask(plane: DataPlane) -> None:
+        for start in range(0, 120, 3):  # one row a day in each batch
+            await asyncio.gather(*(plane.predict(plane.find(), request(n, DAYS[1:])) for n in range(start, start + 2)))
+            await asyncio.sleep(0.06)  # longer than copies wait for others
+
+    champion, _, shadow = arms(world, 40.0)
+    serve(world, [replace(champion, percent=100.0), shadow], ask)
+    shadowed, answered = logged(world, SHADOWS), logged(world)
+    assert len(answered) == 80 and 10 < len(shadowed) < 60
+    assert all(answered[name].event_time == record.event_time for name, record in shadowed.items())
+
+
 def test_a_shadow_of_other_inputs_is_given_what_the_request_said(world):
     async def ask(plane: DataPlane) -> None:
         await asyncio.gather(*(plane.predict(plane.find(), request(number)) for number in range(20)))

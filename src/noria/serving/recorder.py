@@ -6,7 +6,6 @@ import math
 import time
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -36,14 +35,6 @@ _CLIENTS_OWN = ("invalid_input", "not_found", "invalid_data", "overloaded")
 """Errors that say nothing about a version."""
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
-    """A batch as it is in the log, and the days of its event times."""
-
-    batch: PredictionBatch
-    days: Sequence[int]
-
-
 class Recorder:
     """Writes what one gateway process saw; ``fault`` is why its last batch was not logged. Threads may share it."""
 
@@ -65,22 +56,24 @@ class Recorder:
             for shadow in items[0].live.shadows:
                 shadow.offer(items, rows, logged)
 
-    def shadowed(self, answered: Sequence[Logged], arm: Arm, rows: Rows, outcome: Outcome, seconds: float) -> None:
+    def shadowed(
+        self, answered: Sequence[PredictionBatch], arm: Arm, rows: Rows, outcome: Outcome, seconds: float
+    ) -> None:
         """Log what ``arm`` would have said to rows that others answered in one revision, had it taken ``seconds``.
 
         All of several batches must have an id for each of their rows.
         """
         batch = msgspec.structs.replace(
-            answered[0].batch,
+            answered[0],
             variant=arm.variant.name,
             model=arm.variant.model,
             version=arm.variant.version,
             latencies=array("f", [seconds] * len(rows)).tobytes(),
-            **(_asked([one.batch for one in answered]) if len(answered) > 1 else {}),
+            **(_asked(answered) if len(answered) > 1 else {}),
             **_said(arm, rows, outcome),
         )
-        days = sorted({day for one in answered for day in one.days})
-        self._write(Logged(batch, days), len(rows), SHADOWS)
+        days = sorted({time // MILLIS_A_DAY for time in array("q", batch.event_times)})
+        self._write(batch, days, len(rows), SHADOWS)
 
     def failed(self, item: Item, error: NoriaError) -> None:
         """Log that a version did not answer; what the client did wrong is not told of the version."""
@@ -113,18 +106,20 @@ class Recorder:
         """Close the log's segments."""
         self._log.close()
 
-    def _logged(self, items: Sequence[Item], rows: Rows, outcome: Outcome, latencies: Sequence[float]) -> Logged | None:
+    def _logged(
+        self, items: Sequence[Item], rows: Rows, outcome: Outcome, latencies: Sequence[float]
+    ) -> PredictionBatch | None:
         try:
-            logged = _batch(items, rows, outcome, latencies)
+            batch, days = _batch(items, rows, outcome, latencies)
         except Exception as error:
             self._lost("predictions", error, len(rows))
             return None
-        self._write(logged, len(rows), PREDICTIONS)
-        return logged
+        self._write(batch, days, len(rows), PREDICTIONS)
+        return batch
 
-    def _write(self, logged: Logged, rows: int, kind: str) -> None:
+    def _write(self, batch: PredictionBatch, days: Sequence[int], rows: int, kind: str) -> None:
         try:
-            self._log.predictions(logged.batch, logged.days, kind)
+            self._log.predictions(batch, days, kind)
             self.fault = None
         except Exception as error:
             self._lost("predictions", error, rows)
@@ -136,7 +131,9 @@ class Recorder:
         self._metrics.count_lost(rows)
 
 
-def _batch(items: Sequence[Item], rows: Rows, outcome: Outcome, latencies: Sequence[float]) -> Logged:
+def _batch(
+    items: Sequence[Item], rows: Rows, outcome: Outcome, latencies: Sequence[float]
+) -> tuple[PredictionBatch, Sequence[int]]:
     first = items[0]
     arm, table = first.arm, first.live.table
     variant = arm.variant
@@ -159,7 +156,7 @@ def _batch(items: Sequence[Item], rows: Rows, outcome: Outcome, latencies: Seque
         units=_of_rows(units, items, len(rows)) if any(units) else (),
         beside=_of_rows([item.beside for item in items], items, len(rows)) if first.beside else (),
     )
-    return Logged(batch, days)
+    return batch, days
 
 
 def _asked(batches: Sequence[PredictionBatch]) -> dict[str, Any]:

@@ -16,11 +16,11 @@ import numpy as np
 import structlog
 
 from noria.errors import NoriaError
-from noria.monitoring.log import part_of
+from noria.monitoring.log import PredictionBatch, part_of
 from noria.rollout.routes import place
 from noria.serving.items import Item, outcome_of
 from noria.serving.live import Arm
-from noria.serving.recorder import Logged, Recorder
+from noria.serving.recorder import Recorder
 from noria.serving.runtimes import Rows
 from noria.serving.served import Served
 
@@ -45,13 +45,13 @@ class _Copy:
     """
 
     rows: Rows
-    logged: Logged
+    logged: PredictionBatch
     items: Sequence[Item] = ()
 
     @property
     def joins(self) -> bool:
         """Whether its rows may be scored together with those of other copies."""
-        rows, ids = self.rows, self.logged.batch.prediction_ids
+        rows, ids = self.rows, self.logged.prediction_ids
         return not (self.items or rows.tensors or rows.params) and len(rows) == len(ids) < _BATCH_ROWS
 
 
@@ -75,7 +75,7 @@ class Shadow:
         self._thread = threading.Thread(target=self._run, name=f"shadow {arm.served.label}", daemon=True)
         self._thread.start()
 
-    def offer(self, items: Sequence[Item], rows: Rows, logged: Logged) -> None:
+    def offer(self, items: Sequence[Item], rows: Rows, logged: PredictionBatch) -> None:
         """Take copies of the share of ``items`` that is the shadow's; ``rows`` and ``logged`` are what became of them.
 
         Threads may call it at once.
@@ -86,7 +86,7 @@ class Shadow:
             if not any(takes):
                 return
             chosen = np.flatnonzero(np.repeat(takes, [item.count for item in items]))
-            rows, logged = rows.part(chosen), Logged(part_of(logged.batch, chosen), logged.days)
+            rows, logged = rows.part(chosen), part_of(logged, chosen)
             items = [item for item, taken in zip(items, takes, strict=True) if taken]
         count = len(rows)
         copy = _Copy(rows, logged, () if self._is_alike(items[0].arm) else items)
@@ -196,7 +196,7 @@ class Shadow:
 
 def _batches(copies: Sequence[_Copy]) -> Iterator[list[_Copy]]:
     """The copies in their order: those that may be scored together, and the others one by one."""
-    for (joins, _), group in groupby(copies, key=lambda copy: (copy.joins, copy.logged.batch.revision)):
+    for (joins, _), group in groupby(copies, key=lambda copy: (copy.joins, copy.logged.revision)):
         several = list(group)
         yield from [several] if joins else ([copy] for copy in several)
 
