@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.clock import to_millis
+from noria.lifecycle.latencies import spread
 from noria.monitoring.log import (
     FAILURES,
     LABELS,
@@ -164,12 +165,12 @@ class Evidence:
         """All answers, oldest first, a repeated id once."""
         return self._answered.frame()
 
-    def champion_latencies(self, limit: int = 5000) -> Floats:
-        """Seconds of the champion's newest answers."""
+    def champion_latencies(self) -> Floats:
+        """Seconds of the champion's answers lately, as ``spread``."""
         import polars as pl
 
-        frame = self.rows().filter(pl.col("variant") == _key("champion")).tail(limit)
-        return frame["latency"].cast(pl.Float64).to_numpy()
+        frame = self.rows().lazy().filter(pl.col("variant") == _key("champion")).select("at", "latency").collect()
+        return spread(frame["at"].to_numpy(), frame["latency"].cast(pl.Float64).to_numpy())
 
     def arm(self, step: int, variant: str, share: float, bar: LatencyBar | None, bar_since: int) -> ArmEvidence:
         """What one arm did in one step; slow answers are those above ``bar`` since ``bar_since`` (UTC milliseconds)."""

@@ -17,7 +17,8 @@ import structlog
 from noria.clock import Clock
 from noria.errors import Conflict, NoriaError, PolicyRefused
 from noria.lifecycle.checks import check_with_log
-from noria.lifecycle.evidence import Evidence, Floats
+from noria.lifecycle.evidence import Evidence
+from noria.lifecycle.latencies import Floats, latencies_lately
 from noria.lifecycle.looks import CANARY, CHAMPION, Look, evidence_of, fixed_at_start, look_at
 from noria.lifecycle.served_forms import make_servable, variant_of
 from noria.optimize.bundle import Task
@@ -264,9 +265,8 @@ class Rollouts:
         """What the champion's answers took lately, under the routes that stand now."""
         with self._workspace.database.read() as tx:
             table = current_routes(tx, deployment)
-        evidence = Evidence(self._workspace.prediction_log, deployment, at - _LATELY)
-        evidence.refresh({} if table is None else {table.revision: 0})
-        return evidence.champion_latencies()
+        revision = 0 if table is None else table.revision
+        return latencies_lately(self._workspace.prediction_log, deployment, revision, CHAMPION, at - _LATELY)
 
     def _route(self, tx: Transaction, rollout: Rollout, reason: str, actor: str) -> int:
         """Make the routes say what the rollout's state says; their revision."""
