@@ -274,8 +274,62 @@ def test_rows_that_cannot_be_computed_are_refused_and_what_lacks_is_named(projec
     assert lacking.returncode == 2 and "promo (a text)" in lacking.stderr and "Traceback" not in lacking.stderr
 
 
-def test_a_composition_that_would_compute_nothing_says_so(project):
-    model = f"models:/{MODEL}/1"
-    refused = noria("compose", "ensemble", "both", model, model, cwd=project, check=False)
-    assert refused.returncode == 2 and "on demand" in refused.stderr, refused.stderr
+TRANSFORMER = """
+def preprocess(columns):
+    assert "against__promoted" in columns
+    return {"hour": [float(text.removesuffix("h")) for text in columns["clock"]]}
+
+
+def postprocess(answers, columns):
+    return [{"orders": one["prediction"]} for one in answers]
+
+
+columns = {"clock": "string", "weekday": "double"}
+"""
+
+
+def test_compositions_look_up_and_compute_what_their_members_take(project, tmp_path):
+    model, transformer = f"models:/{MODEL}/1", tmp_path / "transformer.py"
+    transformer.write_text(TRANSFORMER)
+    settings = project / "noria.toml"
+    settings.write_text(settings.read_text().replace('["mae"]', "[]"))  # which nobody measured of a composition
+    noria("compose", "ensemble", "both", model, model, "--combine", "mean", cwd=project)
+    noria("compose", "chain", "clock", model, "--transformer", str(transformer), cwd=project)
+    for name in ("both", "clock"):
+        noria("deploy", f"models:/{name}/1", cwd=project)
+    asked = [request(number) for number in range(6)]
+    with gateway(project) as client:
+        alone, both, chained = [], [], []
+        for one in asked:
+            features = one["features"]
+            clock = features | {"clock": f"{features['hour']:g}h"}
+            anew = one | {"prediction_id": f"clock-{one['prediction_id']}"}
+            alone.append(client.post("/models/demand/predict", json=one).json()["prediction"])
+            both.append(
+                client.post(
+                    "/models/both/predict", json=one | {"prediction_id": f"both-{one['prediction_id']}"}
+                ).json()["prediction"]
+            )
+            chained.append(
+                client.post("/models/clock/predict", json=anew | {"features": clock}).json()["prediction"]["orders"]
+            )
+        assert both == pytest.approx(alone) and chained == pytest.approx(alone) and len(set(alone)) > 2
+        info = client.get("/models/clock/model/info").json()
+        assert info["request_features"] == ["clock", "weekday", "hour", "promo"]
+        lacking = {name: value for name, value in asked[0]["features"].items() if name != "promo"}
+        refused = client.post("/models/both/predict", json=asked[0] | {"features": lacking})
+        assert refused.status_code == 400 and "'promo' is missing" in refused.text
+    replayed = json.loads(noria("features", "parity", "both", "1", "--json", cwd=project).stdout)
+    assert replayed["parity"]["predictions"] == 6 and replayed["mismatches"] == []
+
+
+def test_members_that_were_trained_on_different_definitions_are_not_composed(project):
+    text = features_file(project).read_text()
+    features_file(project).write_text(text.replace("(2.0 if promo", "(3.0 if promo"))
+    noria("features", "apply", cwd=project)
+    noria("features", "materialize", cwd=project)
+    noria("run", cwd=project)
+    members = [f"models:/{MODEL}/{number}" for number in (1, 2)]
+    refused = noria("compose", "ensemble", "both", *members, cwd=project, check=False)
+    assert refused.returncode != 0 and "different definitions of 'against'" in refused.stderr, refused.stderr
     assert "Traceback" not in refused.stderr

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
+
 from noria.clock import Clock
 from noria.errors import Conflict, InvalidData, InvalidInput, Unavailable
+from noria.lifecycle.composed_features import Features, features_of
 from noria.lifecycle.deploying import parse_address, version_of
 from noria.lifecycle.served_forms import make_servable, variant_of
 from noria.optimize.bundle import Bundle, Kind, TensorSpec, read_bundle, write_bundle
@@ -51,7 +54,7 @@ class Composer:
             for source, target in [(transformer, TRANSFORMER_FILE), *((path, path.name) for path in beside)]:
                 shutil.copyfile(source, folder / target)
             described = _described(folder / TRANSFORMER_FILE, requirements)
-            bundle = _chained(read_bundle(folder / MEMBER), described, requirements)
+            bundle = _chained(folder, described, requirements)
             return self._register(name, folder, bundle, "chain", [member])
 
     def ensemble(
@@ -69,9 +72,8 @@ class Composer:
             folder = Path(scratch) / "model"
             names = [str(place) for place in range(len(addresses))]
             members = [self._member(a, folder / n) for a, n in zip(addresses, names, strict=True)]
-            bundles = [read_bundle(folder / place) for place in names]
             options = {"members": names, "combine": combine, "weights": list(weights or [1.0] * len(names))}
-            return self._register(name, folder, _together(bundles, members, options), "ensemble", members)
+            return self._register(name, folder, _together(folder, members, options), "ensemble", members)
 
     def remote(
         self, name: str, url: str, model: str, *, protocol: str = V2, seconds: float = 30.0, key_variable: str = ""
@@ -109,11 +111,6 @@ class Composer:
         with self.workspace.database.read() as tx:
             variant = variant_of(tx, version, "member", 100)
         shutil.copytree(self.workspace.artifacts.fetch(variant.source), folder)
-        if read_bundle(folder).computed:
-            raise InvalidInput(
-                f"{version.label} computes features on demand, which nothing composed of it would",
-                remedy="Deploy it by itself, or compose a version that takes these features as columns.",
-            )
         return version
 
     def _register(
@@ -130,9 +127,7 @@ class Composer:
             name,
             artifact_uri(key),
             digest=digest,
-            signature=Signature(
-                tuple((column, kinds.get(column, "double")) for column in bundle.request_columns), bundle.task
-            ),
+            signature=Signature(tuple((column, kinds.get(column, "double")) for column in bundle.sent), bundle.task),
             algorithm=kind,
             tags={"noria.composition": kind, "noria.members": ", ".join(member.label for member in members)},
         )
@@ -154,37 +149,44 @@ def _described(file: Path, requirements: Sequence[str]) -> Described:
     return described
 
 
-def _chained(member: Bundle, described: Described, requirements: Sequence[str]) -> Bundle:
-    """The chain's bundle: the transformer's columns where it names some, else the model's own."""
+def _chained(folder: Path, described: Described, requirements: Sequence[str]) -> Bundle:
+    """The chain's bundle: the transformer's columns where it names some, else the model's own.
+
+    Features are looked up and computed before the transformer is asked, as without it.
+    """
+    member = read_bundle(folder / MEMBER)
     if member.tensors:
         raise InvalidInput("a model of tensors cannot be chained", remedy="Log it with a signature of columns.")
-    columns, kinds = member.request_columns, dict(member.kinds)
+    columns = {name: member.kinds.get(name, "double") for name in member.request_columns}
     example = member.example or (() if member.string_places else (0.0,) * len(columns))
     if described.columns is not None:
         named = (
             described.columns if isinstance(described.columns, Mapping) else dict.fromkeys(described.columns, "double")
         )
-        columns = tuple(named)
-        kinds = {name: cast(Kind, kind) for name, kind in named.items() if kind != "double"}
+        columns = {name: cast(Kind, kind) for name, kind in named.items()}
         example = ()
     if described.example is not None:
         example = tuple(described.example.get(name) for name in columns)
     answers = "postprocess" in described.verbs
-    return Bundle(
-        "generic" if answers else member.task,
+    features = features_of(folder, {MEMBER: member}, columns)
+    return _with_features(
+        features,
         columns,
-        member.views,
-        decision_threshold=member.decision_threshold,
-        kinds=kinds,
-        classes=member.classes,
-        runtime="chain",
-        options={"verbs": list(described.verbs), "requirements": list(requirements)},
-        example=example if len(example) == len(columns) and not member.views else (),
+        Bundle(
+            "generic" if answers else member.task,
+            decision_threshold=member.decision_threshold,
+            classes=member.classes,
+            runtime="chain",
+            options={"verbs": list(described.verbs), "requirements": list(requirements)},
+            example=example if len(example) == len(columns) else (),
+        ),
     )
 
 
-def _together(bundles: Sequence[Bundle], members: Sequence[ModelVersion], options: Mapping[str, Any]) -> Bundle:
-    """The ensemble's bundle: every column and view that some member takes, each once."""
+def _together(folder: Path, members: Sequence[ModelVersion], options: Mapping[str, Any]) -> Bundle:
+    """The ensemble's bundle: every column, view and computed feature that some member takes, each once."""
+    named = {place: read_bundle(folder / place) for place in options["members"]}
+    bundles = list(named.values())
     first = bundles[0]
     for bundle, version in zip(bundles, members, strict=True):
         if bundle.tensors or bundle.task == "generic":
@@ -198,27 +200,46 @@ def _together(bundles: Sequence[Bundle], members: Sequence[ModelVersion], option
             )
     if options["combine"] == VOTE and first.task != "classification":
         raise InvalidInput("values cannot be voted on", remedy="Use mean or median.")
-    columns = {name: bundle.kinds.get(name, "double") for bundle in bundles for name in bundle.request_columns}
-    clashing = [n for b in bundles for n in b.request_columns if b.kinds.get(n, "double") != columns[n]]
-    views = {view.name: view for bundle in bundles for view in bundle.views}
-    clashing += [view.name for bundle in bundles for view in bundle.views if views[view.name] != view]
-    if clashing:
-        raise Conflict(
-            f"the members take {', '.join(sorted(set(clashing)))} in different forms",
-            remedy="Chain one of them with a transformer that converts it.",
-        )
+    columns: dict[str, Kind] = {n: b.kinds.get(n, "double") for b in bundles for n in b.request_columns}
+    if clashing := sorted({n for b in bundles for n in b.request_columns if b.kinds.get(n, "double") != columns[n]}):
+        raise _in_different_forms(clashing)
     examples = {n: v for b in bundles if b.example for n, v in zip(b.inputs, b.example, strict=True)}
     mean = sum(w * b.decision_threshold for w, b in zip(options["weights"], bundles, strict=True))
-    return Bundle(
-        first.task,
-        tuple(columns),
-        tuple(views.values()),
-        decision_threshold=0.5 if options["combine"] == VOTE else mean / sum(options["weights"]),
-        kinds={name: cast(Kind, kind) for name, kind in columns.items() if kind != "double"},
-        classes=first.classes,
-        runtime="ensemble",
-        options=options,
-        example=tuple(examples[name] for name in columns) if not views and set(columns) <= set(examples) else (),
+    return _with_features(
+        features_of(folder, named, columns),
+        columns,
+        Bundle(
+            first.task,
+            decision_threshold=0.5 if options["combine"] == VOTE else mean / sum(options["weights"]),
+            classes=first.classes,
+            runtime="ensemble",
+            options=options,
+            example=tuple(examples[name] for name in columns) if set(columns) <= set(examples) else (),
+        ),
+    )
+
+
+def _with_features(features: Features, columns: Mapping[str, Kind], bundle: Bundle) -> Bundle:
+    """The bundle with what it takes: the columns sent, and features. Without an example where it takes any of these."""
+    kinds = {**features.kinds, **columns}
+    if clashing := [name for name, kind in features.kinds.items() if kinds[name] != kind]:
+        raise _in_different_forms(clashing)
+    return msgspec.structs.replace(
+        bundle,
+        request_columns=tuple(columns),
+        views=features.views,
+        kinds={name: kind for name, kind in kinds.items() if kind != "double"},
+        sent_beside=features.sent_beside,
+        views_beside=features.views_beside,
+        computed=features.computed,
+        example=() if features.views or features.computed else bundle.example,
+    )
+
+
+def _in_different_forms(names: Sequence[str]) -> Conflict:
+    return Conflict(
+        f"{', '.join(names)} would be taken in different forms",
+        remedy="Name the columns in the kinds the models were trained with, or convert one in a transformer's chain.",
     )
 
 
