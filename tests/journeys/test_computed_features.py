@@ -20,6 +20,7 @@ from noria.optimize.bundle import read_bundle
 from noria.pipelines import load_project
 from noria.store.workspace import Workspace
 from noria.surface.cli.processes import Child
+from serving.package.image import Image, running
 from support import noria
 
 MODEL = "hourly-demand"
@@ -272,6 +273,14 @@ def test_rows_that_cannot_be_computed_are_refused_and_what_lacks_is_named(projec
     source.write_text("hour,weekday,shop\n1,5,north\n")
     lacking = noria(*words, "--restart", "--input", str(source), cwd=project, check=False)
     assert lacking.returncode == 2 and "promo (a text)" in lacking.stderr and "Traceback" not in lacking.stderr
+
+
+def test_a_package_brings_what_its_features_are_computed_with(project, tmp_path):
+    noria("package", "--deployment", "demand", "--output", str(tmp_path / "context"), cwd=project)
+    with gateway(project) as client:
+        expected = client.post("/predict", json=request(1)).json()["prediction"]
+    with running(Image(tmp_path / "context", tmp_path)) as client:
+        assert client.post("/predict", json=request(1)).json()["prediction"] == pytest.approx(expected)
 
 
 TRANSFORMER = """

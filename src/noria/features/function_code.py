@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import io
+import pickletools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +22,7 @@ from noria.features.transformation_modes import Mode
 from noria.features.types import parse_type
 
 _LARGEST_BYTES = 2**20
+_NORIA = "noria"
 
 
 class _Stored(msgspec.Struct):
@@ -81,6 +84,19 @@ def load(content: bytes) -> Transformation:
     inputs = tuple(Input(source, name, parse_type(dtype), asked) for source, name, dtype, asked in stored.inputs)
     outputs = tuple(Field(name=name, dtype=parse_type(dtype)) for name, dtype in stored.outputs)
     return Transformation(stored.name, inputs, outputs, stored.mode, stored.singleton, function)
+
+
+def packages_of(content: bytes) -> set[str]:
+    """The distributions installed here that running what ``dump`` stored may take, by name; rather one too many.
+
+    A pickle names modules as any other text, and so does the code in it for what it imports when it is called.
+    """
+    stored = msgspec.msgpack.decode(content, type=_Stored)
+    texts = [text for _, text, _ in pickletools.genops(stored.function) if isinstance(text, str)]
+    modules = {part for text in texts for part in text.replace("\n", " ").split(" ")[0].split(".")[:1]}
+    known = metadata.packages_distributions()
+    named = {name for module in modules for name in known.get(module, ()) if name != _NORIA}
+    return named | {"cloudpickle", "polars"} | ({"pandas", "pyarrow"} if stored.mode == "pandas" else set())
 
 
 _AGAIN = "Apply the project's definitions again with this version of Python and of Noria."

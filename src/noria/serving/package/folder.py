@@ -11,6 +11,7 @@ from pathlib import Path
 
 from noria import __version__
 from noria.errors import Conflict
+from noria.features.function_code import packages_of
 from noria.features.snapshot import write_snapshot
 from noria.optimize.bundle import Bundle, bundles_below
 from noria.optimize.environments import environment_name, python_of
@@ -113,7 +114,7 @@ class _Package:
 
     def _add_features(self, bundles: Sequence[Bundle]) -> str:
         """Where the gateway looks features up: a copy of local ones travels along."""
-        plan, views = self._plan, [view.name for bundle in bundles for view in bundle.views]
+        plan, views = self._plan, [view.name for bundle in bundles for view in bundle.looked_up]
         if not views:
             return ""
         if plan.online or not plan.online_url.startswith(_LOCAL):
@@ -127,7 +128,10 @@ class _Package:
         sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
         here = installed_versions()
         extras = [*self._plan.extras, *(["grpc"] if self._plan.grpc_port else [])]
-        lock = resolve(requirements_for([bundle for _, bundle in bundles], extras), self._python, here)
+        code = [(folder / spec.file).read_bytes() for folder, bundle in bundles for spec in bundle.computed]
+        packages = {name for content in code for name in packages_of(content)}
+        needed = requirements_for([bundle for _, bundle in bundles], extras, packages=packages)
+        lock = resolve(needed, self._python, here)
         own = f"./wheels/{wheel.name} --hash=sha256:{sha256}\n"
         self._write_lock("requirements.lock", "All that serving takes", lock, own)
         self._write_lock("build.lock", "What installs the rest", resolve(["uv"], self._python, here))

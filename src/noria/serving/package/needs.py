@@ -33,13 +33,17 @@ _MORE: Mapping[str, Sequence[str]] = {"postgres": ("alembic",), "grpc": ("protob
 gateway must be able to tell whether it is migrated."""
 
 
-def requirements_for(bundles: Iterable[Bundle], extras: Sequence[str] = ()) -> list[str]:
+def requirements_for(
+    bundles: Iterable[Bundle], extras: Sequence[str] = (), *, packages: Iterable[str] = ()
+) -> list[str]:
     """Requirement lines of all that serving ``bundles`` takes, Noria itself aside; as narrow as Noria's own.
+
+    ``packages`` are distributions that code in the bundles takes besides.
 
     Raises InvalidInput for an extra that Noria does not have, MissingExtra for a runtime that nobody provides.
     """
     known = _requirements()
-    names = {*_GATEWAY, *(name for extra in extras for name in _MORE.get(extra, ()))}
+    names = {*_GATEWAY, *packages, *(name for extra in extras for name in _MORE.get(extra, ()))}
     lines: set[str] = set()
     for bundle in bundles:
         for runtime in _runtimes_of(bundle):
