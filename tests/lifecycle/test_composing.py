@@ -182,6 +182,8 @@ def test_a_model_on_another_server_is_asked_by_its_protocol(world, composer, tmp
         rows = [dict(zip(("distance", "hour"), row, strict=True)) for row in tensors["input"].tolist()]
         direct = [httpx.post(f"{url}/predict", json={"features": row}).json() for row in rows]
         assert found["prediction"].tolist() == [one["prediction"] for one in direct]
+        with pytest.raises(InvalidInput, match="takes tensors"):
+            answers(plane, {})
     with pytest.raises(Unavailable, match="cannot be reached"):
         _infer(plane, tensors)
     plane.close()

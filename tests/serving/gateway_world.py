@@ -126,7 +126,8 @@ def _graph(task: Task, width: int, seed: int) -> bytes:
 if __name__ == "__main__":
     import structlog
 
-    from noria.surface.http.listen import bind, serve
+    from noria.surface.http.listen import serve
+    from noria.surface.http.sockets import bind
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     settings = World(Path(sys.argv[1])).settings

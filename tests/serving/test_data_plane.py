@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from noria.errors import InvalidInput, NotFound, Overloaded, Unavailable
 from noria.monitoring.log import read_predictions
 from noria.rollout.routes import RouteTable
-from noria.serving import DataPlane, Limits, PredictionRequest
+from noria.serving import Block, DataPlane, Limits, PredictionRequest
 from noria.serving.inputs import parse_instant
 from noria.serving.items import confidence
 from serving.gateway_world import CARRIER, LAST_SEEN, REQUEST, WEATHER, World
@@ -132,6 +133,25 @@ def test_a_tick_is_one_frame_in_the_log(world):
     run(world, world.add_model(1), *(request() for _ in range(20)))
     (segment,) = segments(world)
     assert int.from_bytes(segment.read_bytes()[:4], "little") == segment.stat().st_size - 8
+
+
+def test_requests_without_rows_leave_nothing_in_the_log_of_others(world):
+    variant = world.add_model(1, views=False)
+
+    async def answers() -> None:
+        plane = plane_of(world)
+        await plane.swap(table(1, variant))
+        blocks = [
+            Block(np.zeros((rows, 2)), prediction_id=f"{rows}-{number}") for number in range(9) for rows in (0, 2)
+        ]
+        asked = await asyncio.gather(*(plane.predict_block(plane.find(), block) for block in blocks))
+        assert [len(outcome.predictions) for _, outcome in asked] == [0, 2] * 9
+        assert plane.fault is None
+        plane.close()
+
+    asyncio.run(answers())
+    found = {record.prediction_id for record in read_predictions(world.settings.prediction_log)}
+    assert found == {f"2-{number}-{row}" for number in range(9) for row in (0, 1)}
 
 
 def test_a_torn_tail_of_the_log_is_dropped_and_the_rest_is_kept(world):

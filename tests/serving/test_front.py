@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import json
@@ -49,16 +50,30 @@ def client(limited: Pool) -> Iterator[httpx.Client]:
 
 def test_tls_is_spoken_with_the_certificate_given(trained, tmp_path):
     certificate, settings = made_certificate(tmp_path)
-    pool = Pool(trained, "--port", "0", **settings)
+    pool = Pool(trained, "--port", "0", grpc_port=free_port(), **settings)
     trust = ssl.create_default_context(cafile=str(certificate))
     with httpx.Client(base_url=f"https://localhost:{pool.port}", verify=trust) as client:
         assert client.post("/predict", json=REQUEST).status_code == 200
     with pytest.raises(httpx.HTTPError):
         httpx.post(f"http://localhost:{pool.port}/predict", json=REQUEST)
+    address = f"localhost:{pool.grpc_port}"
+    with grpc.secure_channel(address, grpc.ssl_channel_credentials(certificate.read_bytes())) as channel:
+        assert _is_live(channel)
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError):
+        _is_live(channel)
     pool.stop()
     settings["NORIA_GATEWAY__TLS_KEY"] = str(certificate)
     done = noria("serve", "--port", "0", cwd=trained, check=False, **settings)
     assert done.returncode == 2 and "TLS" in done.stderr and "Traceback" not in done.stderr
+
+
+def _is_live(channel: grpc.Channel) -> bool:
+    ask = channel.unary_unary(
+        "/inference.GRPCInferenceService/ServerLive",
+        request_serializer=messages.ServerLiveRequest.SerializeToString,
+        response_deserializer=messages.ServerLiveResponse.FromString,
+    )
+    return bool(ask(messages.ServerLiveRequest(), timeout=10).live)
 
 
 def test_a_browser_is_answered_for_the_origins_named_and_no_other(client, trained):
@@ -66,6 +81,9 @@ def test_a_browser_is_answered_for_the_origins_named_and_no_other(client, traine
     assert preflight.status_code == 204
     assert preflight.headers["access-control-allow-origin"] == ORIGIN
     assert "POST" in preflight.headers["access-control-allow-methods"]
+    headers = {"Origin": ORIGIN, "access-control-request-headers": "authorization,content-type"}
+    preflight = client.request("OPTIONS", "/predict", headers=headers)
+    assert preflight.headers["access-control-allow-headers"] == "authorization,content-type"
     for origin, allowed in [(ORIGIN, ORIGIN), ("https://other.test", None)]:
         answer = client.post("/predict", json=REQUEST, headers={"Origin": origin})
         assert (answer.status_code, answer.headers.get("access-control-allow-origin")) == (200, allowed)
@@ -82,6 +100,72 @@ def test_bodies_are_read_and_written_in_what_the_client_speaks(client, coding):
     assert (answer.status_code, answer.headers["content-encoding"]) == (200, accepted)
     body = gzip.decompress(raw) if accepted == "gzip" else zstandard.ZstdDecompressor().decompressobj().decompress(raw)
     assert len(json.loads(body)["predictions"]) == 20
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_what_is_packed_in_several_streams_is_read_whole_or_not_at_all(client, coding):
+    pack = {"gzip": gzip.compress, "zstd": zstandard.compress}[coding]
+    content = json.dumps({"instances": [REQUEST] * 20}).encode()
+    headers = {"content-encoding": coding}
+    whole = client.post("/predict", content=pack(content[:300]) + pack(content[300:]), headers=headers)
+    assert len(whole.json()["predictions"]) == 20
+    if coding == "zstd":
+        begun = zstandard.ZstdCompressor().compressobj()
+        torn = begun.compress(json.dumps(REQUEST).encode()) + begun.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+        refused = client.post("/predict", content=torn, headers=headers)
+        assert refused.status_code == 400 and "no end" in refused.json()["detail"]
+
+
+def test_an_encoding_of_no_weight_is_not_used(client):
+    content = json.dumps({"instances": [REQUEST] * 20})
+    for accepted, used in (
+        ("gzip;q=0.0, zstd; q=0.000", None),
+        ("gzip;q=0.5, zstd;q=0", "gzip"),
+        ("gzip;q=0.01", "gzip"),
+    ):
+        answer = client.post("/predict", content=content, headers={"accept-encoding": accepted})
+        assert answer.headers.get("content-encoding") == used, accepted
+
+
+def test_an_offer_to_speak_another_protocol_is_passed_over(client, limited):
+    body = json.dumps(REQUEST).encode()
+    for offer in (
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\n",
+    ):
+        head = b"POST /predict HTTP/1.1\r\nHost: a\r\n%sContent-Length: %d\r\n\r\n" % (offer, len(body))
+        for sent in ([head + body], [head[:50], head[50:], body], [head, body[:9], body[9:]]):
+            with socket.create_connection(("127.0.0.1", limited.port), timeout=10) as connection:
+                for _ in range(2):  # the connection goes on
+                    for part in sent:
+                        connection.sendall(part)
+                        time.sleep(0.01)
+                    assert b" 200 OK" in connection.recv(65536)
+    with socket.create_connection(("127.0.0.1", limited.port), timeout=10) as connection:
+        connection.sendall(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400")
+
+
+def test_a_head_without_end_is_refused(limited):
+    with socket.create_connection(("127.0.0.1", limited.port), timeout=10) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nX: ")
+        with contextlib.suppress(OSError):
+            for _ in range(1000):
+                connection.sendall(b"x" * 65536)
+        answer = b""
+        with contextlib.suppress(OSError):
+            answer = connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 431") or answer == b""  # it may be lost where more was on its way
+    with socket.create_connection(("127.0.0.1", limited.port), timeout=10) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70_000)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 431")
+
+
+def test_head_is_a_get_without_its_body(client):
+    for path in ("/health", "/v2/models/demand/ready", "/v2/models/nope/ready", "/v2/models/demand/versions/77/ready"):
+        got, asked = client.get(path), client.head(path)
+        assert (asked.status_code, asked.content) == (got.status_code, b""), path
+        assert asked.headers["content-length"] == got.headers["content-length"]
 
 
 def _deflate(content: bytes) -> bytes:
@@ -114,6 +198,23 @@ def test_events_are_answered_by_events_in_their_own_mode(client):
     assert structured.headers["content-type"] == kind["content-type"]
     assert structured.json()["correlationid"] == "e-1"
     assert structured.json()["data"]["prediction"] == binary.json()["prediction"]
+    packed = base64.b64encode(json.dumps(REQUEST).encode()).decode()
+    assert (
+        "prediction" in client.post("/predict", json=attributes | {"data_base64": packed}, headers=kind).json()["data"]
+    )
+    tensors = {
+        "inputs": [{"name": name, "shape": [1], "datatype": "FP64", "data": [4.0]} for name in ("hour", "weekday")]
+    }
+    tensors["inputs"].append({"name": "shop", "shape": [1], "datatype": "BYTES", "data": ["north"]})
+    for said in (client.post("/v2/models/demand/infer", json=attributes | {"data": tensors}, headers=kind),):
+        assert said.json()["data"]["outputs"][0]["shape"] == [1], said.text
+    binary = {f"ce-{name}": value for name, value in attributes.items()}
+    assert client.post("/v2/models/demand/infer", json=tensors, headers=binary).headers["ce-correlationid"] == "e-1"
+    late = client.post("/predict", json=attributes | {"data": REQUEST}, headers=kind | {"timeout": "1us"})
+    assert late.status_code == 504
+    rows = "hour,weekday,shop\n4,5,north\n4,5,north\n"
+    table = attributes | {"datacontenttype": "text/csv", "data": rows}
+    assert len(client.post("/invocations", json=table, headers=kind).json()["data"]["predictions"]) == 2
     for event in ({**attributes, "id": ""}, {**attributes, "specversion": "0.3", "data": {}}, attributes, [1]):
         refused = client.post("/predict", json=event, headers=kind)
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid_input")
@@ -188,8 +289,13 @@ def test_a_key_is_wanted_by_every_front_once_there_is_one(project):
         for path in ("/predict", "/predict/batch", "/models/demand/predict", "/v2/models/demand/infer", "/invocations"):
             refused = client.post(path, json=REQUEST if path.endswith("predict") else {"instances": [], "inputs": []})
             assert refused.status_code == 401, path
-        for headers in ({"x-api-key": key}, {"authorization": f"Bearer {key}"}):
+        for headers in ({"x-api-key": key}, {"authorization": f"Bearer {key}"}, {"authorization": f"bearer {key}"}):
             assert client.post("/predict", **asked, headers=headers).status_code == 200
+        event = {"specversion": "1.0", "id": "e", "source": "/s", "type": "t", "data": REQUEST}
+        kind = {"content-type": "application/cloudevents+json", "x-api-key": key}
+        assert client.post("/predict", json=event, headers=kind).status_code == 200
+        for path in ("/model/info", "/openapi.json"):
+            assert client.get(path).status_code == 401 and client.get(path, headers={"x-api-key": key}).is_success
         assert client.post("/predict", **asked, headers={"x-api-key": key[:-1]}).status_code == 401
         infer = channel.unary_unary(
             "/inference.GRPCInferenceService/ModelInfer",
@@ -200,9 +306,10 @@ def test_a_key_is_wanted_by_every_front_once_there_is_one(project):
         with pytest.raises(grpc.RpcError) as refused:
             infer(request)
         assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
-        with pytest.raises(grpc.RpcError) as refused:  # let in, and then told that nothing was asked
-            infer(request, metadata=[("x-api-key", key)])
-        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        for sent in (("x-api-key", key), ("authorization", f"Bearer {key}"), ("authorization", f"bearer {key}")):
+            with pytest.raises(grpc.RpcError) as refused:  # let in, and then told that nothing was asked
+                infer(request, metadata=[sent])
+            assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT, sent
         noria("deploy", "keys", "revoke", key_id, cwd=project)
         _eventually(lambda: client.post("/predict", **asked, headers={"x-api-key": key}).status_code == 401)
         noria("deploy", "keys", "drop", "demand", "--yes", cwd=project)

@@ -15,7 +15,7 @@ import pytest
 from noria.errors import Unavailable
 from noria.monitoring.log import read_labels, read_predictions
 from noria.optimize.bundle import ONNX_FILE
-from noria.surface.http.listen import bind
+from noria.surface.http.sockets import bind
 from serving.gateway_world import REQUEST, World, new_world
 
 

@@ -197,7 +197,10 @@ class DataPlane:
         item.numbers, item.texts, item.params, item.complete = block.numbers, block.texts, block.params, True
         item.unit, item.tensors = block.unit_id, block.tensors
         arm.batcher.admit(item.count, item.deadline)
-        self._enqueue(item)
+        if item.count:
+            self._enqueue(item)
+        else:  # no rows, alone: beside others there would be no telling whose a row is
+            arm.batcher.submit([item], item.received)
         outcome, at = await answer
         return item, outcome if len(outcome.predictions) == item.count else outcome.part(at, item.count)
 

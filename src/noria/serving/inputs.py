@@ -120,6 +120,17 @@ class InputColumns:
         return InvalidInput("; ".join(findings), remedy=remedy)
 
 
+class NoColumns(InputColumns):
+    """Of a model that takes tensors."""
+
+    def row(self, features: Mapping[str, Value] | Sequence[Value]) -> tuple[list[Any], list[str | None] | None]:
+        """Raises InvalidInput."""
+        raise InvalidInput(
+            "this model takes tensors, not rows of features",
+            remedy='Send them to /v2/models/NAME/infer, or as "inputs" to /invocations.',
+        )
+
+
 class OnlineInputs:
     """Looks up what the online store at a URL holds. Threads may share it.
 

@@ -13,7 +13,7 @@ from noria.errors import InvalidInput, NotFound
 from noria.rollout.contextual import read_linucb
 from noria.rollout.routes import RouteTable, Variant, place, uniform
 from noria.serving.batcher import Batcher
-from noria.serving.inputs import InputColumns
+from noria.serving.inputs import InputColumns, NoColumns
 from noria.serving.runtimes import Floats
 from noria.serving.served import Served
 
@@ -34,7 +34,8 @@ class Arm:
     @classmethod
     def of(cls, variant: Variant, served: Served, batcher: Batcher) -> Arm:
         """The variant answered by ``served``."""
-        return cls(variant, served, batcher, InputColumns(served.bundle), str(variant.version))
+        columns = (NoColumns if served.bundle.tensors else InputColumns)(served.bundle)
+        return cls(variant, served, batcher, columns, str(variant.version))
 
 
 class Live:
@@ -62,6 +63,11 @@ class Live:
     def all_arms(self) -> Sequence[Arm]:
         """Those that answer, and the shadows'."""
         return [*self.arms, *(shadow.arm for shadow in self.shadows)]
+
+    def serves(self, table: RouteTable) -> bool:
+        """Whether every version that ``table`` names is loaded here."""
+        loaded = {(arm.variant.model, arm.variant.version, arm.variant.digest) for arm in self.all_arms}
+        return all((one.model, one.version, one.digest) in loaded for one in table.variants)
 
     @property
     def models(self) -> set[str]:

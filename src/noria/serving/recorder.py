@@ -48,6 +48,8 @@ class Recorder:
         The log has latencies without the ``others`` seconds that went to other variants, so that variants can be
         compared; the metrics have them with. The deployment's shadows get copies.
         """
+        if not len(rows):
+            return
         now = time.monotonic()
         own = [now - others - item.received for item in items]
         logged = self._logged(items, rows, outcome, _of_rows(own, items, len(rows)))

@@ -40,9 +40,13 @@ class Served:
 
     def score(self, rows: Rows) -> Floats | Sequence[Any] | Tensors:
         """The runtime's scores or outputs of ``rows``; what they cost is remembered."""
+        count = len(rows)
+        if not count and rows.tensors is None:  # many a graph takes none
+            return self._nothing()
         started = self._clock()
         found = self.runtime.score(rows) if rows.tensors is None else self.runtime.infer(rows.tensors)
-        self._remember(self._clock() - started, len(rows))
+        if count:
+            self._remember(self._clock() - started, count)
         return found
 
     def warm_up(self) -> None:
@@ -66,6 +70,13 @@ class Served:
         missing = [name for name, value in zip(names, rows.numbers[row], strict=True) if np.isnan(value)]
         cause = f"without {', '.join(missing)}" if missing else "for these values"
         return f"{self.label} gives no number {cause}"
+
+    def _nothing(self) -> Floats | Sequence[Any]:
+        """What the runtime would say of no rows."""
+        if self.bundle.task == "generic":
+            return []
+        classes = len(self.bundle.classes) if self.bundle.task == "classification" else 0
+        return np.empty((0, classes) if classes > 2 else 0)
 
     def _remember(self, seconds: float, rows: int) -> None:
         """A call counts by its rows, or what a call of one row costs would be expected of each of many.

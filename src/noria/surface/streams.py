@@ -14,7 +14,6 @@ from noria.serving.live import Live
 from noria.serving.streams import Message
 from noria.surface.http import cloudevents, native
 from noria.surface.http.gateway_bodies import PredictBody, decode_predict
-from noria.surface.http.gateway_requests import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class StreamFront:
         if event is None:
             return answer
         source = f"/noria/streams/{message.position}"
-        return cloudevents.answer(answer, event, structured=True, source=source)[0]
+        return cloudevents.structured_answer(answer, b"application/json", event, source)
 
     def _live(self) -> Live:
         try:
@@ -51,8 +50,7 @@ def _data(message: Message) -> tuple[bytes, Mapping[str, str] | None]:
     kind = next((value for name, value in message.headers.items() if name.lower() == "content-type"), "")
     if not kind.startswith(cloudevents.STRUCTURED) and b'"specversion"' not in message.body:
         return message.body, None
-    headers = {b"content-type": cloudevents.STRUCTURED.encode()}
-    return cloudevents.data_of(Request("POST", "/predict", None, headers, message.body))
+    return cloudevents.opened(message.body)
 
 
 def _with_ids(body: PredictBody, identity: str) -> PredictBody:

@@ -110,6 +110,7 @@ def _serve(
     from noria.surface.http.listen import serve as serve_on
 
     shared = os.environ.get(SHARED_VARIABLE) if more is not None else None
+    tls = _tls(folder, settings.gateway)
     gateway = Gateway(
         GatewayOptions(
             route_folder=workspace.route_folder,
@@ -121,14 +122,13 @@ def _serve(
             cors_origins=settings.gateway.cors_origins,
             shared=Path(shared) if shared else None,
             on_changed_definition=settings.features.on_changed_definition,
-            rpc=_rpc(settings.gateway),
+            rpc=_rpc(settings.gateway, tls),
         )
     )
-    tls = _tls(folder, settings.gateway)
     serve_on(gateway, listeners, ready=lambda port: _announce(port, announce), tls=tls, more=more)
 
 
-def _rpc(settings: GatewaySettings) -> Callable[[DataPlane], Awaitable[Any]] | None:
+def _rpc(settings: GatewaySettings, tls: Tls | None) -> Callable[[DataPlane], Awaitable[Any]] | None:
     """What starts a gRPC server beside HTTP, where one is wanted. Raises MissingExtra without its packages."""
     if not settings.grpc_port:
         return None
@@ -137,11 +137,11 @@ def _rpc(settings: GatewaySettings) -> Callable[[DataPlane], Awaitable[Any]] | N
     except ImportError:
         raise MissingExtra("gRPC needs packages that are not installed", remedy="pip install 'noria[grpc]'") from None
     largest = int(settings.largest_body_mib * 2**20)
-    return functools.partial(start, address=f"{settings.host}:{settings.grpc_port}", largest_bytes=largest)
+    return functools.partial(start, address=f"{settings.host}:{settings.grpc_port}", largest_bytes=largest, tls=tls)
 
 
 def _bind(folder: Path, settings: GatewaySettings, port: int | None = None) -> socket.socket:
-    from noria.surface.http.listen import bind, bind_unix
+    from noria.surface.http.sockets import bind, bind_unix
 
     if settings.unix_socket:
         return bind_unix(folder / settings.unix_socket)

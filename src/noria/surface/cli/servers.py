@@ -32,8 +32,8 @@ def server(
     announce: AnnounceOption = False,
 ) -> None:
     """Run the server: MLflow's REST protocol and the console. With --store it needs no project."""
-    from noria.surface.http.listen import bind
     from noria.surface.http.listen import serve as serve_on
+    from noria.surface.http.sockets import bind
     from noria.surface.http.server import create_app
 
     folder = Path.cwd() if store and project is None else find_repo(project)

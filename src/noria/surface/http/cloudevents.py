@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,7 @@ from noria.ids import new_id
 from noria.surface.http.gateway_requests import Request
 
 STRUCTURED = "application/cloudevents+json"
+_JSON = "application/json"
 _PREFIX = b"ce-"
 _ANSWER_TYPE = "org.noria.prediction"
 Headers = list[tuple[bytes, bytes]]
@@ -25,22 +27,40 @@ def is_event(request: Request) -> bool:
     return b"event" in request.headers.get(b"content-type", b"").lower() and request.media_type == STRUCTURED
 
 
-def data_of(request: Request) -> tuple[bytes, Mapping[str, str]]:
-    """The event's data, and its attributes. Raises InvalidInput for what is no event."""
+def open_event(request: Request) -> Mapping[str, str]:
+    """Give the request the event's data for a body; the event's attributes. Raises InvalidInput for what is no event.
+
+    In structured mode the request has the data's content type then.
+    """
     if request.media_type == STRUCTURED:
-        return _structured(request.body)
+        request.body, attributes = opened(request.body)
+        kind = attributes.get("datacontenttype", _JSON).encode("latin-1", "replace")
+        request.headers = {**request.headers, b"content-type": kind}
+        return attributes
     attributes = {
         name.removeprefix(_PREFIX).decode("latin-1"): value.decode("latin-1")
         for name, value in request.headers.items()
         if name.startswith(_PREFIX)
     }
     _check(attributes)
-    return request.body, attributes
+    return attributes
 
 
-def answer(body: bytes, asked: Mapping[str, str], *, structured: bool, source: str) -> tuple[bytes, bytes, Headers]:
-    """Body, content type and headers of the event that answers: its ``correlationid`` is the id of the one asked."""
-    attributes = {
+def structured_answer(body: bytes, kind: bytes, asked: Mapping[str, str], source: str) -> bytes:
+    """The event that answers the one asked, with ``body`` in it: as JSON, where ``kind`` says that it is."""
+    data = {"data": msgspec.Raw(body)} if kind == _JSON.encode() else {"data_base64": b64encode(body).decode()}
+    return msgspec.json.encode({**_answering(asked, source), "datacontenttype": kind.decode(), **data})
+
+
+def answer_headers(asked: Mapping[str, str], source: str) -> Headers:
+    """The attributes of the event that answers the one asked, as headers beside its data."""
+    attributes = _answering(asked, source).items()
+    return [(_PREFIX + name.encode(), value.encode("latin-1", "replace")) for name, value in attributes]
+
+
+def _answering(asked: Mapping[str, str], source: str) -> dict[str, str]:
+    """The attributes of an answer: its ``correlationid`` is the id of the event asked."""
+    return {
         "specversion": "1.0",
         "id": new_id(),
         "source": source,
@@ -48,25 +68,24 @@ def answer(body: bytes, asked: Mapping[str, str], *, structured: bool, source: s
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "correlationid": asked["id"],
     }
-    if structured:
-        event = {**attributes, "datacontenttype": "application/json", "data": msgspec.Raw(body)}
-        return msgspec.json.encode(event), STRUCTURED.encode(), []
-    headers = [(_PREFIX + name.encode(), value.encode("latin-1", "replace")) for name, value in attributes.items()]
-    return body, b"application/json", headers
 
 
-def _structured(body: bytes) -> tuple[bytes, Mapping[str, str]]:
+def opened(body: bytes) -> tuple[bytes, Mapping[str, str]]:
+    """The data of a structured event, and its attributes. Raises InvalidInput for what is no event."""
     try:
         event: Any = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        attributes = {
-            name: str(msgspec.json.decode(raw)) for name, raw in event.items() if name not in ("data", "data_base64")
-        }
+        data, encoded = event.pop("data", None), event.pop("data_base64", None)
+        attributes = {name: str(msgspec.json.decode(raw)) for name, raw in event.items()}
+        _check(attributes)
+        if encoded is not None:
+            return msgspec.json.decode(encoded, type=bytes), attributes
+        if data is not None and not attributes.get("datacontenttype", _JSON).partition(";")[0].endswith("json"):
+            return msgspec.json.decode(data, type=str).encode(), attributes
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"the event cannot be read: {error}", remedy="Send a CloudEvent as JSON.") from None
-    _check(attributes)
-    if "data" not in event:
+    if data is None:
         raise InvalidInput("the event has no data", remedy='Send the request as JSON in "data".')
-    return bytes(event["data"]), attributes
+    return bytes(data), attributes
 
 
 def _check(attributes: Mapping[str, str]) -> None:

@@ -30,6 +30,7 @@ from noria.surface.http.gateway_requests import (
     Scope,
     TooLarge,
     TooSlow,
+    admitting,
     compress,
     read_body,
 )
@@ -151,7 +152,7 @@ class Gateway:
         if self._origins:
             headers += self._cross_origin(sent)
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
     def take(self, exchange: Exchange) -> bool:
         """Whether the request is answered without ASGI, which costs more than all that is done for one row."""
@@ -167,35 +168,38 @@ class Gateway:
             route = self._routes.get(f"/{rest}")
         if route is None and not _is_v2(path):
             raise NotFound(f"no such path: {path}", remedy=f"There are {', '.join([*self._routes, '/v2'])}.")
-        if method != (allowed := inference_protocol.method_of(path) if route is None else route.method):
+        allowed = inference_protocol.method_of(path) if route is None else route.method
+        if method != allowed and (method, allowed) != ("HEAD", "GET"):
             return self._other_method(method, path, allowed)
         request = Request(method, path, model, sent, await read_body(sent, receive, self._largest))
         try:
-            if route is None:
-                return _v2_answer(await inference_protocol.respond(self.plane, request))
             if method == "POST" and cloudevents.is_event(request):
                 return await self._answer_event(route, request)
-            return 200, [(b"content-type", route.kind)], await route.handler(self.plane, request)
+            return await self._answer(route, request)
         finally:
             self._swollen |= len(request.body) >= _SWELLING_BYTES
 
+    async def _answer(self, route: _Route | None, request: Request) -> tuple[int, Headers, bytes]:
+        if route is None:
+            return _v2_answer(await inference_protocol.respond(self.plane, request))
+        return 200, [(b"content-type", route.kind)], await route.handler(self.plane, request)
+
     def _other_method(self, method: str, path: str, allowed: str) -> tuple[int, Headers, bytes]:
-        """HEAD is a GET without its body, OPTIONS asks what a browser may send; all else is refused."""
+        """OPTIONS asks what a browser may send; all else is refused."""
         if method == "OPTIONS" and self._origins:
             return 204, [(b"allow", allowed.encode())], b""
-        if (allowed, method) == ("GET", "HEAD"):
-            return 200, [], b""
         raise _MethodNotAllowed(path, allowed, method)
 
-    async def _answer_event(self, route: _Route, request: Request) -> tuple[int, Headers, bytes]:
-        structured = request.media_type == cloudevents.STRUCTURED
-        request.body, asked = cloudevents.data_of(request)
+    async def _answer_event(self, route: _Route | None, request: Request) -> tuple[int, Headers, bytes]:
+        structured, source = request.media_type == cloudevents.STRUCTURED, f"/noria{request.path}"
+        asked = cloudevents.open_event(request)
+        status, headers, body = await self._answer(route, request)
+        (_, kind), *more = headers
         if structured:
-            request.headers = {b"content-type": _JSON}
-        body = await route.handler(self.plane, request)
-        source = f"/noria{request.path}"
-        body, kind, headers = cloudevents.answer(body, asked, structured=structured, source=source)
-        return 200, [(b"content-type", kind), *headers], body
+            body, kind = cloudevents.structured_answer(body, kind, asked, source), cloudevents.STRUCTURED.encode()
+        else:
+            more += cloudevents.answer_headers(asked, source)
+        return status, [(b"content-type", kind), *more], body
 
     async def _compressed(self, sent: Mapping[bytes, bytes], headers: Headers, body: bytes) -> bytes:
         accepted = sent.get(b"accept-encoding", b"")
@@ -212,8 +216,14 @@ class Gateway:
         origin = sent.get(b"origin", b"").decode("latin-1")
         if origin not in self._origins and "*" not in self._origins:
             return []
-        allowed = [(b"access-control-allow-methods", b"GET, POST"), (b"access-control-allow-headers", b"*")]
-        return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin"), *allowed]
+        return [
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-allow-methods", b"GET, POST"),
+            # a star would not stand for Authorization
+            (b"access-control-allow-headers", sent.get(b"access-control-request-headers", b"*")),
+            (b"access-control-expose-headers", b"*"),
+            (b"vary", b"origin"),
+        ]
 
     def _refusal(self, raised: Exception, path: str) -> tuple[int, Headers, bytes]:
         error, shape = _clear(raised, path), self._shape(path)
@@ -276,8 +286,7 @@ class Gateway:
 
 async def _openapi(plane: DataPlane, request: Request) -> bytes:
     """GET /openapi.json: the endpoints of all models served, or of one."""
-    deployments = plane.deployments if request.model is None else [plane.find(request.model)]
-    return msgspec.json.encode(model_openapi.document(deployments, request.model))
+    return msgspec.json.encode(model_openapi.document(admitting(plane, request), request.model))
 
 
 async def _ping(plane: DataPlane, request: Request) -> bytes:

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from noria.errors import InvalidInput, NoriaError, Unauthenticated
@@ -21,6 +22,8 @@ LARGE_BYTES = 64 * 1024
 """From here on a body is read and written beside the event loop."""
 WORTH_COMPRESSING_BYTES = 1400
 _BODY_SECONDS = 30.0
+_PIECE_BYTES = 1024
+"""What is decompressed at once: of zstd that may become 32 MiB, before anybody can say that it is too much."""
 _Made = TypeVar("_Made")
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
@@ -65,6 +68,14 @@ def check_any_key(plane: DataPlane, request: Request) -> None:
         raise _wants_key("every deployment here", request)
 
 
+def admitting(plane: DataPlane, request: Request) -> Sequence[Live]:
+    """The deployment a request is for, or all that admit it. Raises as ``admitted``."""
+    if request.model is not None:
+        return [admitted(plane, request)]
+    check_any_key(plane, request)
+    return [live for live in plane.deployments if live.admits(request.key)]
+
+
 def _wants_key(who: str, request: Request) -> Unauthenticated:
     found = "another" if request.key else "none"
     return Unauthenticated(
@@ -105,8 +116,10 @@ class Request:
     @property
     def key(self) -> str:
         """The key a request came with: as x-api-key, or as a Bearer token; empty without one."""
-        key = self.headers.get(b"x-api-key") or self.headers.get(b"authorization", b"")
-        return key.decode("latin-1").removeprefix("Bearer ").strip()
+        if key := self.headers.get(b"x-api-key"):
+            return key.decode("latin-1").strip()
+        scheme, _, token = self.header(b"authorization").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
 
     @property
     def timeout(self) -> float | None:
@@ -174,33 +187,42 @@ async def _rest(message: MutableMapping[str, Any], receive: Receive, largest: in
 def decompress(body: bytes, encoding: str, largest: int) -> bytes:
     """The body behind a content encoding: gzip, deflate or zstd. Raises InvalidInput, and TooLarge before it grows."""
     coding = encoding.strip().lower()
-    try:
-        if coding in ("gzip", "x-gzip", "deflate"):
-            machine = zlib.decompressobj(zlib.MAX_WBITS | 32)
-            found = machine.decompress(body, largest + 1)
-            whole = machine.eof
-        elif coding == "zstd":
-            import zstandard
+    if coding in ("gzip", "x-gzip", "deflate"):
+        machines: Callable[[], Any] = partial(zlib.decompressobj, zlib.MAX_WBITS | 32)
+    elif coding == "zstd":
+        import zstandard
 
-            reader = zstandard.ZstdDecompressor().stream_reader(body)
-            found, whole = reader.read(largest + 1), True
-        else:
-            raise InvalidInput(f"content-encoding {coding!r} is not known here", remedy="Use gzip, deflate or zstd.")
-    except InvalidInput:
+        machines = zstandard.ZstdDecompressor().decompressobj
+    else:
+        raise InvalidInput(f"content-encoding {coding!r} is not known here", remedy="Use gzip, deflate or zstd.")
+    try:
+        return _decompressed(machines, body, largest)
+    except TooLarge:
         raise
     except Exception as error:  # each library has errors of its own
         raise InvalidInput(f"the body is no {coding}: {error}", remedy="Send it whole, or without encoding.") from None
-    if len(found) > largest:
-        raise _too_large(largest)
-    if not whole:
-        raise InvalidInput(f"the body is no whole {coding}", remedy="Send it whole, or without encoding.")
-    return found
+
+
+def _decompressed(machines: Callable[[], Any], body: bytes, largest: int) -> bytes:
+    """All that stands in ``body``, which may be one stream behind the other. Raises EOFError where one has no end."""
+    parts, size, machine = [], 0, machines()
+    for start in range(0, len(body), _PIECE_BYTES):
+        piece = body[start : start + _PIECE_BYTES]
+        while piece:
+            machine = machines() if machine.eof else machine
+            parts.append(machine.decompress(piece))
+            size += len(parts[-1])
+            if size > largest:
+                raise _too_large(largest)
+            piece = machine.unused_data if machine.eof else b""
+    if not machine.eof:
+        raise EOFError("it has no end")
+    return b"".join(parts)
 
 
 def compress(body: bytes, accepted: bytes) -> tuple[bytes, Sequence[tuple[bytes, bytes]]]:
     """The body in an encoding the client accepts, and the headers that say so; none when it stays as it is."""
-    listed = accepted.decode("latin-1").lower().split(",")
-    offers = {part.partition(";")[0].strip() for part in listed if not part.endswith("q=0")}
+    offers = {_offer(part) for part in accepted.decode("latin-1").lower().split(",")}
     if "zstd" in offers:
         import zstandard
 
@@ -208,6 +230,12 @@ def compress(body: bytes, accepted: bytes) -> tuple[bytes, Sequence[tuple[bytes,
     if "gzip" in offers:
         return gzip.compress(body, compresslevel=1), _encoded_as(b"gzip")
     return body, ()
+
+
+def _offer(part: str) -> str:
+    """The encoding of one part of ``accept-encoding``; empty where its weight is 0, which means that it is not."""
+    encoding, _, weight = part.replace(" ", "").partition(";")
+    return "" if weight.startswith("q=0") and not weight[3:].strip(".0") else encoding
 
 
 def _encoded_as(encoding: bytes) -> Sequence[tuple[bytes, bytes]]:

@@ -1,20 +1,20 @@
-"""Running an ASGI application on a socket: bound with a clear word, ended without losing a request."""
+"""Running an ASGI application on sockets, ended without losing a request."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from noria.errors import InvalidConfig, Unavailable
+from noria.errors import InvalidConfig
 from noria.surface.http import http2
 from noria.surface.http.busy_polling import BusyPolling
 from noria.surface.http.exchange import Exchange, Headers, head_of
@@ -29,6 +29,10 @@ _HEADERS_SECONDS = 20.0
 _KEPT_SECONDS = 75.0
 """How long a connection may be idle."""
 _SWEEP_SECONDS = 5.0
+_MOST_HEAD_BYTES = 2**16
+_UPGRADING = (b"connection", b"upgrade", b"http2-settings")
+"""Headers by which a client offers to go on in another protocol."""
+_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _COPIED_BYTES = 2**16
 """Less is put behind an answer's head, more is sent beside it."""
 
@@ -39,54 +43,6 @@ class Tls:
 
     certificate: Path
     key: Path
-
-
-def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A listening socket; ``shared`` lets other sockets have the same port, connections being spread over them.
-
-    Raises Unavailable when the address is taken or not ours.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise Unavailable(
-            f"cannot listen on {host}:{port}: {error.strerror}",
-            remedy="Choose another with --port, or end the process that has it.",
-        ) from error
-    return listener
-
-
-def bind_unix(path: Path) -> socket.socket:
-    """A listening Unix socket; one that nobody answers at any more is replaced. Raises Unavailable."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
-            path.unlink()
-        listener.bind(str(path))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise Unavailable(
-            f"cannot listen on {path}: {error.strerror}",
-            remedy="Choose another path, or end the process that has it.",
-        ) from error
-    return listener
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-    return True
 
 
 def serve(
@@ -191,6 +147,7 @@ class _Protocol(HttpToolsProtocol):
 
     waits_since = idle_since = 0.0
     _is_new = True
+    _head_bytes = 0
     _held: list[bytes] | None = None
     """What has come of the body of a request that may be offered."""
 
@@ -215,8 +172,16 @@ class _Protocol(HttpToolsProtocol):
             if data.startswith(http2.PREFACE) and http2.is_available():
                 self._speak_http2(data)
                 return
-        super().data_received(data)
-        if self._held is not None and not self.transport.is_closing():
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        if self.waits_since:
+            self._count_head(len(data))
+        elif self._held is not None and not self.transport.is_closing():
             self._begin()  # the rest of it is still to come
 
     def on_message_begin(self) -> None:
@@ -227,10 +192,11 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self.waits_since = self.idle_since = 0.0
+        self._head_bytes = 0
         if self._take is not None and self._is_plain():
             self._held = []
-            return
-        self._begin()
+        elif not self.parser.should_upgrade():
+            self._begin()
 
     def on_body(self, body: bytes) -> None:
         if self._held is None:
@@ -244,6 +210,8 @@ class _Protocol(HttpToolsProtocol):
                 self._held = None
                 return
             self._begin()
+        elif self.parser.should_upgrade():
+            return
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -256,6 +224,26 @@ class _Protocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+
+    def _decline(self, rest: bytes) -> None:
+        """Answer over HTTP/1.1 what offers to go on in another protocol, as a server may (RFC 9110, 7.8).
+
+        The parser stops at such a head: another one is given it without the offer, and what came behind it.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self.send_400_response("This is no proxy.")
+            return
+        headers = [b"%s: %s\r\n" % one for one in self.headers if one[0] not in _UPGRADING]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"%s %s HTTP/1.1\r\n%s\r\n%s" % (method, self.url, b"".join(headers), rest))
+
+    def _count_head(self, more: int) -> None:
+        """A head is still under way, or nothing is: it may not grow without end."""
+        self._head_bytes += more
+        if self._head_bytes > _MOST_HEAD_BYTES and not self.transport.is_closing():
+            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
 
     def _speak_http2(self, data: bytes) -> None:
         self.connections.discard(self)

@@ -16,7 +16,7 @@ from noria.serving.items import Item, Outcome, confidence
 from noria.serving.live import Arm, Live
 from noria.surface.errors import problem
 from noria.surface.http.gateway_bodies import PredictBody, decode_batch, decode_labels, decode_predict, decode_rewards
-from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted, beside, check_any_key
+from noria.surface.http.gateway_requests import LARGE_BYTES, Request, admitted, admitting, beside, check_any_key
 from noria.surface.http.tensor_bodies import doubles
 
 _encode = msgspec.json.Encoder().encode
@@ -76,10 +76,11 @@ async def health(plane: DataPlane, request: Request) -> bytes:
 
 
 async def info(plane: DataPlane, request: Request) -> bytes:
-    """GET /model/info: what serves, what it takes, who gets which share. Of several deployments, all."""
+    """GET /model/info: what serves, what it takes, who gets which share. Of several deployments, those with its key."""
+    found = admitting(plane, request)
     if request.model is None and len(plane.deployments) > 1:
-        return _encode({"models": [_described(live) for live in plane.deployments]})
-    return _encode(_described(admitted(plane, request)))
+        return _encode({"models": [_described(live) for live in found]})
+    return _encode(_described(found[0]))
 
 
 async def metrics(plane: DataPlane, _request: Request) -> bytes:
@@ -133,6 +134,8 @@ def _batch(arm: Arm, body: bytes) -> Block | Sequence[PredictionRequest]:
 def matrix_of(arm: Arm, rows: Sequence[Sequence[Value]]) -> tuple[Any, Any]:
     """The arrays of rows in the model's order: numbers, and texts or None. Raises InvalidInput that names the row."""
     bundle = arm.served.bundle
+    if bundle.tensors:
+        arm.columns.row([])  # which says so
     width = len(bundle.request_columns)
     for place, row in enumerate(rows):
         if len(row) != width:

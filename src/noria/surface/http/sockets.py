@@ -1,0 +1,57 @@
+"""Listening sockets: bound, or refused with a clear word."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+
+from noria.errors import Unavailable
+
+
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A listening socket; ``shared`` lets other sockets have the same port, connections being spread over them.
+
+    Raises Unavailable when the address is taken or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise Unavailable(
+            f"cannot listen on {host}:{port}: {error.strerror}",
+            remedy="Choose another with --port, or end the process that has it.",
+        ) from error
+    return listener
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A listening Unix socket; one that nobody answers at any more is replaced. Raises Unavailable."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
+            path.unlink()
+        listener.bind(str(path))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise Unavailable(
+            f"cannot listen on {path}: {error.strerror}",
+            remedy="Choose another path, or end the process that has it.",
+        ) from error
+    return listener
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
