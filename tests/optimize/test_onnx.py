@@ -109,6 +109,15 @@ def test_a_graph_that_would_answer_differently_is_refused_and_not_written(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_missing_number_that_a_model_refuses_has_no_answer(tmp_path):
+    matrix, signal = rows(500)
+    model = GradientBoostingClassifier(n_estimators=5).fit(matrix, (signal > 60).astype(int))
+    found = convert(model, "classification", INPUTS, matrix, tmp_path)
+    spoilt = matrix[:3].astype(found.graph.dtype)
+    spoilt[1, 2] = np.nan
+    assert np.isnan(onnx_scores(tmp_path / ONNX_FILE, spoilt)).tolist() == [False, True, False]
+
+
 class Coin(ClassifierMixin, BaseEstimator):
     """An estimator no converter knows."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
+from onnx import helper
 from skl2onnx import convert_sklearn
-from skl2onnx.common.data_types import StringTensorType
-from sklearn.linear_model import LogisticRegression
+from skl2onnx.common.data_types import DoubleTensorType, Int64TensorType, StringTensorType
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
@@ -46,6 +48,28 @@ def plane_for(folder, runtime: str) -> DataPlane:
     return plane
 
 
+def plane_of_graph(folder, graph: bytes, bundle: Bundle) -> DataPlane:
+    """A data plane told to serve a graph."""
+    model = folder / "artifacts/graph"
+    model.mkdir(parents=True)
+    (model / ONNX_FILE).write_bytes(graph)
+    write_bundle(model, bundle)
+    variant = Variant("champion", "graph", 1, "graph", folder_digest(model), 100.0)
+    plane = DataPlane(FolderBlobs(folder / "artifacts"), f"sqlite:///{folder}/online.db", folder / "log")
+    asyncio.run(plane.swap(RouteTable("graph", 1, [variant], "test", LAST_SEEN)))
+    return plane
+
+
+def answers(plane: DataPlane, rows: list[dict]) -> list:
+    """Predictions of rows that are asked in one moment, or their errors."""
+
+    async def ask():
+        requests = [PredictionRequest(features=row) for row in rows]
+        return await asyncio.gather(*(plane.predict(plane.find(), one) for one in requests), return_exceptions=True)
+
+    return asyncio.run(ask())
+
+
 def test_an_installed_package_brings_a_runtime(tmp_path, monkeypatch):
     site = tmp_path / "site"
     metadata = site / "sums-1.0.dist-info"
@@ -74,23 +98,41 @@ def test_a_runtime_that_nobody_provides_is_told_with_those_that_are(tmp_path):
 
 
 def test_what_a_graph_refuses_is_told_of_that_row_alone(tmp_path):
-    model = tmp_path / "artifacts/plans"
-    model.mkdir(parents=True)
     encoder = make_pipeline(OneHotEncoder(), LogisticRegression()).fit([["basic"], ["pro"]], [0, 1])
     options = {id(encoder.steps[-1][1]): {"zipmap": False}}
     types = [("x", StringTensorType([None, 1]))]
-    (model / ONNX_FILE).write_bytes(convert_sklearn(encoder, initial_types=types, options=options).SerializeToString())
+    graph = convert_sklearn(encoder, initial_types=types, options=options).SerializeToString()
     bundle = Bundle("classification", ("plan",), onnx_strings="x", onnx_score="probabilities", kinds={"plan": "string"})
-    write_bundle(model, bundle)
-    variant = Variant("champion", "plans", 1, "plans", folder_digest(model), 100.0)
-    plane = DataPlane(FolderBlobs(tmp_path / "artifacts"), f"sqlite:///{tmp_path}/online.db", tmp_path / "log")
-    asyncio.run(plane.swap(RouteTable("plans", 1, [variant], "test", LAST_SEEN)))
-
-    async def ask():
-        requests = [PredictionRequest(features={"plan": plan}) for plan in ("basic", "nobody's", "pro")]
-        return await asyncio.gather(*(plane.predict(plane.find(), one) for one in requests), return_exceptions=True)
-
-    first, refused, last = asyncio.run(ask())
+    plane = plane_of_graph(tmp_path, graph, bundle)
+    first, refused, last = answers(plane, [{"plan": plan} for plan in ("basic", "nobody's", "pro")])
     plane.close()
     assert (first.prediction, last.prediction) == (0, 1)
     assert isinstance(refused, InvalidInput) and "Unknown Category" in refused.message
+    assert refused.message.startswith("graph@1 refuses the rows: ")
+
+
+@pytest.mark.parametrize("kind", ["long", "integer"])
+def test_what_a_graph_would_cast_to_another_number_is_refused_of_that_row_alone(kind, tmp_path):
+    model = LinearRegression().fit([[1], [2]], [10, 20])
+    graph = convert_sklearn(model, initial_types=[("visits", Int64TensorType([None, 1]))])
+    (taken,) = graph.graph.input
+    taken.name = "taken"
+    taken.type.tensor_type.elem_type = 11  # a double, cast as conversion casts it
+    graph.graph.node.insert(0, helper.make_node("Cast", ["taken"], ["visits"], to=7))
+    bundle = Bundle("regression", ("visits",), onnx_input="taken", onnx_score="variable", kinds={"visits": kind})
+    plane = plane_of_graph(tmp_path, graph.SerializeToString(), bundle)
+    good, *refused, last = answers(plane, [{"visits": value} for value in (1.0, None, 3.9, 2.0**70, -np.inf, -4.0)])
+    plane.close()
+    assert [good.prediction, last.prediction] == pytest.approx([10.0, -40.0], rel=1e-6)
+    assert all(isinstance(one, InvalidInput) for one in refused)
+    said = ["null", "3.9", "1.1805916207174113e+21", "-inf"]
+    assert all(f"column 'visits' is {value}," in one.message for one, value in zip(refused, said, strict=True))
+
+
+def test_a_regression_is_never_one_value_of_several(tmp_path):
+    model = LinearRegression().fit([[1.0], [2.0]], [[10, 1], [20, 2]])
+    graph = convert_sklearn(model, initial_types=[("x", DoubleTensorType([None, 1]))]).SerializeToString()
+    plane = plane_of_graph(tmp_path, graph, Bundle("regression", ("a",), onnx_input="x", onnx_score="variable"))
+    with pytest.raises(NoriaError, match="gives 2 values a row"):
+        plane.find()
+    plane.close()

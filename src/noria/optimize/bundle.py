@@ -55,12 +55,13 @@ class ComputedSpec(msgspec.Struct, frozen=True):
 class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a gateway needs beside the model's own file.
 
-    A model of columns takes first ``request_columns`` as the client sends them, then the fields of every view in
-    order, then what is ``computed`` from these, from columns that are ``sent_beside`` and from ``views_beside``;
-    ``kinds`` says which of the columns sent are no doubles. Its numbers become one matrix, float32 or float64
-    (``input_dtype``), its texts another. A graph takes them as ``onnx_input`` and ``onnx_strings``, and answers with
-    ``onnx_score``: the value, or the probability of every one of ``classes`` (of the last alone, when there are two).
-    A classifier of two says the last when its probability is above ``decision_threshold``.
+    A model of columns takes first ``request_columns`` as the client sends them, then the fields of every view in order,
+    then what is ``computed`` from these, from columns that are ``sent_beside`` and from ``views_beside``; ``kinds``
+    says which of the columns sent are no doubles, ``optional`` which may be left out, and are null then. Its numbers
+    become one matrix, float32 or float64 (``input_dtype``), its texts another. A graph takes them as ``onnx_input`` and
+    ``onnx_strings``, and answers with ``onnx_score``: the value, or the probability of every one of ``classes`` (of the
+    last alone, when there are two). A classifier of two says the last when its probability is above
+    ``decision_threshold``.
 
     ``example`` is a row it can score, in the order of its inputs; without one a row of zeros must do.
 
@@ -77,7 +78,7 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     decision_threshold: float = 0.5
     kinds: Mapping[str, Kind] = {}
     onnx_strings: str = ""
-    classes: tuple[int | str, ...] = (0, 1)
+    classes: tuple[bool | int | str, ...] = (0, 1)
     tensors: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     runtime: str = "onnx"
@@ -86,6 +87,7 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     views_beside: tuple[ViewSpec, ...] = ()
     computed: tuple[ComputedSpec, ...] = ()
     example: tuple[float | str | None, ...] = ()
+    optional: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:

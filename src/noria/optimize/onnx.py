@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from noria.errors import InvalidInput, NoriaError
 from noria.optimize.bundle import ONNX_FILE, Task
 from noria.optimize.conversion.closeness import Conversion, NotConverted, closest
 from noria.optimize.conversion.graphs import session_of
+from noria.optimize.conversion.guards import guarded, refused_by
+from noria.optimize.conversion.samples import Oddity
 
 _REGRESSION_TOLERANCE = 1e-4
 _PROBABILITY_TOLERANCE = 0.01
@@ -29,6 +32,7 @@ def convert(model: Any, task: Task, inputs: Sequence[str], sample: NDArray[np.fl
 
     ``sample`` (rows, inputs) is scored by model and graph. Raises ParityBroken when a label flips, a probability
     differs by more than 0.01, or a regression by more than 1e-4 relative; InvalidInput when no converter knows it.
+    The graph answers NaN where a number is missing that the model cannot do without.
     """
     expected = source_scores(model, task, sample)
     columns = [(name, "double") for name in inputs]
@@ -40,15 +44,17 @@ def convert(model: Any, task: Task, inputs: Sequence[str], sample: NDArray[np.fl
             details=failures.args,
             remedy="Use a LightGBM or XGBoost estimator, or a scikit-learn one that skl2onnx supports.",
         ) from None
-    scale = float(np.max(np.abs(expected), initial=1.0))
-    check_parity(task, found.rows_checked, found.labels_flipped, found.largest_difference, scale)
-    (folder / ONNX_FILE).write_bytes(found.graph.content)
-    return found
+    check_parity(task, found.rows_checked, found.labels_flipped, found.largest_difference)
+    missing = [Oddity(name, "double", at, np.nan) for at, name in enumerate(inputs)]
+    refused = refused_by(lambda numbers, _: source_scores(model, task, numbers), missing, sample, None)
+    graph = guarded(found.graph, refused, sample, None, {})
+    (folder / ONNX_FILE).write_bytes(graph.content)
+    return replace(found, graph=graph)
 
 
-def check_parity(task: Task, rows: int, flipped: int, difference: float, scale: float) -> None:
-    """Raises ParityBroken when a graph is not close enough to its model; ``scale`` is the largest value expected."""
-    allowed = _REGRESSION_TOLERANCE * scale if task == "regression" else _PROBABILITY_TOLERANCE
+def check_parity(task: Task, rows: int, flipped: int, difference: float) -> None:
+    """Raises ParityBroken when a graph is not close enough to its model; see Conversion for what ``difference`` is."""
+    allowed = _REGRESSION_TOLERANCE if task == "regression" else _PROBABILITY_TOLERANCE
     if flipped or difference > allowed:
         raise ParityBroken(
             f"the ONNX graph differs from its model: {flipped} labels of {rows} flipped, "

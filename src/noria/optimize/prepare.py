@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import yaml
 
 from noria.errors import CorruptArtifact, InvalidData
-from noria.optimize.bundle import BUNDLE_FILE, Bundle, Kind, Task, TensorSpec, read_bundle, write_bundle
+from noria.optimize.bundle import BUNDLE_FILE, DTYPES, Bundle, Kind, Task, TensorSpec, read_bundle, write_bundle
 from noria.optimize.environments import environment_for, fits_here, python_of, requirements_of
 from noria.optimize.onnx import ParityBroken, check_parity
 
@@ -68,15 +69,16 @@ def prepare(folder: Path, out: Path, progress: Progress = lambda _: None) -> Pre
         shutil.copytree(folder, out, dirs_exist_ok=True)
         return Prepared(read_bundle(out), ["as it was registered"])
     flavors, signature = _read(folder)
-    columns, tensors = _columns(signature), _tensors(signature)
+    columns, tensors, optional = _columns(signature), _tensors(signature), _optional(signature)
     notes: list[str] = []
     if "onnx" in flavors:
         return _graph(folder, out, flavors["onnx"])
     if convertible := [name for name in _CONVERTIBLE if name in flavors]:
         progress("convert")
-        spec = {"folder": str(folder), "out": str(out), "flavors": flavors, "columns": columns, "tensors": tensors}
-        packages = [package for name in convertible for package in _CONVERTIBLE[name]]
-        result = _converted(folder, out, spec, packages)
+        taken = [(name, "double") for name, _ in columns] if tensors else columns
+        spec = {"folder": str(folder), "out": str(out), "flavors": flavors, "columns": taken, "tensors": tensors}
+        packages = [package for name in convertible for package in _packages_of(name, flavors[name])]
+        result = _converted(folder, out, spec, packages) | {"optional": optional}
         notes = list(result.get("failures", []))
         if not notes:
             try:
@@ -93,7 +95,7 @@ def prepare(folder: Path, out: Path, progress: Progress = lambda _: None) -> Pre
         )
     progress("environment")
     interpreter_of(folder)
-    return _pyfunc(folder, out, columns, signature, notes)
+    return _pyfunc(folder, out, signature, notes)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
@@ -109,26 +111,37 @@ def _read(folder: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
 
 
 def _columns(signature: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and kind of every column; empty for a model of tensors, and one without a signature."""
+    """Name and kind of every column, also of one matrix; empty for other tensors, and without a signature."""
     found: list[tuple[str, str]] = []
     for place, entry in enumerate(_entries(signature, "inputs")):
         if entry.get("type") == "tensor":
-            shape = entry["tensor-spec"]["shape"]
-            is_matrix = not entry.get("name") and len(shape) == 2 and shape[1] > 0
-            return [(f"x{number}", "double") for number in range(shape[1])] if is_matrix else []
+            shape, kind = entry["tensor-spec"]["shape"], _KINDS.get(entry["tensor-spec"]["dtype"])
+            is_matrix = not entry.get("name") and len(shape) == 2 and shape[1] > 0 and kind is not None
+            return [(f"x{number}", str(kind)) for number in range(shape[1])] if is_matrix else []
         found.append((str(entry.get("name", f"x{place}")), str(entry.get("type", "double"))))
     return found
 
 
-def _tensors(signature: Mapping[str, Any]) -> list[list[Any]]:
+def _optional(signature: Mapping[str, Any]) -> list[str]:
+    """The columns that may be left out."""
+    entries = zip(_columns(signature), _entries(signature, "inputs"), strict=False)
+    return [name for (name, _), entry in entries if entry.get("required") is False]
+
+
+def _tensors(signature: Mapping[str, Any], part: str = "inputs") -> list[list[Any]]:
     """Name, numpy type and shape of every tensor."""
-    entries = [entry for entry in _entries(signature, "inputs") if "tensor-spec" in entry]
+    entries = [entry for entry in _entries(signature, part) if "tensor-spec" in entry]
     return [[one.get("name", ""), one["tensor-spec"]["dtype"], one["tensor-spec"]["shape"]] for one in entries]
 
 
 def _entries(signature: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
     listed = signature.get(part)
     return json.loads(listed) if isinstance(listed, str) else list(listed or [])
+
+
+def _packages_of(name: str, flavor: Mapping[str, Any]) -> list[str]:
+    """The packages it takes to load a model of a flavor."""
+    return [*_CONVERTIBLE[name], *(["skops"] if flavor.get("serialization_format") == "skops" else [])]
 
 
 def _converted(folder: Path, out: Path, spec: Mapping[str, Any], packages: Sequence[str]) -> dict[str, Any]:
@@ -138,7 +151,7 @@ def _converted(folder: Path, out: Path, spec: Mapping[str, Any], packages: Seque
         interpreter = Path(sys.executable)
     else:
         needed = [line for line in requirements if not line.lower().startswith("mlflow")]
-        interpreter = environment_for([*needed, *_CONVERTERS], python_of(folder))
+        interpreter = environment_for([*needed, *packages, *_CONVERTERS], python_of(folder))
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "noria").symlink_to(_PACKAGE)  # ours alone: the environment's packages are its own
         spec_file = Path(scratch) / "spec.json"
@@ -164,7 +177,7 @@ def _from_result(out: Path, result: dict[str, Any]) -> Prepared:
     """The bundle of a graph, when it is close enough to its model. Raises ParityBroken."""
     task = cast(Task, result["task"])
     difference, flipped, rows = result["largest_difference"], result["labels_flipped"], result["rows_checked"]
-    check_parity(task, rows, flipped, difference, result["scale"])
+    check_parity(task, rows, flipped, difference)
     options: dict[str, Any] = {"algorithm": result["algorithm"]}
     native = result.get("native")
     if native and native["from_rows"]:
@@ -202,6 +215,8 @@ def _column_bundle(result: Mapping[str, Any], **more: Any) -> Bundle:
         tuple(name for name, _ in result["columns"]),
         kinds=kinds,
         classes=tuple(result["classes"]) or (0, 1),
+        decision_threshold=result.get("threshold", 0.5),
+        optional=tuple(result["optional"]),
         example=tuple(result["example"]),
         **more,
     )
@@ -222,17 +237,19 @@ def _graph(folder: Path, out: Path, flavor: Mapping[str, Any]) -> Prepared:
     return Prepared(bundle, ["the graph as it was logged"])
 
 
-def _pyfunc(
-    folder: Path, out: Path, columns: list[tuple[str, str]], signature: Mapping[str, Any], notes: Sequence[str]
-) -> Prepared:
+def _pyfunc(folder: Path, out: Path, signature: Mapping[str, Any], notes: Sequence[str]) -> Prepared:
     """The model as it is, for a process with its own environment."""
     shutil.copytree(folder, out / MODEL_FOLDER)
+    columns = _columns(signature)
     kinds = {name: cast(Kind, kind) for name, kind in columns if kind != "double"}
     params = {entry["name"]: entry.get("default") for entry in _entries(signature, "params")}
     bundle = Bundle(
         "generic",
         tuple(name for name, _ in columns),
         kinds=kinds,
+        tensors=() if columns else _tensors_taken(signature),
+        outputs=() if columns else _tensors_given(signature),
+        optional=tuple(_optional(signature)),
         runtime="pyfunc",
         options={"algorithm": "python_function", "params": params},
     )
@@ -264,11 +281,42 @@ def _specs(listed: Sequence[Sequence[Any]]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name, datatype, tuple(shape)) for name, datatype, shape in listed)
 
 
+def _tensors_taken(signature: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
+    """The signature's tensors as the Open Inference Protocol has them. Raises InvalidData for one it cannot hold."""
+    listed = _tensors(signature)
+    for name, dtype, shape in listed:
+        if dtype not in _DATATYPES or not shape:
+            raise InvalidData(
+                f"a tensor {name!r} of type {dtype} and shape {shape} cannot be sent",
+                remedy=f"Log a signature of tensors with an axis for the rows, of {', '.join(_DATATYPES)}.",
+            )
+    return _specs([[name or "input", _DATATYPES[dtype], shape] for name, dtype, shape in listed])
+
+
+def _tensors_given(signature: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
+    """What the signature says that it answers; nothing of what the protocol cannot describe."""
+    listed = [one for one in _tensors(signature, "outputs") if one[1] in _DATATYPES]
+    return _specs([[name or "output", _DATATYPES[dtype], shape] for name, dtype, shape in listed])
+
+
 def _shape(shape: Sequence[Any]) -> list[int]:
     """A graph's shape; what it leaves open is -1."""
     return [size if isinstance(size, int) else -1 for size in shape] or [-1]
 
 
+_KINDS: Mapping[str, Kind] = {
+    "float64": "double",
+    "float32": "float",
+    "int64": "long",
+    "int32": "integer",
+    "bool": "boolean",
+}
+"""Kinds of columns by the numpy type of a matrix of them."""
+_DATATYPES: Mapping[str, str] = {
+    **{np.dtype(kind).name: name for name, kind in DTYPES.items()},
+    "str": "BYTES",
+}
+"""The Open Inference Protocol's datatypes by numpy's."""
 _ONNX_TYPES: Mapping[str, str] = {
     "tensor(float)": "FP32", "tensor(double)": "FP64", "tensor(float16)": "FP16", "tensor(int64)": "INT64",
     "tensor(int32)": "INT32", "tensor(int16)": "INT16", "tensor(int8)": "INT8", "tensor(uint8)": "UINT8",

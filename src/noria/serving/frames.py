@@ -16,19 +16,20 @@ Columns = Mapping[str, Sequence[Any]]
 
 
 def arrays_of(arm: Arm, columns: Columns) -> tuple[NDArray[np.float64], NDArray[np.object_] | None]:
-    """Numbers and texts of rows given by column; columns the model does not take are left out.
+    """Numbers and texts of rows given by column; columns the model does not take are left out, optional ones null.
 
     Raises InvalidInput for one that is missing, ragged, or of the wrong kind.
     """
     bundle = arm.served.bundle
     texts = set(bundle.string_places)
-    if missing := [name for name in bundle.inputs if name not in columns]:
+    if missing := [name for name in bundle.inputs if name not in columns and name not in bundle.optional]:
         raise InvalidInput(
             f"columns are missing: {', '.join(missing)}", remedy=f"The model takes: {', '.join(bundle.inputs)}."
         )
     rows = _rows(columns)
-    numbers = [_numbers(name, columns[name]) for place, name in enumerate(bundle.inputs) if place not in texts]
-    strings = [_strings(name, columns[name]) for place, name in enumerate(bundle.inputs) if place in texts]
+    given = dict.fromkeys(bundle.optional, [None] * rows) | dict(columns)
+    numbers = [_numbers(name, given[name]) for place, name in enumerate(bundle.inputs) if place not in texts]
+    strings = [_strings(name, given[name]) for place, name in enumerate(bundle.inputs) if place in texts]
     matrix = np.stack(numbers, axis=1) if numbers else np.empty((rows, 0))
     return matrix, np.stack(strings, axis=1) if strings else None
 

@@ -63,7 +63,8 @@ class InputColumns:
             try:
                 values = [features[name] for name in names]
             except KeyError:
-                raise self._wrong_columns(features) from None
+                features = self._with_nulls(features)
+                values = [features[name] for name in names]
             if len(features) != len(names):
                 raise self._wrong_columns(features)
         if not self.has_texts:
@@ -78,6 +79,13 @@ class InputColumns:
             return vector, ()
         texts = [value for place, value in enumerate(vector) if place in self._texts_found]
         return [value for place, value in enumerate(vector) if place not in self._texts_found], texts
+
+    def _with_nulls(self, features: Mapping[str, Value]) -> dict[str, Value]:
+        """The columns of one row, null for the optional ones left out. Raises InvalidInput for others."""
+        found = dict.fromkeys(self._bundle.optional) | dict(features)
+        if not set(self.names) <= set(found):
+            raise self._wrong_columns(found)
+        return found
 
     def _split(self, values: Sequence[Value]) -> tuple[list[Any], list[str | None] | None]:
         numbers = [value for value, is_text in zip(values, self._is_text, strict=True) if not is_text]
@@ -123,7 +131,7 @@ class InputColumns:
 class NoColumns(InputColumns):
     """Of a model that takes tensors."""
 
-    def row(self, features: Mapping[str, Value] | Sequence[Value]) -> tuple[list[Any], list[str | None] | None]:
+    def row(self, _features: Mapping[str, Value] | Sequence[Value]) -> tuple[list[Any], list[str | None] | None]:
         """Raises InvalidInput."""
         raise InvalidInput(
             "this model takes tensors, not rows of features",
@@ -164,7 +172,7 @@ class OnlineInputs:
         if self._store is not None and (self._path is None or _inode(self._path) == self._inode):
             return
         self.close()
-        self._store = open_keyvalue(self._url, Path())
+        self._store = open_keyvalue(self._url, Path(), create=False)
         self._features = OnlineFeatures(self._store, self._watch)
         self._path = None if self._store.path is None else str(self._store.path)
         self._inode = 0 if self._path is None else _inode(self._path)

@@ -172,9 +172,10 @@ def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors) -> Outco
     if bundle.task == "regression":
         return Outcome(found.tolist(), found)
     found = np.minimum(found, 1.0)  # sums of float32 come out a hair above
-    if found.ndim == 1:
+    if found.ndim == 1 and len(bundle.classes) == 2:
         positive = found > bundle.decision_threshold
         return Outcome(_labels(bundle, positive.view(np.uint8)), found, np.where(positive, found, 1 - found))
+    found = found.reshape(len(found), -1)
     best = found.argmax(axis=1)
     probabilities = found[np.arange(len(found)), best]
     return Outcome(_labels(bundle, best), probabilities, probabilities, found)
@@ -183,7 +184,8 @@ def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors) -> Outco
 def _labels(bundle: Bundle, places: NDArray[np.integer[Any]]) -> list[Any]:
     classes = bundle.classes
     found: list[Any] = places.tolist()
-    return found if classes == (0, 1) else [classes[place] for place in found]
+    are_places = classes == (0, 1) and classes[0] is not False  # which is 0 to Python, and another label to clients
+    return found if are_places else [classes[place] for place in found]
 
 
 def confidence(probability: float) -> str:

@@ -14,6 +14,7 @@ from noria.optimize.conversion.graphs import Column, Graph, graphs_of, scores_of
 _TIE = 1e-5
 """Labels of probabilities this close to each other may differ: they are ties that rounding decides."""
 _CLOSE_ENOUGH = 1e-6
+_SMALL = 0.1
 
 
 class NotConverted(Exception):
@@ -22,7 +23,11 @@ class NotConverted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """A graph, and how close it is to its model on the rows checked."""
+    """A graph, and how close it is to its model on the rows checked.
+
+    ``largest_difference`` is that of a probability, or of a value in parts of itself; of the smallest tenth, in parts
+    of the largest of these.
+    """
 
     graph: Graph
     rows_checked: int
@@ -38,8 +43,11 @@ def closest(
     strings: NDArray[np.object_] | None = None,
     *,
     labels: bool,
+    threshold: float = 0.5,
 ) -> Conversion:
     """The graph of ``model`` whose answers are nearest to ``expected``; ``labels`` says that classes count most.
+
+    Of two classes the second is said when its probability is above ``threshold``.
 
     Raises NotConverted when there is none.
     """
@@ -50,11 +58,11 @@ def closest(
             failures.append(graph)
             continue
         try:
-            answers = scores_of(graph, numbers, strings)
+            answers = scores_of(graph, numbers, strings, labels=labels)
         except Exception as error:  # the runtime's own errors have no public class
             failures.append(f"{graph.way}: {str(error).splitlines()[0][:300]}")
             continue
-        candidate = _compared(graph, expected, answers, labels)
+        candidate = _compared(graph, expected, answers, labels, threshold)
         if best is None or _distance(candidate) < _distance(best):
             best = candidate
         if not best.labels_flipped and best.largest_difference < _CLOSE_ENOUGH:
@@ -64,21 +72,39 @@ def closest(
     return best
 
 
-def _compared(graph: Graph, expected: NDArray[np.float64], answers: NDArray[np.float64], labels: bool) -> Conversion:
+def _compared(
+    graph: Graph, expected: NDArray[np.float64], answers: NDArray[np.float64], labels: bool, threshold: float
+) -> Conversion:
     if expected.shape != answers.shape:
         return Conversion(graph, len(expected), len(expected) if labels else 0, float("inf"))
-    flipped = int(np.sum(_flips(expected, answers))) if labels else 0
-    same = np.isnan(expected) & np.isnan(answers)
-    difference = np.where(same, 0.0, np.abs(expected - answers))
-    return Conversion(graph, len(expected), flipped, float(np.max(difference, initial=0.0)))
+    flipped = int(np.sum(flips(expected, answers, threshold))) if labels else 0
+    return Conversion(graph, len(expected), flipped, largest_difference(expected, answers, labels))
 
 
-def _flips(expected: NDArray[np.float64], answers: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """The rows whose predicted class differs and was no tie."""
+def largest_difference(expected: NDArray[np.float64], answers: NDArray[np.float64], labels: bool) -> float:
+    """How far apart they are at most: see Conversion. Infinite where only one of them is a number."""
+    same = (expected == answers) | (np.isnan(expected) & np.isnan(answers))
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(expected - answers) if labels else np.abs(expected - answers) / _sizes(expected)
+    return float(np.max(np.where(same, 0.0, np.where(np.isnan(difference), np.inf, difference)), initial=0.0))
+
+
+def _sizes(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By what each of ``values`` is measured: near zero by what is small, since sums that cancel out keep rounding."""
+    sizes = np.abs(values)
+    present = sizes[(sizes > 0) & np.isfinite(sizes)]
+    return np.maximum(sizes, np.quantile(present, _SMALL) if len(present) else 1.0)
+
+
+def flips(
+    expected: NDArray[np.float64], answers: NDArray[np.float64], threshold: float = 0.5, tie: float = _TIE
+) -> NDArray[np.bool_]:
+    """The rows whose predicted class differs and was no tie; with a ``tie`` of zero none is."""
     if expected.ndim == 1:
-        expected, answers = (np.stack([1 - column, column], axis=1) for column in (expected, answers))
+        crosses: NDArray[np.bool_] = (expected > threshold) != (answers > threshold)
+        return crosses & (np.abs(expected - threshold) >= tie)
     ordered = np.sort(expected, axis=1)
-    clear: NDArray[np.bool_] = ordered[:, -1] - ordered[:, -2] > 2 * _TIE
+    clear: NDArray[np.bool_] = ordered[:, -1] - ordered[:, -2] >= 2 * tie
     differs: NDArray[np.bool_] = expected.argmax(axis=1) != answers.argmax(axis=1)
     return differs & clear
 

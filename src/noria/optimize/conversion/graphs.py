@@ -331,8 +331,13 @@ def session_of(content: bytes) -> Any:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def scores_of(graph: Graph, numbers: NDArray[Any], strings: NDArray[np.object_] | None = None) -> NDArray[np.float64]:
-    """What a graph answers to rows: shape (rows,) for one column or two, of which the last; else (rows, classes)."""
+def scores_of(
+    graph: Graph, numbers: NDArray[Any], strings: NDArray[np.object_] | None = None, *, labels: bool
+) -> NDArray[np.float64]:
+    """What a graph answers to rows: the value, or of two classes, with ``labels``, the probability of the second.
+
+    Shape (rows,); of more classes, and of several values a row, all of them: (rows, columns).
+    """
     feeds: dict[str, Any] = {}
     if graph.numbers:
         feeds[graph.numbers] = numbers.astype(graph.dtype)
@@ -340,4 +345,4 @@ def scores_of(graph: Graph, numbers: NDArray[Any], strings: NDArray[np.object_] 
         feeds[graph.strings] = strings
     (found,) = session_of(graph.content).run([graph.score], feeds)
     array = np.asarray(found, dtype=np.float64).reshape(len(numbers), -1)
-    return array[:, -1] if array.shape[1] < 3 else array
+    return array[:, -1] if array.shape[1] <= (2 if labels else 1) else array

@@ -16,13 +16,25 @@ from typing import Any
 
 import numpy as np
 
-from noria.optimize.conversion.closeness import NotConverted, closest
+from noria.optimize.conversion.closeness import NotConverted, closest, flips, largest_difference
 from noria.optimize.conversion.graphs import session_of, unwrapped
-from noria.optimize.conversion.samples import categories_of, sample
+from noria.optimize.conversion.guards import guarded, refused_by
+from noria.optimize.conversion.samples import (
+    categories_of,
+    oddities_of,
+    own_thresholds,
+    present,
+    rounded_in,
+    sample,
+    sprinkle,
+)
 from noria.optimize.conversion.tensors import convert_torch, convert_torch_of_columns
 
 _BATCHES = (1, 32, 256, 2048)
 _SECONDS_A_BATCH = 0.15
+_LEAST_INTEGER, _MOST_INTEGER = -(2.0**31), 2.0**31 - 1
+_SAME = 1e-4
+_SEVERAL = "a model of several outputs is not converted"
 
 
 def main(spec_file: str) -> None:
@@ -46,63 +58,102 @@ def _convert(
         return convert_torch(data, out, tensors) if tensors else convert_torch_of_columns(data, out, columns)
     model = unwrapped(_load(folder, flavors))
     columns = [(name, kind) for name, kind in columns] or _columns_of(model)
-    frame = _example(folder)
-    numbers, strings = sample(model, columns, frame)
+    if rounded := rounded_in(model, columns):
+        raise NotConverted(f"{', '.join(rounded)}: whole numbers beyond 2^53 travel rounded; train on them as texts")
+    numbers, strings = sample(model, columns, _example(folder))
+    example = _row(columns, numbers, strings)
     task, classes = _task_of(model)
     ask = _Asked(model, columns, task)
-    try:
-        expected = ask(numbers, strings)
-    except ValueError:
-        numbers = np.nan_to_num(numbers)  # a model that takes nothing missing
-        expected = ask(numbers, strings)
-    found = closest(model, columns, expected, numbers, strings, labels=task == "classification")
-    (out / "model.onnx").write_bytes(found.graph.content)
+    oddities = list(oddities_of(model, columns))
+    refused = refused_by(ask, oddities, numbers, strings)
+    sprinkle([one for one in oddities if one not in refused], numbers, strings)
+    expected = ask(numbers, strings)
+    gives_labels = task == "classification" and hasattr(model, "predict_proba")
+    threshold = _threshold_of(model, ask.labels(numbers, strings), expected) if gives_labels else 0.5
+    found = closest(model, columns, expected, numbers, strings, labels=task == "classification", threshold=threshold)
+    categories = categories_of(model, [name for name, _ in columns])
+    graph = guarded(found.graph, refused, numbers, strings, categories)
+    (out / "model.onnx").write_bytes(graph.content)
     result: dict[str, Any] = {
         "task": task,
+        "threshold": threshold,
         "classes": classes,
         "columns": columns,
-        "numbers": found.graph.numbers,
-        "strings": found.graph.strings,
-        "score": found.graph.score,
-        "dtype": found.graph.dtype,
-        "way": found.graph.way,
+        "numbers": graph.numbers,
+        "strings": graph.strings,
+        "score": graph.score,
+        "dtype": graph.dtype,
+        "way": graph.way,
         "rows_checked": found.rows_checked,
         "labels_flipped": found.labels_flipped,
         "largest_difference": found.largest_difference,
-        "scale": float(np.max(np.abs(expected), initial=1.0)),
         "algorithm": type(model).__name__,
-        "example": _row(columns, numbers, strings),
+        "example": example,
     }
-    return result | _native(model, out, found.graph, numbers)
+    return result | _native(model, out, graph, numbers, expected)
 
 
 def _row(columns: list[tuple[str, str]], numbers: Any, strings: Any) -> list[Any]:
     """One of the rows checked, in the order of the columns; null where a number is missing."""
     left, words = iter(numbers[0].tolist()), iter([] if strings is None else strings[0].tolist())
-    row = [next(words) if kind == "string" else next(left) for _, kind in columns]
+    row = [next(words) if kind == "string" else _within(kind, next(left)) for _, kind in columns]
     return [None if value != value else value for value in row]
 
 
+def _within(kind: str, value: float) -> float:
+    """The nearest value that a kind can hold: those near a threshold may lie beyond, and are refused when served."""
+    return min(max(value, _LEAST_INTEGER), _MOST_INTEGER) if kind == "integer" else value
+
+
+def _threshold_of(model: Any, labels: Any, expected: Any) -> float:
+    """The probability above which a model says the second of two classes: its own, or one half.
+
+    Raises NotConverted for one whose ``labels`` neither explains, as of votes, and for several labels a row.
+    """
+    if labels.shape[1] > 1:
+        raise NotConverted(_SEVERAL)
+    said = (labels == np.asarray(model.classes_)).astype(np.float64)
+    said = said[:, -1] if said.shape[1] < 3 else said
+    for threshold in (*own_thresholds(model), 0.5):
+        if not flips(expected, said, threshold, tie=0.0).any():
+            return threshold
+    raise NotConverted("its labels are not those that it gives the highest probability")
+
+
 class _Asked:
-    """The model's own answers: probabilities as a graph gives them, or values."""
+    """The model's own answers: probabilities as a graph gives them, or values.
+
+    Raises NotConverted for several outputs a row, of which a served row has one.
+    """
 
     def __init__(self, model: Any, columns: list[tuple[str, str]], task: str) -> None:
-        self._model, self._columns, self._task = model, columns, task
+        self._model, self._columns = model, columns
+        self._gives_classes = task == "classification" and hasattr(model, "predict_proba")
+        categories = categories_of(model, [name for name, _ in columns])
+        self._nulls = {name: None for name, known in categories.items() if None in known}  # to others it is NaN
         self._named = getattr(model, "feature_names_in_", None) is not None or any(k == "string" for _, k in columns)
 
     def __call__(self, numbers: Any, strings: Any) -> Any:
-        rows = self._frame(numbers, strings) if self._named else numbers
-        model = self._model
+        rows, model = self._rows(numbers, strings), self._model
         if type(model).__module__.startswith("xgboost") and not hasattr(model, "get_booster"):
             import xgboost
 
             found = model.predict(xgboost.DMatrix(numbers, feature_names=model.feature_names))
-        elif self._task == "classification" and hasattr(model, "predict_proba"):
+        elif self._gives_classes:
             found = model.predict_proba(rows)
         else:
             found = model.predict(rows)
         array = np.asarray(found, dtype=np.float64).reshape(len(numbers), -1)
+        if array.shape[1] > 1 and not self._gives_classes:
+            raise NotConverted(_SEVERAL)
         return array[:, -1] if array.shape[1] < 3 else array
+
+    def labels(self, numbers: Any, strings: Any) -> Any:
+        """What a classifier says, (rows, labels of a row)."""
+        return np.asarray(self._model.predict(self._rows(numbers, strings))).reshape(len(numbers), -1)
+
+    def _rows(self, numbers: Any, strings: Any) -> Any:
+        return self._frame(numbers, strings) if self._named else numbers
 
     def _frame(self, numbers: Any, strings: Any) -> Any:
         import pandas as pd
@@ -112,7 +163,8 @@ class _Asked:
         found = {}
         for name, kind in self._columns:
             if kind == "string":
-                found[name] = strings[:, next(left["string"])]
+                texts = strings[:, next(left["string"])]
+                found[name] = np.where(texts == None, self._nulls.get(name, np.nan), texts)  # noqa: E711  one by one
             else:
                 column = numbers[:, next(places)]
                 found[name] = column.astype(np.int64) if kind in ("long", "integer") else column
@@ -127,21 +179,21 @@ def _load(folder: Path, flavors: dict[str, Any]) -> Any:
         path = folder / flavors["lightgbm"]["data"]
         if str(flavors["lightgbm"].get("model_class", "")).endswith("Booster"):
             return lightgbm.Booster(model_file=str(path))
-        return _unpickle(path)
+        return _deserialized(path, flavors["lightgbm"])
     if "xgboost" in flavors:
         return _load_xgboost(folder, flavors["xgboost"])
     sklearn = flavors.get("sklearn") or flavors.get("python_function") or {}
     file = sklearn.get("pickled_model") or sklearn.get("model_path") or sklearn.get("data")
     if file is None:
         raise NotConverted(f"no converter knows models of the flavors {', '.join(sorted(flavors))}")
-    if sklearn.get("serialization_format") == "skops":
+    return _deserialized(folder / file, sklearn)
+
+
+def _deserialized(path: Path, flavor: dict[str, Any]) -> Any:
+    if flavor.get("serialization_format") == "skops":
         import skops.io
 
-        return skops.io.load(folder / file, trusted=sklearn.get("skops_trusted_types") or [])
-    return _unpickle(folder / file)
-
-
-def _unpickle(path: Path) -> Any:
+        return skops.io.load(path, trusted=flavor.get("skops_trusted_types") or [])
     try:
         with path.open("rb") as file:
             return pickle.load(file)
@@ -166,7 +218,7 @@ def _task_of(model: Any) -> tuple[str, list[Any]]:
     classes = getattr(model, "classes_", None)
     if classes is not None and hasattr(model, "predict_proba"):
         if isinstance(classes, list):
-            raise NotConverted("a model of several outputs is not converted")
+            raise NotConverted(_SEVERAL)
         return "classification", [_plain(one) for one in classes]
     objective = _objective(model)
     if objective.startswith(("binary", "reg:logistic")):
@@ -188,7 +240,7 @@ def _objective(model: Any) -> str:
 
 def _plain(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+    if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, int | str) else str(value)
 
@@ -210,7 +262,8 @@ def _columns_of(model: Any) -> list[tuple[str, str]]:
         listed = [f"x{place}" for place in range(int(width))]
     else:
         raise NotConverted("the model says neither its columns' names nor how many it takes")
-    texts = {name for name, values in categories_of(model, listed) if all(isinstance(one, str) for one in values)}
+    known = {name: present(values) for name, values in categories_of(model, listed).items()}
+    texts = {name for name, values in known.items() if all(isinstance(one, str) for one in values)}
     return [(name, "string" if name in texts else "double") for name in listed]
 
 
@@ -228,12 +281,15 @@ def _example(folder: Path) -> Any:
         return None  # an example only helps
 
 
-def _native(model: Any, out: Path, graph: Any, numbers: Any) -> dict[str, Any]:
-    """For a booster alone its own file, and from how many rows on it is faster than its graph."""
+def _native(model: Any, out: Path, graph: Any, numbers: Any, expected: Any) -> dict[str, Any]:
+    """For a booster alone its own file, and from how many rows on it is faster than its graph.
+
+    Nothing where the file alone answers otherwise, without what its estimator adds.
+    """
     kind = type(model).__module__.split(".")[0]
     if kind not in ("lightgbm", "xgboost"):
         return {}
-    booster = model.get_booster() if hasattr(model, "get_booster") else getattr(model, "booster_", model)
+    booster = _booster_of(model)
     file = "model.lgb" if kind == "lightgbm" else "model.ubj"
     booster.save_model(str(out / file))
     if kind == "lightgbm":
@@ -246,6 +302,10 @@ def _native(model: Any, out: Path, graph: Any, numbers: Any) -> dict[str, Any]:
         def native(rows: Any) -> Any:
             return booster.inplace_predict(rows, validate_features=False)
 
+    alone = np.asarray(native(numbers), dtype=np.float64).reshape(expected.shape)
+    if largest_difference(expected, alone, labels=expected.ndim > 1) > _SAME:
+        (out / file).unlink()
+        return {}
     session = session_of(graph.content)
     name = session.get_inputs()[0].name
 
@@ -255,6 +315,14 @@ def _native(model: Any, out: Path, graph: Any, numbers: Any) -> dict[str, Any]:
     ratios = {size: _seconds(onnx, numbers, size) / _seconds(native, numbers, size) for size in _BATCHES}
     faster = [size for size in _BATCHES if all(ratios[more] > 1.2 for more in _BATCHES if more >= size)]
     return {"native": {"kind": kind, "file": file, "from_rows": faster[0] if faster else 0, "speed": ratios}}
+
+
+def _booster_of(model: Any) -> Any:
+    """A model's trees; of an estimator of XGBoost that stopped early, those until its best, which alone it asks."""
+    if not hasattr(model, "get_booster"):
+        return getattr(model, "booster_", model)
+    best = getattr(model, "best_iteration", None)
+    return model.get_booster() if best is None else model.get_booster()[: best + 1]
 
 
 def _seconds(score: Any, numbers: Any, size: int) -> float:

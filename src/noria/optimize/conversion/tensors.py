@@ -52,8 +52,7 @@ def convert_torch(data: Path, out: Path, columns: list[Any]) -> dict[str, Any]:
         "outputs": [[n, _TYPES[str(a.dtype)], [-1, *a.shape[1:]]] for n, a in zip(outputs, answers, strict=True)],
         "rows_checked": _ROWS,
         "labels_flipped": 0,
-        "largest_difference": difference,
-        "scale": scale,
+        "largest_difference": difference / scale,
         "algorithm": type(module).__name__,
         "way": "torch",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,17 @@ class Loader(Protocol):
     """What an entry point of the group ``noria.runtimes`` gives: it loads a model's folder."""
 
     def __call__(self, folder: Path, bundle: Bundle) -> Runtime: ...
+
+
+def decoded(content: bytes) -> Any:
+    """The JSON of an answer. Raises ValueError for none, and for texts with half a character, which no JSON can hold.
+
+    Such a half comes as an escape: answers without escapes of that kind are not looked through.
+    """
+    found = json.loads(content)
+    if b"\\ud" in content or b"\\uD" in content:
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
 
 
 def columns_of(rows: Rows, bundle: Bundle) -> dict[str, NDArray[Any]]:

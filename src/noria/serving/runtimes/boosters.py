@@ -10,6 +10,7 @@ import numpy as np
 from noria.errors import MissingExtra
 from noria.optimize.bundle import Bundle
 from noria.serving.runtimes.base import Floats, Rows, Tensors
+from noria.serving.runtimes.whole import WholeColumns
 
 
 class BoosterRuntime:
@@ -22,10 +23,13 @@ class BoosterRuntime:
         options = options or dict(bundle.options)
         kind = options.get("kind", bundle.runtime)
         self._predict = _LOADERS[kind](str(folder / options["file"]))
+        self._whole = WholeColumns.of(bundle)
         self._classes = len(bundle.classes) if bundle.task == "classification" else 0
 
     def score(self, rows: Rows) -> Floats:
         """See Runtime."""
+        if self._whole is not None:
+            self._whole.check(rows.numbers)
         found = np.asarray(self._predict(rows.numbers), dtype=np.float64)
         return found.reshape(len(rows), -1) if self._classes > 2 else found.reshape(-1)
 

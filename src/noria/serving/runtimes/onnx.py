@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.errors import InvalidInput, MissingExtra
-from noria.optimize.bundle import ONNX_FILE, Bundle
+from noria.errors import InvalidInput, MissingExtra, NoriaError
+from noria.optimize.bundle import ONNX_FILE, Bundle, Task
 from noria.processors import processors
 from noria.serving.runtimes.base import Floats, Rows, Tensors
 from noria.serving.runtimes.boosters import BoosterRuntime
+from noria.serving.runtimes.whole import WholeColumns
 
 _MANY_ROWS = 256
 """From here on the rows of one call are shared by several threads."""
@@ -42,15 +43,21 @@ class OnnxRuntime:
         self._wanted = [bundle.onnx_score] if bundle.onnx_score else None
         self._dtype = np.dtype(bundle.input_dtype)
         self._casts = self._dtype != np.float64
+        self._whole = WholeColumns.of(bundle)
         native = bundle.options.get("native")
         self._native_from = native["from_rows"] if native else sys.maxsize
         self._native = _booster(folder, bundle, native) if native else None
 
     def score(self, rows: Rows) -> Floats:
-        """See Runtime. With one output column the result is (rows,), of two classes the last."""
+        """See Runtime. With one output column the result is (rows,), of two classes the last.
+
+        Raises InvalidInput for what the graph refuses, or would cast to another number.
+        """
         numbers, bundle = rows.numbers, self._bundle
         if self._native is not None and len(rows) >= self._native_from:
             return self._native.score(rows)
+        if self._whole is not None:
+            self._whole.check(numbers)
         if self._casts:
             with np.errstate(over="ignore"):  # a double too large for a float32 input is infinite to the model
                 numbers = numbers.astype(self._dtype)
@@ -61,8 +68,8 @@ class OnnxRuntime:
             found = self._run(feeds, len(rows))
         except Exception as error:  # the runtime's own errors have no public class
             raise _refusal(error, "rows") or error from None
-        if found.ndim > 1 and bundle.task != "generic" and (found.shape[1] < 3 or bundle.task == "regression"):
-            found = found[:, -1]
+        if found.ndim > 1 and bundle.task != "generic":
+            found = _scores(found, bundle.task)
         return found if found.dtype == np.float64 else found.astype(np.float64)
 
     def infer(self, tensors: Tensors) -> Tensors:
@@ -102,6 +109,16 @@ class OnnxRuntime:
         if self._wide is None:
             self._wide = _session(self._path, threads=self.concurrency)
         return self._wide
+
+
+def _scores(found: NDArray[Any], task: Task) -> NDArray[Any]:
+    """The value, or the probability of the second of two classes; of more classes all. Never one value of several."""
+    if task == "regression" and found.shape[1] > 1:
+        raise NoriaError(
+            f"the graph gives {found.shape[1]} values a row, and a regression has one",
+            remedy="Register the model again: models of several outputs are served as they were logged.",
+        )
+    return found[:, -1] if found.shape[1] < 3 else found
 
 
 def _refusal(error: Exception, what: str) -> InvalidInput | None:

@@ -44,9 +44,18 @@ class _Pyfunc:
         self._model = mlflow.pyfunc.load_model(folder)
 
     def answer(self, header: dict[str, Any], arrays: dict[str, Any]) -> Any:
-        rows = _frame(arrays, header["kinds"]) if header["verb"] == "rows" else _tensors(arrays)
-        params = header.get("params")
+        if header["verb"] == "tensors":
+            return _outputs(self._model.predict(self._tensors(arrays)))
+        rows, params = _frame(arrays, header["kinds"]), header.get("params")
         return _plain(self._model.predict(rows, params=params) if params else self._model.predict(rows))
+
+    def _tensors(self, arrays: dict[str, Any]) -> Any:
+        """In the types of the model's signature: by name if that names them, else the only one."""
+        schema = self._model.metadata.get_input_schema()
+        if not schema.has_input_names():
+            ((_, array),) = arrays.items()
+            return array.astype(schema.inputs[0].type, copy=False)
+        return {spec.name: arrays[spec.name].astype(spec.type, copy=False) for spec in schema.inputs}
 
 
 class _Transformer:
@@ -83,15 +92,27 @@ def _column(array: Any, kind: str) -> Any:
 
     if kind == "datetime":
         return pd.to_datetime(pd.Series(array.tolist()))
+    if kind == "string":
+        return pd.Series(array.tolist())  # with the null that pandas has in texts
     whole = {"long": "int64", "integer": "int32", "boolean": "bool"}.get(kind)
-    if whole is not None:
+    if whole is not None:  # without fractions: those were refused; MLflow refuses a null
         return array if np.isnan(array).any() else array.astype(whole)
     return array.astype("float32") if kind == "float" else array
 
 
-def _tensors(arrays: dict[str, Any]) -> Any:
-    """One tensor as it is, several by name."""
-    return next(iter(arrays.values())) if len(arrays) == 1 else arrays
+def _outputs(found: Any) -> Any:
+    """Name, type and values of every output: of what has columns or names each, else one without a name."""
+    if hasattr(found, "columns"):
+        found = {str(name): found[name].tolist() for name in found.columns}
+    named = found if isinstance(found, dict) else {"": found}
+    return [_output(str(name), value) for name, value in named.items()]
+
+
+def _output(name: str, value: Any) -> Any:
+    import numpy as np
+
+    array = np.asarray(value)
+    return [name, array.dtype.str if array.dtype.kind in "biuf" else "O", _plain(array)]
 
 
 def _plain(value: Any) -> Any:
@@ -134,7 +155,7 @@ def _receive(link: socket.socket) -> tuple[dict[str, Any], dict[str, Any]] | Non
     return header, arrays
 
 
-def _exactly(link: socket.socket, size: int) -> bytes | None:
+def _exactly(link: socket.socket, size: int) -> bytearray | None:
     parts = []
     while size:
         part = link.recv(min(size, 1 << 20))
@@ -142,7 +163,7 @@ def _exactly(link: socket.socket, size: int) -> bytes | None:
             return None
         parts.append(part)
         size -= len(part)
-    return b"".join(parts)
+    return bytearray().join(parts)  # which arrays may be written to
 
 
 if __name__ == "__main__":

@@ -1,0 +1,74 @@
+"""Run by MLflow's interpreter: save models that no graph can stand for, each in a folder below the one named."""
+
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema, TensorSpec
+
+
+class Sums(mlflow.pyfunc.PythonModel):
+    """A tensor in, in the signature's type, and one out."""
+
+    def predict(self, context, model_input, params=None):  # noqa: ARG002  MLflow's signature
+        assert model_input.dtype == np.float32
+        model_input *= 2  # arrays are the model's own
+        return model_input.sum(axis=(1, 2))
+
+
+class Named(mlflow.pyfunc.PythonModel):
+    """Tensors in and out by name, one of texts."""
+
+    def predict(self, context, model_input, params=None):  # noqa: ARG002  MLflow's signature
+        words = [f"{word}!" for word in model_input["word"]]
+        return {"total": model_input["p"].sum(axis=1) + model_input["q"][:, 0], "word": np.array(words)}
+
+
+class Total(mlflow.pyfunc.PythonModel):
+    """One tensor for all rows."""
+
+    def predict(self, context, model_input, params=None):  # noqa: ARG002  MLflow's signature
+        return model_input.sum(axis=(0, 2))
+
+
+class Matrix(mlflow.pyfunc.PythonModel):
+    """The sum of each row of a matrix in the signature's type."""
+
+    def predict(self, context, model_input, params=None):  # noqa: ARG002  MLflow's signature
+        assert model_input.dtype == np.float32
+        return model_input.sum(axis=1)
+
+
+class Columns(mlflow.pyfunc.PythonModel):
+    """Says what it was given in every column."""
+
+    def predict(self, context, model_input, params=None):  # noqa: ARG002  MLflow's signature
+        return [{name: str(value) for name, value in row.items()} for row in model_input.to_dict("records")]
+
+
+FLOAT = np.dtype("float32")
+NAMED = [
+    TensorSpec(FLOAT, (-1, 3), "p"),
+    TensorSpec(np.dtype("int64"), (-1, 1), "q"),
+    TensorSpec(np.dtype("str"), (-1,), "word"),
+]
+COLUMNS = [
+    ColSpec("boolean", "flag"),
+    ColSpec("double", "amount", required=False),
+    ColSpec("long", "count", required=False),
+    ColSpec("string", "word", required=False),
+]
+MODELS = {
+    "sums": (Sums(), ModelSignature(Schema([TensorSpec(FLOAT, (-1, 2, 3))]), Schema([TensorSpec(FLOAT, (-1,))]))),
+    "named": (Named(), ModelSignature(Schema(NAMED))),
+    "total": (Total(), ModelSignature(Schema([TensorSpec(FLOAT, (-1, 2, 3))]))),
+    "matrix": (Matrix(), ModelSignature(Schema([TensorSpec(FLOAT, (-1, 2))]))),
+    "columns": (Columns(), ModelSignature(Schema(COLUMNS))),
+}
+for name, (model, signature) in MODELS.items():
+    folder = str(Path(sys.argv[1], name))
+    mlflow.pyfunc.save_model(
+        folder, python_model=model, signature=signature, pip_requirements=["mlflow", "cloudpickle"]
+    )

@@ -1,0 +1,110 @@
+"""Python models as they were logged: tensors and optional columns come to them as MLflow would give them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from noria.optimize.prepare import prepare
+from noria.rollout.routes import RouteTable, Variant, publish
+from noria.store.blobs import folder_digest
+from serving.gateway_world import LAST_SEEN, World
+from support import mlflow_models_environment
+
+pytestmark = pytest.mark.peer
+SCRIPT = Path(__file__).with_name("save_python_models.py")
+NAMES = ("sums", "named", "total", "matrix", "columns")
+TENSOR = [[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]]
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory) -> Iterator[httpx.Client]:
+    """A gateway that serves all of them."""
+    folder, python = tmp_path_factory.mktemp("models"), mlflow_models_environment()
+    world = World(folder)
+    subprocess.run([python, SCRIPT, folder / "saved"], check=True, cwd=folder, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NORIA_MODEL_PYTHON", str(python))
+        for name in NAMES:
+            out = folder / "artifacts" / name
+            out.mkdir(parents=True)
+            prepare(folder / "saved" / name, out)
+            variant = Variant("champion", name, 1, name, folder_digest(out), 100.0)
+            publish(RouteTable(name, 1, [variant], "test", LAST_SEEN), folder / "routes" / f"{name}.json")
+        with world.gateway() as url, httpx.Client(base_url=url, timeout=60) as found:
+            yield found
+
+
+def answers(client: httpx.Client, name: str, body: dict[str, Any]) -> Any:
+    """The predictions of /invocations."""
+    answer = client.post(f"/models/{name}/invocations", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["predictions"]
+
+
+def infer(client: httpx.Client, name: str, *inputs: tuple[str, str, list[int], list[Any]]) -> dict[str, Any]:
+    """The outputs of an infer request by name."""
+    tensors = [dict(zip(("name", "datatype", "shape", "data"), one, strict=True)) for one in inputs]
+    answer = client.post(f"/v2/models/{name}/infer", json={"inputs": tensors})
+    assert answer.status_code == 200, answer.text
+    return {one["name"]: (one["datatype"], one["shape"], one["data"]) for one in answer.json()["outputs"]}
+
+
+def test_a_tensor_without_a_name_reaches_the_model_in_its_type(client):
+    assert answers(client, "sums", {"inputs": TENSOR}) == answers(client, "sums", {"instances": TENSOR}) == [42.0, 3.0]
+    flat = [number for row in TENSOR for part in row for number in part]
+    assert infer(client, "sums", ("input", "FP32", [2, 2, 3], flat)) == {"output": ("FP32", [2], [42.0, 3.0])}
+    described = client.get("/v2/models/sums").json()
+    assert described["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 2, 3]}]
+    assert described["outputs"] == [{"name": "output", "datatype": "FP32", "shape": [-1]}]
+    assert client.post("/models/sums/invocations", json={"inputs": TENSOR[0]}).status_code == 400
+
+
+def test_tensors_with_names_reach_the_model_by_them(client):
+    body = {"inputs": {"p": [[1, 2, 3]], "q": [[10]], "word": ["a"]}}
+    assert answers(client, "named", body) == {"total": [16.0], "word": ["a!"]}
+    found = infer(
+        client, "named", ("p", "FP32", [1, 3], [1, 2, 3]), ("q", "INT64", [1, 1], [10]), ("word", "BYTES", [1], ["a"])
+    )
+    assert found == {"total": ("FP64", [1], [16.0]), "word": ("BYTES", [1], ["a!"])}
+
+
+def test_a_matrix_of_floats_is_sent_as_rows_and_reaches_the_model_in_its_type(client):
+    assert answers(client, "matrix", {"inputs": [[1, 2], [3, 4]]}) == [3.0, 7.0]
+    assert client.post("/models/matrix/predict", json={"features": [1, 2]}).json()["prediction"] == 3.0
+
+
+def test_a_model_that_answers_another_number_of_rows_is_told_so(client):
+    answer = client.post("/models/total/invocations", json={"inputs": TENSOR[:1]})
+    assert answer.status_code == 500
+    assert "answered 1 rows with 'output' of shape [2]" in answer.text
+
+
+def test_optional_columns_may_be_left_out_and_are_null_then(client):
+    whole = {"flag": True, "amount": 1.5, "count": 3, "word": "a"}
+    told = {"flag": "True", "amount": "1.5", "count": "3", "word": "a"}
+    assert answers(client, "columns", {"dataframe_records": [whole]}) == [told]
+    (lacking,) = answers(client, "columns", {"dataframe_records": [{"flag": False}]})
+    assert (lacking["flag"], lacking["amount"]) == ("False", "nan")
+    assert lacking["word"] in ("None", "nan")
+    row = client.post("/models/columns/predict", json={"features": {"flag": False}}).json()
+    assert row["prediction"] == lacking
+    unknown = client.post("/models/columns/predict", json={"features": {"flag": False, "other": 1}})
+    assert unknown.status_code == 400 and "unknown features: other" in unknown.text
+    assert "count" not in lacking  # a column of whole numbers knows no null: MLflow leaves it out, too
+    refused = client.post("/models/columns/invocations", json={"dataframe_records": [{"amount": 1.0}]})
+    assert refused.status_code == 400 and "columns are missing: flag" in refused.text
+
+
+@pytest.mark.parametrize("spoilt", [{"flag": 0.5}, {"flag": None}, {"count": 3.9}, {"count": 2.0**70}])
+def test_what_a_column_of_whole_numbers_cannot_hold_is_refused(client, spoilt):
+    row = {"flag": True, "amount": 1.5, "count": 3, "word": "a"} | spoilt
+    for path, body in [("invocations", {"dataframe_records": [row]}), ("predict", {"features": row})]:
+        answer = client.post(f"/models/columns/{path}", json=body)
+        assert answer.status_code == 400, answer.text
+        assert f"column '{next(iter(spoilt))}' is" in answer.text
