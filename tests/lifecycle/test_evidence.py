@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from noria.lifecycle.evidence import Evidence
-from noria.monitoring.log import FailureRecord, PredictionBatch, PredictionLog
+from noria.monitoring.log import FailureRecord, LabelRecord, PredictionBatch, PredictionLog, RewardRecord
+from noria.rollout.estimates import Moments
+from noria.rollout.plan import RewardPlan
 from noria.rollout.planning import LatencyBar
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -63,6 +66,37 @@ def test_what_is_repeated_counts_once_in_whichever_look_it_comes(tmp_path: Path,
             slow = [row for row in kept if row[3] > 0.5]
             assert found.slow == len(firsts(slow, variant))
     assert evidence.rows()["id"].n_unique() == len(ids) == len(kept)
+
+
+def test_rewards_and_labels_that_are_no_numbers_are_no_evidence_whoever_logged_them(tmp_path: Path) -> None:
+    log, day = PredictionLog(tmp_path), MILLIS // 86_400_000
+    log.predictions(batch("v2", [(name, "", "v2", 0.1) for name in ("p", "q")], with_units=False), [day])
+    log.rewards([RewardRecord(MILLIS, value, "p") for value in (float("inf"), float("nan"), 1e308, 1e308)])
+    log.rewards([RewardRecord(MILLIS, 3.0, "q")])
+    log.labels([LabelRecord("p", MILLIS, MILLIS, float("inf"))])
+    evidence = Evidence(tmp_path, "demand", NOW)
+    evidence.refresh({1: 0})
+    assert evidence.outcome(RewardPlan(window_minutes=0), NOW, "v2", 0.5).rewards == Moments(1, 3.0, 0.0)
+    assert evidence.labelled("v2") is None
+
+
+def test_what_is_alone_is_counted_by_each_units_first_request_in_its_own_step(tmp_path: Path) -> None:
+    log, day = PredictionLog(tmp_path), MILLIS // 86_400_000
+    rows = [(f"p{number}", f"u{number % 10}", "canary", 0.1 * (number < 3)) for number in range(30)]
+    for step, revision in ((0, 1), (1, 2)):  # the same users again
+        one = batch("canary", [(f"{step}-{name}", *rest) for name, *rest in rows], with_units=True)
+        log.predictions(replace(one, revision=revision), [day])
+        failures = [(MILLIS - 1, "u7"), (MILLIS + 1, "u8"), (MILLIS + 1, ""), (MILLIS + 2, "")]
+        log.failures([FailureRecord(at, "demand", revision, "canary", "m", 1, "x", 1, unit) for at, unit in failures])
+    evidence = Evidence(tmp_path, "demand", NOW)
+    evidence.refresh({1: 0, 2: 1})
+    bar = LatencyBar(0.05, 0.1, 0.2)
+    for steps in ([0], [1], [0, 1]):
+        alone = 2 * len(steps)  # failures of nobody
+        found = evidence.first_requests(steps, "canary", bar)
+        assert (found.requests, found.errors, found.slow) == (10 + alone, 1 + alone, 3)
+    nobody = evidence.first_requests([2], "canary", bar)
+    assert (nobody.requests, nobody.errors, nobody.slow) == (0, 0, 0)
 
 
 def firsts(rows: list[Row], variant: str) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -14,14 +15,15 @@ from sklearn.linear_model import LogisticRegression
 from lifecycle.rollout_world import MODEL, START, RolloutWorld, forest
 from noria import audit
 from noria.config import PolicySettings, StageRuleSettings
-from noria.errors import Conflict, PolicyRefused
+from noria.errors import Conflict, InvalidInput, PolicyRefused
 from noria.lifecycle.deploying import deploy, follow, parse_address
 from noria.lifecycle.evidence import Evidence
 from noria.lifecycle.outcomes import bring_in
 from noria.monitoring.log import read_batches, read_predictions
 from noria.registry import Policies, Stage, approve, get_version, version_in_stage
 from noria.registry.models import set_alias
-from noria.rollout import Strategy, current_routes
+from noria.rollout import Strategy, current_routes, read_routes
+from noria.rollout.moves import record_shares, start_rollout
 from noria.rollout.records import (
     PROMOTED,
     ROLLED_BACK,
@@ -30,7 +32,7 @@ from noria.rollout.records import (
     latest_look,
     latest_shares,
     list_decisions,
-    start_rollout,
+    share_history,
 )
 from noria.serving import Prediction
 
@@ -261,6 +263,43 @@ def test_a_bandit_moves_the_traffic_to_the_arm_that_earns_and_keeps_a_floor_for_
     answers = world.send(1000)
     assert Counter(answer.variant for answer in answers)["v2"] > 800
     chain_holds(world)
+
+
+@pytest.mark.parametrize("algorithm", ["thompson", "epsilon-greedy", "linucb"])
+def test_a_bandit_that_learns_nothing_new_records_nothing_new(world, algorithm):
+    def recorded() -> tuple[int, int]:
+        with world.workspace.database.read() as tx:
+            entries = [one for one in audit.entries(tx) if one.action == "rollout.share"]
+            return len(share_history(tx, rollout.rollout_id)), len(entries)
+
+    rollout = world.start(Strategy.BANDIT, world.add_version(), algorithm=algorithm, window_minutes=0)
+    world.send(200, reward=lambda answer, _row: float(answer.model_version == "2"))
+    for _ in range(5):
+        world.pass_minutes(10)
+        world.rollouts.look(rollout.rollout_id)
+    assert recorded() == (1, 1)
+    world.send(4000, reward=lambda answer, _row: float(answer.model_version == "1"))
+    world.rollouts.look(rollout.rollout_id)
+    assert recorded() == (2, 2)
+
+
+def test_a_bandit_whose_rewards_are_amounts_publishes_shares(world):
+    """Said to be 0 or 1, they are up to 20 or below 0: a reward that is sent twice is enough for that."""
+    rollout = world.start(Strategy.BANDIT, world.add_version(), floor=0.1, window_minutes=0)
+    world.send(600, reward=lambda answer, _row: 20 * world.random.random() if answer.model_version == "2" else -1.0)
+    world.rollouts.look(rollout.rollout_id)
+    with world.workspace.database.read() as tx:
+        now, _ = latest_shares(tx, rollout.rollout_id)
+    assert now == pytest.approx({"champion": 0.1, "v2": 0.9}, abs=0.01)
+    percents = [variant.percent for variant in read_routes(world.workspace.route_file(MODEL)).variants]
+    assert percents == pytest.approx([10, 90], abs=1)
+
+
+@pytest.mark.parametrize("shares", [{"champion": math.nan, "v2": math.nan}, {"champion": 1.5, "v2": -0.5}, {}])
+def test_what_are_no_shares_is_never_recorded(world, shares):
+    rollout = world.start(Strategy.BANDIT, world.add_version())
+    with world.workspace.database.write() as tx, pytest.raises(InvalidInput, match="no shares of the traffic"):
+        record_shares(tx, rollout, shares, "", {}, at=START, actor="bob")
 
 
 def test_a_contextual_bandit_learns_which_arm_suits_which_request(world):

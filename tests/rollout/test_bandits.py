@@ -100,3 +100,27 @@ def test_floors_that_do_not_fit_are_refused():
         allocation(BanditSettings(floor=0.4), named(binary(0, 0), binary(0, 0), binary(0, 0)))
     with pytest.raises(InvalidInput, match="0 arms"):
         allocation(BanditSettings(), [])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(REAL, min_size=1, max_size=6), ALGORITHMS)
+def test_rewards_that_were_said_to_be_binary_and_are_not_give_shares_all_the_same(rewards, algorithm):
+    shares = allocation(BanditSettings(algorithm, "binary", floor=0.02), named(*rewards))
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-9)
+    assert min(shares.values()) >= 0.02 - 1e-12
+
+
+@pytest.mark.parametrize("better", [2.0, -1.0])
+def test_rewards_outside_0_to_1_count_as_what_they_are(better):
+    """Cut to 0..1 both arms would be the same."""
+    few, many = (Moments.of(np.array([better] * times + [0.0] * (300 - times))) for times in (60, 240))
+    arms = [ArmRewards("few", few), ArmRewards("many", many)]
+    shares = thompson_shares(arms, "binary")
+    assert (shares[1] > 0.99) == (better > 0) and (shares[0] > 0.99) == (better < 0)
+
+
+def test_a_reward_that_was_sent_twice_changes_little():
+    once, twice = np.array([1.0] * 40 + [0.0] * 160), np.array([2.0] + [1.0] * 39 + [0.0] * 160)
+    other = ArmRewards("other", Moments.of(np.array([1.0] * 50 + [0.0] * 150)))
+    before, after = (thompson_shares([ArmRewards("one", Moments.of(sent)), other], "binary") for sent in (once, twice))
+    assert after == pytest.approx(before, abs=0.05)

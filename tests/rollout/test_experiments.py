@@ -127,3 +127,18 @@ def test_one_arm_or_no_effect_is_no_experiment():
         judge(arm("a", 1.0, 100, 0.1))
     with pytest.raises(InvalidInput, match="make no experiment"):
         judge_experiment(replace(SETTINGS, effect=0.0), [[arm("a", 0.5, 100, 0.1), arm("b", 0.5, 100, 0.1)]])
+
+
+@pytest.mark.parametrize("variance", [0.09, float("nan")])
+@pytest.mark.parametrize("reward", [float("inf"), float("nan")])
+def test_a_reward_that_is_no_number_ends_no_experiment(reward, variance):
+    arms = [
+        ArmOutcome("champion", 0.5, 1000, Moments(1000, 0.1, 0.09)),
+        ArmOutcome("v2", 0.5, 1000, Moments(1000, reward, variance)),
+    ]
+    assert judge_experiment(ExperimentSettings(0.05), [arms]).state is ExperimentState.RUNNING
+
+
+def test_that_nobody_has_bought_anything_yet_says_nothing_about_who_buys():
+    arms = [ArmOutcome(name, 0.5, 150, Moments(150, 0.0, 0.0)) for name in ("champion", "v2")]
+    assert judge_experiment(ExperimentSettings(0.005), [arms]).state is ExperimentState.RUNNING

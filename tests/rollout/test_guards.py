@@ -108,9 +108,28 @@ def test_no_events_at_all_pass_once_there_were_enough_requests():
     assert [quiet(100), quiet(20_000)] == [GuardState.UNDECIDED, GuardState.OK]
 
 
+def paid(rows, reward=1.0):
+    """An arm of which every unit was worth the same."""
+    return Moments.of(np.full(rows, reward))
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(50, "undecided"), (400, "ok")])
+def test_rewards_that_never_vary_prove_nothing_on_few_rows(rows, expected):
+    arms = ArmEvidence(0.9, 9 * rows, 0, rewards=paid(9 * rows)), ArmEvidence(0.1, rows, 0, rewards=paid(rows))
+    limits = dict.fromkeys(("max_error_increase", "max_latency_factor", "max_quality_loss"))
+    only_rewards = GuardSettings(**limits, max_reward_loss=0.05)
+    for settings in (GuardSettings(max_reward_loss=0.05), only_rewards):
+        assert states(settings, [StepEvidence(*arms)])["reward"] == expected
+
+
+def test_rewards_that_never_vary_but_are_gone_are_harm():
+    arms = ArmEvidence(0.9, 900, 0, rewards=paid(900)), ArmEvidence(0.1, 100, 0, rewards=paid(100, 0.0))
+    assert states(GuardSettings(max_reward_loss=0.05), [StepEvidence(*arms)])["reward"] is GuardState.HARMED
+
+
 def test_what_is_not_there_is_not_measured():
-    step_alone = StepEvidence(ArmEvidence(0.0, 0, 0), ArmEvidence(1.0, 500, 3))
-    assert set(states(ALL_ON, [step_alone]).values()) == {GuardState.NOT_MEASURED}
+    unasked = StepEvidence(ArmEvidence(0.0, 0, 0), ArmEvidence(1.0, 0, 0))
+    assert set(states(ALL_ON, [unasked]).values()) == {GuardState.NOT_MEASURED}
 
 
 def test_guards_that_are_off_are_silent_and_leave_their_allowance_to_the_others():

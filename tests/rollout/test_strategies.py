@@ -9,6 +9,7 @@ from noria.rollout.estimates import Moments
 from noria.rollout.evidence import ArmEvidence, GuardSettings, StepEvidence
 from noria.rollout.experiments import ArmOutcome, ExperimentSettings
 from noria.rollout.planning import LatencyBar
+from noria.rollout.rates import EventRecord
 from noria.rollout.strategies import judge_ab, judge_canary, judge_checks
 
 QUALITY = GuardSettings(alpha=0.01, max_error_increase=None, max_latency_factor=None, max_quality_loss=0.05)
@@ -68,14 +69,41 @@ def test_errors_and_slow_answers_end_a_rollout_at_once_and_name_themselves():
 
 
 def test_harm_of_an_earlier_step_still_ends_the_rollout():
-    alone = StepEvidence(ArmEvidence(0.0, 0, 0), ArmEvidence(1.0, 1000, 0))
-    assert judge_canary(COUNTED, [counted(errors=200), alone], minutes=60).decision is Decision.ROLL_BACK
+    assert judge_canary(COUNTED, [counted(errors=200), alone()], minutes=60).decision is Decision.ROLL_BACK
 
 
-def test_alone_with_all_the_traffic_there_is_nothing_left_to_wait_for_but_time():
-    alone = StepEvidence(ArmEvidence(0.0, 0, 0), ArmEvidence(1.0, 1000, 0))
-    assert judge_canary(COUNTED, [counted(), alone], minutes=5).decision is Decision.WAIT
-    assert judge_canary(COUNTED, [counted(), alone], minutes=10).decision is Decision.ADVANCE
+def alone(requests=6000, errors=0, slow=600):
+    """All the traffic, after a champion that failed at 2 of 10,000 requests."""
+    challenger = ArmEvidence(1.0, requests, errors, slow)
+    return StepEvidence(ArmEvidence(0.0, 0, 0), challenger, BAR, before=EventRecord(2, 10_000))
+
+
+def test_a_sound_canary_that_has_all_the_traffic_waits_for_time_and_requests_alone():
+    assert judge_canary(COUNTED, [counted(), alone()], minutes=5).decision is Decision.WAIT
+    assert judge_canary(COUNTED, [counted(), alone()], minutes=10).decision is Decision.ADVANCE
+    assert judge_canary(COUNTED, [counted(), alone(300, 0, 30)], minutes=60).decision is Decision.WAIT
+
+
+def test_a_canary_that_nobody_asked_at_the_last_step_is_not_promoted():
+    unasked = judge_canary(COUNTED, [counted(), alone(0, 0, 0)], minutes=60)
+    assert (unasked.decision, unasked.reason) == (
+        Decision.WAIT,
+        "error rate: nothing to compare in this step yet",
+    )
+
+
+def test_a_canary_that_breaks_only_with_all_the_traffic_is_taken_back():
+    failing = judge_canary(COUNTED, [counted(), alone(300, 40, 30)], minutes=1)
+    assert failing.decision is Decision.ROLL_BACK and "against the champion's before" in failing.reason
+    slow = judge_canary(COUNTED, [counted(), alone(6000, 0, 3000)], minutes=1)
+    assert slow.decision is Decision.ROLL_BACK and slow.reason.startswith("share of slow answers")
+
+
+def test_all_the_traffic_at_once_needs_no_champion_to_show_that_every_request_fails():
+    first = StepEvidence(ArmEvidence(0.0, 0, 0), ArmEvidence(1.0, 300, 300))
+    plan = Plan(Strategy.CANARY, (100,), GuardSettings(max_quality_loss=None), min_minutes=0)
+    judged = judge_canary(plan, [first], minutes=60)
+    assert judged.decision is Decision.ROLL_BACK and judged.reason.startswith("error rate +100 points")
 
 
 def outcomes(champion, challenger, units=20_000):

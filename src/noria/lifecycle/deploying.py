@@ -95,10 +95,7 @@ def deploy(
         primary = own_name(tx, address.model)
         name = deployment or primary
         version = version_of(tx, address)
-        if open_rollout(tx, name) is not None:
-            raise Conflict(
-                f"deployment {name!r} has a rollout under way", remedy="`noria rollout promote` or `abort` it first."
-            )
+        _check_free(tx, name)
     notes = make_servable(workspace, version, at=clock.now(), actor=actor, progress=progress)
     if name == primary and address.version is not None and version.stage is not Stage.PRODUCTION:
         version = request_transition(
@@ -113,6 +110,7 @@ def deploy(
         )
     check_preview(policies, version)
     with workspace.database.write() as tx:
+        _check_free(tx, name)
         save_deployment(tx, name, version.model, follows=address.follows, unit=unit, at=clock.now(), actor=actor)
         routes = _set(tx, name, version, unit, clock, actor, reason or f"{version.label} deployed")
     write_routes(workspace, name)
@@ -155,9 +153,17 @@ def _follow(workspace: Workspace, policies: Policies, clock: Clock, record: Depl
     check_preview(policies, version)
     make_servable(workspace, version, at=clock.now(), actor=actor)
     with workspace.database.write() as tx:
+        _check_free(tx, record.deployment)
         reason = f"{record.follows} of {record.model} is version {version.version} now"
         _set(tx, record.deployment, version, record.unit, clock, actor, reason)
     write_routes(workspace, record.deployment)
+
+
+def _check_free(tx: Transaction, name: str) -> None:
+    if open_rollout(tx, name) is not None:
+        raise Conflict(
+            f"deployment {name!r} has a rollout under way", remedy="`noria rollout promote` or `abort` it first."
+        )
 
 
 def _set(

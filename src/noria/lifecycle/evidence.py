@@ -5,16 +5,18 @@ It is a function of the log and of the rollout's record alone: a controller that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from noria.clock import to_millis
+from noria.lifecycle.growing import Growing
 from noria.lifecycle.latencies import spread
 from noria.monitoring.log import (
     FAILURES,
@@ -44,14 +46,15 @@ Floats = NDArray[np.float64]
 _SAMPLE = 20_000
 _SEED = 7
 _MINUTE = 60_000
+_LARGEST = 1e100
+"""Of labels and rewards: what is larger, infinite or not a number is left out, as no mean of it would be a number."""
 _ROWS = {
     "id": np.int64, "unit": np.int64, "step": np.int16, "variant": np.int64, "at": np.int64, "score": np.float64,
     "prediction": np.int64, "latency": np.float32, "row": np.int64,
 }  # fmt: skip
-_FAILED = {"unit": np.int64, "step": np.int16, "variant": np.int64, "requests": np.int64}
+_FAILED = {"unit": np.int64, "step": np.int16, "variant": np.int64, "requests": np.int64, "at": np.int64}
 _LABELS = {"id": np.int64, "label": np.float64}
 _REWARDS = {"id": np.int64, "unit": np.int64, "value": np.float64, "at": np.int64}
-_MOST_CHUNKS = 64
 
 
 def _key(name: str) -> int:
@@ -63,76 +66,13 @@ def _keys(names: Iterable[str]) -> NDArray[np.int64]:
     return np.fromiter(map(_key, names), np.int64)
 
 
-class _Seen:
-    """The keys that came so far, in sorted runs, each at least twice as long as the next.
+@dataclass(frozen=True, slots=True)
+class FirstRequests:
+    """How many there were, how many of them failed, and how many were answered slowly."""
 
-    A few searches for each new key, and few merges: millions are not gone through again at each look.
-    """
-
-    def __init__(self) -> None:
-        self._runs: list[NDArray[np.int64]] = []
-
-    def first(self, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of ``keys`` come for the first time, among themselves and ever."""
-        new, places = np.unique(keys, return_index=True)
-        for run in self._runs:
-            fresh = run[np.minimum(np.searchsorted(run, new), len(run) - 1)] != new
-            new, places = new[fresh], places[fresh]
-        if len(new):
-            self._runs.append(new)
-        while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
-            merged = np.concatenate([self._runs.pop(), self._runs.pop()])
-            merged.sort(kind="stable")  # which merges what is sorted
-            self._runs.append(merged)
-        found = np.zeros(len(keys), np.bool_)
-        found[places] = True
-        return found
-
-
-class _Growing:
-    """A frame that grows: what was added is put together when it is asked for.
-
-    Of rows with the same value in the column ``once`` the first stays: a request that was sent again, after its answer
-    was lost, is one draw. Where rows are ``of_units`` the column ``first`` tells a unit's first, and those without one.
-    """
-
-    def __init__(self, types: Mapping[str, type], once: str = "", *, of_units: bool = False) -> None:
-        import polars as pl
-
-        self._types, self._once, self._of_units = types, once, of_units
-        self._ids, self._units = _Seen(), _Seen()
-        self._added: list[Mapping[str, NDArray[Any]]] = []
-        self._frame = pl.DataFrame({name: np.empty(0, kind) for name, kind in types.items()})
-        if of_units:
-            self._frame = self._frame.with_columns(first=pl.lit(value=True))
-
-    def add(self, columns: Mapping[str, Any]) -> None:
-        """Take rows in; a single value stands for all of them."""
-        rows = len(next(array for array in columns.values() if isinstance(array, np.ndarray)))
-        self._added.append(
-            {name: np.broadcast_to(np.asarray(columns[name], kind), rows) for name, kind in self._types.items()}
-        )
-
-    def frame(self) -> pl.DataFrame:
-        """All that was added, in order."""
-        import polars as pl
-
-        if self._added:
-            added = {name: np.concatenate([one[name] for one in self._added]) for name in self._types}
-            self._added.clear()
-            if self._once:
-                kept = self._ids.first(added[self._once])
-                added = added if kept.all() else {name: values[kept] for name, values in added.items()}
-            if self._of_units:
-                added["first"] = self._first(added["unit"])
-            self._frame = pl.concat([self._frame, pl.DataFrame(added)], rechunk=self._frame.n_chunks() > _MOST_CHUNKS)
-        return self._frame
-
-    def _first(self, units: NDArray[np.int64]) -> NDArray[np.bool_]:
-        first: NDArray[np.bool_] = units == 0
-        if not first.all():
-            first[~first] = self._units.first(units[~first])
-        return first
+    requests: int
+    errors: int
+    slow: int
 
 
 class Evidence:
@@ -145,9 +85,9 @@ class Evidence:
     def __init__(self, log: Path, deployment: str, since: datetime, *, metric: str = "reward", keep_rows: bool = False):
         self._tails = {kind: Tail(log, kind, since) for kind in (PREDICTIONS, SHADOWS, FAILURES, LABELS, REWARDS)}
         self._deployment, self._metric, self._keep_rows = deployment, metric, keep_rows
-        self._answered, self._shadowed = _Growing(_ROWS, "id", of_units=True), _Growing(_ROWS, "id")
-        self._failed = _Growing(_FAILED, of_units=True)
-        self._labels, self._rewards = _Growing(_LABELS), _Growing(_REWARDS)
+        self._answered, self._shadowed = Growing(_ROWS, "id", of_units=True), Growing(_ROWS, "id")
+        self._failed = Growing(_FAILED, of_units=True)
+        self._labels, self._rewards = Growing(_LABELS), Growing(_REWARDS)
         self._numbers: list[Floats] = []
         self._count = 0
 
@@ -196,6 +136,22 @@ class Evidence:
             answered.height + errors,
         )
 
+    def first_requests(
+        self, steps: Collection[int], variant: str, bar: LatencyBar | None = None, bar_since: int = 0
+    ) -> FirstRequests:
+        """An arm's in some steps, each unit by its first one there, whatever became of it in other steps."""
+        import polars as pl
+
+        mine = (pl.col("step").is_in(list(steps))) & (pl.col("variant") == _key(variant))
+        over = pl.lit(value=False) if bar is None else (pl.col("latency") > bar.bar) & (pl.col("at") >= bar_since)
+        answered = self.rows().filter(mine).select("unit", "at", failed=0, requests=1, slow=over.cast(pl.Int64))
+        failed = self._failed.frame().filter(mine).select("unit", "at", failed="requests", requests="requests", slow=0)
+        both = pl.concat([failed, answered], how="vertical_relaxed")
+        first = both.filter(pl.col("unit") != 0).sort("at", maintain_order=True).unique("unit", keep="first")
+        once = first.with_columns(pl.col("requests", "failed").clip(0, 1))
+        counted = pl.concat([both.filter(pl.col("unit") == 0), once])
+        return FirstRequests(*(int(counted[name].sum()) for name in ("requests", "failed", "slow")))
+
     def labelled(self, variant: str, step: int | None = None) -> tuple[Floats, Floats] | None:
         """Scores and labels of an arm's answers whose label is known, in one step or in all; None without any."""
         import polars as pl
@@ -233,15 +189,16 @@ class Evidence:
             final=final, value=pl.col("value").fill_null(plan.missing)
         )
 
-    def rewards_of(self, variant: str, step: int) -> Moments | None:
-        """The rewards of an arm in a step that came in, whatever their window; None without any."""
+    def rewards_of(self, variant: str, step: int | None = None) -> Moments | None:
+        """The rewards of an arm that came in, whatever their window, in one step or in all; None without any."""
         import polars as pl
 
         if self._rewards.frame().is_empty():
             return None
         everything = RewardPlan(window_minutes=0)
         summed = self.final_rewards(everything, datetime.now().astimezone())
-        mine = summed.filter((pl.col("variant") == _key(variant)) & (pl.col("step") == step) & pl.col("final"))
+        summed = summed if step is None else summed.filter(pl.col("step") == step)
+        mine = summed.filter((pl.col("variant") == _key(variant)) & pl.col("final"))
         return Moments.of(mine["value"].to_numpy()) if mine.height else None
 
     def outcome(self, plan: RewardPlan, at: datetime, variant: str, share: float) -> ArmOutcome:
@@ -271,7 +228,9 @@ class Evidence:
         numbers = np.concatenate(self._numbers) if self._numbers else np.empty((0, 0))
         chosen = np.array([keys.index(key) for key in units["variant"]], dtype=np.int64)
         rewards = units.select(pl.when("final").then("value").otherwise(None)).to_series().to_numpy()
-        return numbers[units["row"].to_numpy()], chosen, np.asarray(rewards, dtype=np.float64)
+        contexts = numbers[units["row"].to_numpy()]
+        contexts[~np.isfinite(contexts)] = np.nan
+        return contexts, chosen, np.asarray(rewards, dtype=np.float64)
 
     # shadows
 
@@ -294,7 +253,7 @@ class Evidence:
 
     # taking in
 
-    def _add(self, target: _Growing, batch: PredictionBatch, steps: Mapping[int, int]) -> None:
+    def _add(self, target: Growing, batch: PredictionBatch, steps: Mapping[int, int]) -> None:
         step = steps.get(batch.revision)
         if batch.deployment != self._deployment or step is None:
             return
@@ -329,18 +288,19 @@ class Evidence:
                     "step": np.array([steps[one.revision] for one in found]),
                     "variant": _keys(one.variant for one in found),
                     "requests": np.array([one.requests for one in found]),
+                    "at": np.array([one.received_at for one in found]),
                 }
             )
 
     def _add_outcomes(self) -> None:
         labels = msgspec.msgpack.Decoder(list[LabelRecord]).decode
         rewards = msgspec.msgpack.Decoder(list[RewardRecord]).decode
-        known = [one for payload in self._tails[LABELS].read() for one in labels(payload)]
+        known = [one for payload in self._tails[LABELS].read() for one in labels(payload) if abs(one.label) < _LARGEST]
         if known:
             labelled = np.array([one.label for one in known])
             self._labels.add({"id": _keys(one.prediction_id for one in known), "label": labelled})
         earned = [one for payload in self._tails[REWARDS].read() for one in rewards(payload)]
-        earned = [one for one in earned if one.metric == self._metric]
+        earned = [one for one in earned if one.metric == self._metric and abs(one.value) < _LARGEST]
         if earned:
             self._rewards.add(
                 {

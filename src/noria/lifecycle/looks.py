@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from math import ceil
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from noria.rollout.estimates import compare_quality, score_shift
 from noria.rollout.evidence import ERRORS, LATENCY, ArmEvidence, StepEvidence
 from noria.rollout.plan import Plan, Strategy
 from noria.rollout.planning import LatencyBar, latency_bar, requests_needed
+from noria.rollout.rates import EventRecord
 from noria.rollout.records import Decision, Rollout, RolloutStep
 from noria.rollout.strategies import Judgement, judge_ab, judge_canary
 from noria.store.database import to_json
@@ -28,6 +29,9 @@ CHAMPION, CANARY = "champion", "canary"
 _BAR_ROWS = 200
 """Answers of the champion with which its latencies are known well enough to say what is slow."""
 _MOST_NEEDED = 1_000_000
+_BEFORE = -1
+"""In place of a step's number: the routes before the rollout."""
+_RECORD = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +53,20 @@ class Look:
 
 def evidence_of(log: Path, rollout: Rollout) -> Evidence:
     """An empty gathering of a rollout's evidence."""
-    plan = rollout.plan
-    return Evidence(log, rollout.deployment, rollout.started_at, metric=plan.rewards.metric, keep_rows=plan.contextual)
+    plan, since = rollout.plan, rollout.started_at
+    if _is_alone_at_once(plan):
+        since -= _RECORD
+    return Evidence(log, rollout.deployment, since, metric=plan.rewards.metric, keep_rows=plan.contextual)
 
 
 def look_at(
     evidence: Evidence, rollout: Rollout, steps: Sequence[RolloutStep], variants: Mapping[str, float], at: datetime
 ) -> Look:
     """Judge a running rollout at ``at``; ``variants`` are those of its routes that answer, with their percents."""
-    evidence.refresh({step.revision: step.step for step in steps})
+    revisions = {step.revision: step.step for step in steps}
+    if _is_alone_at_once(rollout.plan):
+        revisions[steps[0].revision - 1] = _BEFORE
+    evidence.refresh(revisions)
     minutes = (at - rollout.step_started_at).total_seconds() / 60
     strategy = rollout.plan.strategy
     if strategy is Strategy.CANARY:
@@ -67,6 +76,11 @@ def look_at(
     if strategy is Strategy.AB:
         return _ab(evidence, rollout, variants, at)
     return _bandit(evidence, rollout, variants, at)
+
+
+def _is_alone_at_once(plan: Plan) -> bool:
+    """Whether the first step leaves nobody to compare with, so that only what was before the rollout is left."""
+    return plan.strategy is Strategy.CANARY and plan.steps[0] >= 100
 
 
 def fixed_at_start(plan: Plan, latencies: Floats) -> Mapping[str, object]:
@@ -125,15 +139,34 @@ def _step_evidence(evidence: Evidence, rollout: Rollout, step: int, fixed: Mappi
     share = rollout.steps[step] / 100
     bar = msgspec.convert(fixed["bar"], LatencyBar) if "bar" in fixed else None
     since = int(str(fixed.get("since", 0)))
+    if share >= 1:
+        return _alone(evidence, step, bar, since, float(str(fixed.get("slower", 0.0))))
     challenger = evidence.arm(step, CANARY, share, bar, since)
     champion = evidence.arm(step, CHAMPION, 1 - share, bar, since)
     needed = 0
     if bar is not None and champion.requests:
         rate = float(f"{champion.errors / champion.requests:.1g}")  # rounded, so that what was computed serves again
         needed = _needed(rollout.plan, step, bar, float(str(fixed["slower"])), rate)
-    if share >= 1:  # alone: its quality is held against what the champion answered before
-        champion = ArmEvidence(0.0, 0, 0, labelled=evidence.labelled(CHAMPION))
     return StepEvidence(champion, challenger, bar, needed)
+
+
+def _alone(evidence: Evidence, step: int, bar: LatencyBar | None, since: int, slower: float) -> StepEvidence:
+    """The step with all the traffic: held against what the champion did before, in the steps or before all of them.
+
+    Latencies of another hour differ for many reasons: here not what is allowed is the limit, but what must be seen.
+    """
+    if bar is not None:
+        bar = replace(bar, slow_if_allowed=max(bar.slow_if_allowed, slower))
+    now = evidence.first_requests([step], CANARY, bar, since)
+    record = evidence.first_requests(range(_BEFORE, step), CHAMPION)
+    challenger = replace(
+        evidence.arm(step, CANARY, 1.0, bar, since),
+        requests=now.requests,
+        errors=now.errors,
+        slow=None if bar is None else now.slow,
+    )
+    champion = ArmEvidence(0.0, 0, 0, labelled=evidence.labelled(CHAMPION), rewards=evidence.rewards_of(CHAMPION))
+    return StepEvidence(champion, challenger, bar, before=EventRecord(record.errors, record.requests))
 
 
 def _shadow(evidence: Evidence, rollout: Rollout, minutes: float) -> Judgement:

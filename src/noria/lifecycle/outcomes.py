@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +69,7 @@ def _rewards(frame: pl.DataFrame, metric: str, at: datetime) -> Sequence[RewardR
         RewardRecord(
             _millis(row.get("observed_at"), at, place),
             _number(row["value"], "value", place),
-            str(row.get("prediction_id") or ""),
-            str(row.get("unit_id") or ""),
+            *_names(row, place),
             str(row.get("metric") or metric),
         )
         for place, row in enumerate(frame.iter_rows(named=True))
@@ -80,7 +80,7 @@ def _labels(frame: pl.DataFrame, at: datetime) -> Sequence[LabelRecord]:
     _require(frame, ["prediction_id", "event_time", "label"])
     return [
         LabelRecord(
-            str(row["prediction_id"]),
+            _name(row, "prediction_id", place),
             _millis(row["event_time"], at, place),
             _millis(row.get("observed_at"), at, place),
             _number(row["label"], "label", place),
@@ -96,13 +96,35 @@ def _require(frame: pl.DataFrame, names: Sequence[str]) -> None:
         )
 
 
+def _names(row: Mapping[str, Any], place: int) -> tuple[str, str]:
+    """Prediction and unit, of which a row names at least one."""
+    found = _text(row.get("prediction_id")), _text(row.get("unit_id"))
+    if not any(found):
+        raise InvalidData(
+            f"row {place} names neither a prediction_id nor a unit_id",
+            remedy="Say in every row whose reward it is; leave out those of nobody.",
+        )
+    return found
+
+
+def _name(row: Mapping[str, Any], column: str, place: int) -> str:
+    found = _text(row[column])
+    if not found:
+        raise InvalidData(f"row {place} has no {column}", remedy="Give one in every row; leave out those without.")
+    return found
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
 def _number(value: Any, name: str, place: int) -> float:
     try:
         found = float(value)
     except (TypeError, ValueError):
         found = float("nan")
-    if found != found:
-        raise InvalidData(f"row {place}: {name} is {value!r}, no number", remedy="Give a number in every row.")
+    if not isfinite(found):
+        raise InvalidData(f"row {place}: {name} is {value!r}, no number", remedy="Give a finite number in every row.")
     return found
 
 

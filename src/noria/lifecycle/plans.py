@@ -59,7 +59,10 @@ def planned(
     epsilon: float = 0.1,
     rewards: Literal["binary", "real"] = "binary",
 ) -> Plan:
-    """The plan of a rollout that somebody starts by hand. Raises InvalidInput for what makes no plan."""
+    """The plan of a rollout that somebody starts by hand, which ``check_plan`` is to look at once it is started.
+
+    Raises InvalidInput for an algorithm that there is none of.
+    """
     plan = plan_of(settings, strategy)
     changes: dict[str, object] = {
         "steps": tuple(steps) or _default_steps(settings, strategy),
@@ -72,7 +75,8 @@ def planned(
     if required is not None:
         changes["required"] = tuple(required)
     if strategy is Strategy.AB:
-        changes["experiment"] = _experiment(effect, settings.alpha, max_days or settings.max_days)
+        days = settings.max_days if max_days is None else max_days
+        changes["experiment"] = ExperimentSettings(effect, alpha=settings.alpha, max_days=days)
     if strategy is Strategy.BANDIT:
         if algorithm not in ("thompson", "epsilon-greedy", "linucb"):
             raise InvalidInput(f"{algorithm!r} is no bandit", remedy="Use thompson, epsilon-greedy or linucb.")
@@ -86,12 +90,3 @@ def _default_steps(settings: RolloutSettings, strategy: Strategy) -> tuple[float
     if strategy is Strategy.CANARY:
         return tuple(settings.steps)
     return (50.0,) if strategy in (Strategy.AB, Strategy.BANDIT) else (100.0,)
-
-
-def _experiment(effect: float, alpha: float, max_days: float) -> ExperimentSettings:
-    if effect <= 0:
-        raise InvalidInput(
-            "an experiment needs to know which difference is worth finding",
-            remedy="Give the difference in mean reward per unit with --effect, such as 0.01.",
-        )
-    return ExperimentSettings(effect, alpha=alpha, max_days=max_days)

@@ -9,7 +9,7 @@ from noria.errors import Conflict
 from noria.lifecycle.looks import CHAMPION
 from noria.lifecycle.rollouts import Rollouts
 from noria.lifecycle.served_forms import make_servable, variant_of
-from noria.registry import ModelVersion, Policies, get_version
+from noria.registry import ModelVersion, Policies, Stage, get_version
 from noria.registry.models import get_model, set_alias
 from noria.registry.stages import roll_back as restore_production
 from noria.registry.stages import rollback_target
@@ -48,9 +48,10 @@ def roll_back(
 ) -> RolledBack:
     """Take the traffic back: from a rollout's challengers while one is under way, else from the version that serves.
 
-    ``name`` is a deployment or a model. Under a model's own name the version goes back into Production that was there
-    before, or the alias moves back that the deployment follows; no policy is asked, as it was let in before. Raises
-    Conflict where there is nothing to go back to, NotFound for an unknown name.
+    ``name`` is a deployment or a model. Under a model's own name, or where the deployment follows Production, the
+    version goes back into Production that was there before; an alias moves back that the deployment follows; no policy
+    is asked, as it was let in before. Raises Conflict where there is nothing to go back to, NotFound for an unknown
+    name.
     """
     with workspace.database.read() as tx:
         deployment = name if find_deployment(tx, name) or current_routes(tx, name) else own_name(tx, name)
@@ -77,7 +78,8 @@ def _target(tx: Transaction, deployment: str) -> _Target:
     record, routes = find_deployment(tx, deployment), current_routes(tx, deployment)
     model = record.model if record else routes.variants[0].model if routes else get_model(tx, deployment).name
     follows = record.follows if record else ""
-    by_stage = own_name(tx, model) == deployment and not follows.startswith("@")
+    by_alias = follows.startswith("@")
+    by_stage = not by_alias and (own_name(tx, model) == deployment or follows == Stage.PRODUCTION)
     if by_stage:
         version = rollback_target(tx, model)
     else:
@@ -88,7 +90,7 @@ def _target(tx: Transaction, deployment: str) -> _Target:
             f"{deployment!r} has no earlier version to go back to",
             remedy=f"`noria models history {model}` shows which versions were in Production.",
         )
-    alias = follows[1:] if follows.startswith("@") else ""
+    alias = follows[1:] if by_alias else ""
     return _Target(deployment, model, version, by_stage, alias, record.unit if record else "", routes is not None)
 
 

@@ -20,34 +20,32 @@ from noria.lifecycle.checks import check_with_log
 from noria.lifecycle.evidence import Evidence
 from noria.lifecycle.latencies import Floats, latencies_lately
 from noria.lifecycle.looks import CANARY, CHAMPION, Look, evidence_of, fixed_at_start, look_at
+from noria.lifecycle.rollout_routes import route, route_to
 from noria.lifecycle.served_forms import make_servable, variant_of
 from noria.optimize.bundle import Task
 from noria.registry import ModelVersion, Policies, Stage, approve, get_version, transition
+from noria.registry.models import set_alias
 from noria.registry.stages import request_transition
-from noria.rollout import Decision, Plan, Rollout, Strategy, Variant, current_routes, set_routes
+from noria.rollout import Decision, Plan, Rollout, Strategy, Variant, current_routes
 from noria.rollout.deployments import find_deployment, write_routes
-from noria.rollout.records import (
-    PAUSED,
-    ROLLED_BACK,
-    RUNNING,
+from noria.rollout.moves import (
+    Overtaken,
     begin_step,
+    check_versions,
     fix_step,
-    get_rollout,
-    list_rollouts,
-    list_steps,
-    open_rollout,
     record_decision,
     record_look,
     record_shares,
     start_rollout,
 )
+from noria.rollout.plan import check_plan
+from noria.rollout.records import PAUSED, RUNNING, get_rollout, list_rollouts, list_steps, open_rollout
 from noria.rollout.strategies import Judgement, judge_checks
 from noria.serving.served import load_served
 from noria.store.database import Transaction
 from noria.store.workspace import Workspace
 
 ACTOR = "noria/lifecycle"
-_NAMES = {Strategy.CANARY: CANARY, Strategy.BLUE_GREEN: "green", Strategy.SHADOW: "shadow"}
 _LATELY = timedelta(days=2)
 _REST = 10
 """Times as long as a look took, the next look at the same rollout is put off: looking may not eat the machine."""
@@ -72,25 +70,27 @@ class Rollouts:
     ) -> Rollout:
         """Prepare the challengers, move them through the gate (Staging, under policy), and begin the first step.
 
-        Raises Conflict without a champion or with another rollout under way, PolicyRefused for a challenger that the
-        gate does not let through, and what preparing raises.
+        No version moves before all else is known to be in order. Raises InvalidInput for a plan that cannot be,
+        Conflict without a champion or with another rollout under way, PolicyRefused for a challenger that the gate does
+        not let through, and what preparing raises.
         """
         database, now = self._workspace.database, self._clock.now()
+        check_plan(plan, len(challengers))
         with database.read() as tx:
             champion = self._champion(tx, deployment)
+            check_versions(champion.version, challengers)
+            self._check_startable(tx, deployment)
             versions = [get_version(tx, champion.model, number) for number in challengers]
-            if (other := open_rollout(tx, deployment)) is not None:
-                raise Conflict(
-                    f"deployment {deployment!r} has a rollout under way: {other.rollout_id[:8]}",
-                    remedy="Promote or abort it first.",
-                )
         for version in versions:
             make_servable(self._workspace, version, at=now, actor=actor, progress=self._progress)
             plan = replace(plan, guards=replace(plan.guards, task=self._loaded_task(version)))
+        for version in versions:
             if version.stage is Stage.NONE:
                 self._move(version, Stage.STAGING, actor, "the gate before a rollout")
         latencies = self._latencies_before(deployment, now)
         with database.write() as tx:
+            if self._champion(tx, deployment).version != champion.version:
+                raise Conflict(f"{deployment!r} serves another version by now", remedy="See how it stands, then retry.")
             rollout = start_rollout(
                 tx,
                 deployment,
@@ -133,7 +133,7 @@ class Rollouts:
             after = record_decision(
                 tx, rollout, Decision.ROLL_BACK, {"reason": reason}, at=self._clock.now(), actor=actor
             )
-            self._route(tx, after, reason, actor)
+            route(tx, after, at=self._clock.now(), actor=actor, reason=reason)
         write_routes(self._workspace, after.deployment)
         self._evidence.pop(after.rollout_id, None)
         return after
@@ -155,7 +155,10 @@ class Rollouts:
             self._rests[rollout.rollout_id] = time.monotonic() + _REST * (time.process_time() - started)
 
     def look(self, rollout_id: str) -> Rollout:
-        """Judge a running rollout on its evidence so far, and do what that asks for; in the end its routes stand."""
+        """Judge a running rollout on its evidence so far, and do what that asks for; in the end its routes stand.
+
+        Judging takes a while. A rollout that somebody ended, paused or moved along meanwhile is left as they left it.
+        """
         with self._workspace.database.read() as tx:
             rollout = get_rollout(tx, rollout_id)
             steps = list_steps(tx, rollout.rollout_id)
@@ -173,7 +176,12 @@ class Rollouts:
             )
             answering = {variant.name: variant.percent for variant in routes.answering}
             look = look_at(evidence, rollout, steps, answering, now)
-        after = self._act(rollout, look, now)
+        try:
+            after = self._act(rollout, look, now)
+        except Overtaken as overtaken:
+            self._progress(overtaken.message)
+            with self._workspace.database.read() as tx:
+                after = get_rollout(tx, rollout.rollout_id)
         if not after.is_open:
             self._evidence.pop(after.rollout_id, None)
         write_routes(self._workspace, after.deployment)
@@ -201,7 +209,7 @@ class Rollouts:
             after = record_decision(
                 tx, rollout, Decision.ROLL_BACK, judgement.as_document(), at=self._clock.now(), actor=ACTOR
             )
-            self._route(tx, after, judgement.reason, ACTOR)
+            route(tx, after, at=self._clock.now(), actor=ACTOR, reason=judgement.reason)
             versions = [get_version(tx, rollout.model, number) for number in rollout.challengers]
         for version in versions:
             with contextlib.suppress(PolicyRefused):  # audited; the version keeps its stage, without traffic
@@ -235,7 +243,10 @@ class Rollouts:
     def _promoted(
         self, tx: Transaction, rollout: Rollout, winner: int, judgement: Judgement, actor: str, *, passed: bool
     ) -> Rollout:
-        """Production, all the traffic, and the rollout's end; ``passed`` counts as the approval of a passed canary."""
+        """Production, all the traffic, and the rollout's end; ``passed`` counts as the approval of a passed canary.
+
+        The alias that the deployment follows moves along: it would take the traffic back to where it points.
+        """
         now, model = self._clock.now(), rollout.model
         if passed:
             approve(
@@ -246,12 +257,16 @@ class Rollouts:
         document = judgement.as_document() | {"winner": winner}
         decision = Decision.ADVANCE if judgement.decision is Decision.ADVANCE else Decision.PROMOTE
         after = record_decision(tx, rollout, decision, document, at=now, actor=actor)
-        self._set(tx, after, [self._variant(tx, after, winner, CHAMPION, 100)], judgement.reason, actor)
+        record = find_deployment(tx, after.deployment)
+        if record is not None and record.follows.startswith("@"):
+            set_alias(tx, model, record.follows[1:], winner, at=now, actor=actor)
+        route_to(tx, after, winner, at=now, actor=actor, reason=judgement.reason)
         return after
 
     def _begin_step(self, tx: Transaction, rollout: Rollout, reason: str, actor: str, latencies: Floats) -> None:
-        revision = self._route(tx, rollout, reason, actor)
-        begin_step(tx, rollout, revision, fixed_at_start(rollout.plan, latencies), at=self._clock.now(), actor=actor)
+        now = self._clock.now()
+        revision = route(tx, rollout, at=now, actor=actor, reason=reason)
+        begin_step(tx, rollout, revision, fixed_at_start(rollout.plan, latencies), at=now, actor=actor)
 
     def _loaded_task(self, version: ModelVersion) -> Task:
         """What a version predicts, as it says once loaded: one that does not load gets no traffic."""
@@ -267,46 +282,6 @@ class Rollouts:
             table = current_routes(tx, deployment)
         revision = 0 if table is None else table.revision
         return latencies_lately(self._workspace.prediction_log, deployment, revision, CHAMPION, at - _LATELY)
-
-    def _route(self, tx: Transaction, rollout: Rollout, reason: str, actor: str) -> int:
-        """Make the routes say what the rollout's state says; their revision."""
-        return self._set(tx, rollout, self._variants(tx, rollout), reason, actor)
-
-    def _set(self, tx: Transaction, rollout: Rollout, variants: Sequence[Variant], reason: str, actor: str) -> int:
-        record = find_deployment(tx, rollout.deployment)
-        table = set_routes(
-            tx,
-            rollout.deployment,
-            variants,
-            at=self._clock.now(),
-            actor=actor,
-            reason=reason,
-            salt=rollout.plan.salt if rollout.is_open else "",
-            unit="" if record is None else record.unit,
-        )
-        return table.revision
-
-    def _variants(self, tx: Transaction, rollout: Rollout) -> Sequence[Variant]:
-        if rollout.status == ROLLED_BACK:
-            return [self._variant(tx, rollout, rollout.champion, CHAMPION, 100)]
-        strategy, share = rollout.plan.strategy, rollout.percent
-        if strategy is Strategy.SHADOW:
-            champion = self._variant(tx, rollout, rollout.champion, CHAMPION, 100)
-            return [champion, self._variant(tx, rollout, rollout.challenger, "shadow", share, shadow=True)]
-        share = 0.0 if strategy is Strategy.BLUE_GREEN else share
-        champion = self._variant(tx, rollout, rollout.champion, CHAMPION, 100 - share)
-        each = share / len(rollout.challengers)
-        challengers = [
-            self._variant(tx, rollout, number, _NAMES.get(strategy, f"v{number}"), each)
-            for number in rollout.challengers
-        ]
-        return [champion, *challengers]
-
-    @staticmethod
-    def _variant(
-        tx: Transaction, rollout: Rollout, version: int, name: str, percent: float, *, shadow: bool = False
-    ) -> Variant:
-        return variant_of(tx, get_version(tx, rollout.model, version), name, percent, shadow=shadow)
 
     def _record(self, rollout_id: str, states: Sequence[str], decision: Decision, actor: str, reason: str) -> Rollout:
         with self._workspace.database.write() as tx:
@@ -348,6 +323,21 @@ class Rollouts:
                 f"nothing is deployed as {deployment!r}", remedy="Deploy a first version with `noria deploy`."
             )
         return routes.variants[0]
+
+    @staticmethod
+    def _check_startable(tx: Transaction, deployment: str) -> None:
+        if (other := open_rollout(tx, deployment)) is not None:
+            raise Conflict(
+                f"deployment {deployment!r} has a rollout under way: {other.rollout_id[:8]}",
+                remedy="Promote or abort it first.",
+            )
+        record = find_deployment(tx, deployment)
+        if record is not None and record.follows and not record.follows.startswith(("@", Stage.PRODUCTION)):
+            raise Conflict(
+                f"deployment {deployment!r} serves what is in {record.follows}, and a version that is promoted enters "
+                "Production",
+                remedy="Roll out to a deployment that follows Production, an alias, or nothing.",
+            )
 
     def _move(self, version: ModelVersion, stage: Stage, actor: str, reason: str) -> None:
         request_transition(

@@ -44,7 +44,8 @@ class BanditSettings:
 
     algorithm: Algorithm = "thompson"
     rewards: RewardKind = "binary"
-    """"binary": each reward is 0 or 1; "real": any number, in any unit."""
+    """"binary": each reward is 0 or 1, and where they turn out otherwise they are taken as "real": any number, in any
+    unit."""
     epsilon: float = 0.1
     """Share of the traffic that epsilon-greedy explores with."""
     floor: float = 0.01
@@ -92,15 +93,27 @@ def thompson_shares(arms: Sequence[ArmRewards], rewards: RewardKind) -> Floats:
     functions of the means and Q their inverses, by the midpoint rule. Posteriors: Beta(1 + successes, 1 + failures) for
     binary rewards (Chapelle & Li 2011); Student's t for real ones, of a normal with unknown variance.
 
+    A Beta posterior takes for granted that rewards with mean m vary by m (1 - m) at most, as all do that lie in 0..1.
+    Where those of an arm vary more (amounts; a unit's rewards that sum to 2, or below 0), it would be too sure or not
+    exist: then Student's t stands in for every arm. Cutting such rewards to 0..1 would compare something else than what
+    was earned.
+
     Pending pulls do not enter: a posterior may only know what came in, and sampling from it spreads the pulls that
     are made meanwhile, which is what makes it robust to delay (Chapelle & Li 2011, section 3.2).
     """
     slices = (np.arange(_SLICES) + 0.5) / _SLICES
-    below = _binary_below(arms, slices) if rewards == "binary" else _real_below(arms, slices)
+    binary = rewards == "binary" and all(_fits_beta(arm.rewards) for arm in arms)
+    below = _binary_below(arms, slices) if binary else _real_below(arms, slices)
     own = np.eye(len(arms), dtype=bool)[:, :, None]
     chances = np.where(own, 1.0, below).prod(axis=1).mean(axis=1)
     shares: Floats = chances / chances.sum()
     return shares
+
+
+def _fits_beta(rewards: Moments) -> bool:
+    spread = max(rewards.count - 1, 0) * rewards.variance
+    most = rewards.count * rewards.mean * (1 - rewards.mean)
+    return 0 <= rewards.mean <= 1 and spread <= most * (1 + 1e-9) + 1e-9
 
 
 def _binary_below(arms: Sequence[ArmRewards], slices: Floats) -> Floats:

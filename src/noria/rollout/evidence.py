@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from noria.rollout.estimates import Moments
 from noria.rollout.planning import LatencyBar
+from noria.rollout.rates import EventRecord
 
 Floats = NDArray[np.float64]
 
@@ -52,6 +53,17 @@ class StepEvidence:
     """``latency_bar`` of the champion's latencies and ``max_latency_factor``, taken before the step began."""
     requests_needed: int = 0
     """Challenger requests with which harm would have been seen (``planning.requests_needed``)."""
+    before: EventRecord | None = None
+    """Where the challenger is alone: what errors it is held against, the champion's before; None: no record of any.
+
+    The challenger's requests, errors and slow answers are then those of each unit's first request in the step, and so
+    is this record: units come back, and how many fail of those that are asked anew would say nothing.
+    """
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the challenger has all the traffic."""
+        return self.champion.share <= 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def judge_experiment(
         InvalidInput: With fewer than two arms, or an effect that is not positive.
     """
     arms = [arm.name for arm in phases[-1]] if phases else []
-    if len(arms) < 2 or settings.effect <= 0:
+    if len(arms) < 2 or not settings.effect > 0:
         raise InvalidInput(
             f"{len(arms)} arms and an effect of {settings.effect:g} make no experiment",
             remedy="Give at least two arms and the smallest positive difference worth finding.",
@@ -164,9 +164,10 @@ def _pair(phase: Sequence[ArmOutcome], arm: str, other: str) -> tuple[ArmOutcome
 
 
 def _difference(settings: ExperimentSettings, sides: Sequence[tuple[Moments, Moments]]) -> Estimate | None:
-    """The pooled difference over the phases in which both sides have enough units."""
+    """The pooled difference over the phases in which both sides have enough units, and a variance above 0."""
     enough = [(one, two) for one, two in sides if min(one.count, two.count) >= settings.min_units]
-    return pool([difference_of_means(one, two) for one, two in enough]) if enough else None
+    known = [one for one in (difference_of_means(*pair) for pair in enough) if 0 < one.variance < inf]
+    return pool(known) if known else None
 
 
 def _mismatch(settings: ExperimentSettings, phases: Sequence[Sequence[ArmOutcome]]) -> ExperimentVerdict | None:
@@ -238,7 +239,7 @@ def _futility(settings: ExperimentSettings, arms: Sequence[str], differences: Di
         for (_, other), difference in differences.items()
         if other == arms[0]
     ]
-    if len(uppers) < len(arms) - 1 or max(uppers) >= wanted:
+    if len(uppers) < len(arms) - 1 or not all(upper < wanted for upper in uppers):  # nor for one that is NaN
         return None
     reason = f"no arm is better than {arms[0]} by {wanted:g} a unit: at most {max(uppers):+.3g}"
     return ExperimentVerdict(ExperimentState.FUTILE, reason)

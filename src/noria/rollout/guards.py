@@ -24,9 +24,10 @@ from noria.rollout.evidence import (
     GuardState,
     StepEvidence,
 )
+from noria.rollout.rates import EventRecord
 from noria.rollout.sequential import Sides
 from noria.rollout.shares import EventCounts, Split, split_p_value
-from noria.rollout.stretches import Stretch, event_stretch, mean_stretch
+from noria.rollout.stretches import Stretch, alone_stretch, event_stretch, mean_stretch
 
 
 def judge_guards(settings: GuardSettings, steps: Sequence[StepEvidence]) -> Sequence[GuardFinding]:
@@ -70,7 +71,8 @@ class _Measure:
 def _judge_errors(settings: GuardSettings, steps: Sequence[StepEvidence]) -> GuardFinding:
     measure = _Measure(ERRORS, "error rate", settings.max_error_increase or 0.0, 100, " points")
     counts = [_counts(step, step.challenger.errors, step.champion.errors) for step in steps]
-    return _judge_events(settings, measure, counts, steps[-1].requests_needed)
+    alone = _alone(settings, measure, steps, steps[-1].challenger.errors, steps[-1].before or EventRecord(0, 0))
+    return _judge_events(settings, measure, counts, steps, alone)
 
 
 def _judge_latency(settings: GuardSettings, steps: Sequence[StepEvidence]) -> GuardFinding:
@@ -79,7 +81,11 @@ def _judge_latency(settings: GuardSettings, steps: Sequence[StepEvidence]) -> Gu
     limit = bars[-1].slow_if_allowed - bars[-1].slow if bars else 0.0
     measure = _Measure(LATENCY, "share of slow answers", limit, 100, " points")
     counts = [_counts(step, step.challenger.slow, step.champion.slow) for step in steps]
-    return _judge_events(settings, measure, counts, steps[-1].requests_needed)
+    bar = steps[-1].bar
+    before = None if bar is None else EventRecord(round(bar.slow * bar.rows), bar.rows)
+    return _judge_events(
+        settings, measure, counts, steps, _alone(settings, measure, steps, steps[-1].challenger.slow, before)
+    )
 
 
 def _counts(step: StepEvidence, challenger: int | None, champion: int | None) -> EventCounts | None:
@@ -91,15 +97,37 @@ def _counts(step: StepEvidence, challenger: int | None, champion: int | None) ->
     return EventCounts(share, challenger, champion, ours.requests, theirs.requests)
 
 
+def _alone(
+    settings: GuardSettings,
+    measure: _Measure,
+    steps: Sequence[StepEvidence],
+    events: int | None,
+    before: EventRecord | None,
+) -> Stretch | None:
+    """A challenger with all the traffic, held against what the champion did before."""
+    if not steps[-1].is_alone or events is None or before is None:
+        return None
+    now, since = EventRecord(events, steps[-1].challenger.requests), len(steps)
+    return alone_stretch(now, before, since=since, allowance=settings.allowance(since), limit=measure.limit)
+
+
 def _judge_events(
-    settings: GuardSettings, measure: _Measure, counts: Sequence[EventCounts | None], needed: int
+    settings: GuardSettings,
+    measure: _Measure,
+    counts: Sequence[EventCounts | None],
+    steps: Sequence[StepEvidence],
+    alone: Stretch | None,
 ) -> GuardFinding:
     def stretch(since: int) -> Stretch | None:
         known = [count for count in counts[since - 1 :] if count is not None]
         allowance, earlier = settings.allowance(since), since < len(counts)
         return event_stretch(known, since=since, allowance=allowance, limit=measure.limit, only_harm=earlier)
 
-    return _finding(measure, [stretch(since + 1) for since in range(len(counts))], needed or inf, "requests")
+    stretches = [stretch(since + 1) for since in range(len(counts))]
+    if not steps[-1].is_alone:
+        return _finding(measure, stretches, steps[-1].requests_needed or inf, "requests")
+    needed = next((step.requests_needed for step in reversed(steps) if step.requests_needed), settings.min_rows)
+    return _finding(measure, [*stretches[:-1], alone], needed, "requests")
 
 
 # means
@@ -178,7 +206,7 @@ def _finding(measure: _Measure, stretches: Sequence[Stretch | None], enough: flo
 def _written(measure: _Measure, stretch: Stretch, state: GuardState, verdict: str) -> GuardFinding:
     low, high = sorted((stretch.lower, stretch.upper), key=lambda bound: measure.sign * bound)
     reason = (
-        f"{measure.name} {measure.write(stretch.harm)} against the champion's "
+        f"{measure.name} {measure.write(stretch.harm)} against the champion's {'before ' if stretch.is_alone else ''}"
         f"({measure.write(low)} to {measure.write(high)}): {verdict}"
     )
     return GuardFinding(

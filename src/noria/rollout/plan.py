@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf, isfinite
 from typing import Any, cast
 
 import msgspec
@@ -76,14 +77,12 @@ def read_plan(document: Any) -> Plan:
 
 
 def check_plan(plan: Plan, challengers: int) -> None:
-    """Raises InvalidInput for steps that are no ladder, or a strategy that does not fit the number of challengers."""
-    steps = list(plan.steps)
-    ladder = all(0 < step <= 100 for step in steps) and steps == sorted(set(steps))
-    if not steps or not ladder or (plan.strategy is Strategy.CANARY and steps[-1] != 100):
-        raise InvalidInput(
-            f"{', '.join(f'{step:g}' for step in steps) or 'nothing'} are no steps of a {plan.strategy} rollout",
-            remedy="Give rising percents above 0, a canary's last being 100, such as 5,10,25,50,100.",
-        )
+    """Raises InvalidInput for steps that are no ladder, numbers that make no sense, or what a strategy does not do.
+
+    The one place where this is told, whoever asks for the rollout.
+    """
+    _check_steps(plan)
+    _check_durations(plan)
     if challengers != 1 and plan.strategy not in (Strategy.AB, Strategy.BANDIT):
         raise InvalidInput(
             f"a {plan.strategy} rollout has one challenger, not {challengers}", remedy="Use ab or bandit for several."
@@ -91,3 +90,53 @@ def check_plan(plan: Plan, challengers: int) -> None:
     unknown = set(plan.required) - {*plan.guards.guards, QUALITY, REWARD, SCORES}
     if unknown:
         raise InvalidInput(f"there is no guard {', '.join(sorted(unknown))}", remedy="See docs: how rollouts decide.")
+    if plan.strategy is Strategy.AB:
+        _check_experiment(plan)
+    if plan.strategy is Strategy.BANDIT:
+        _check_bandit(plan.bandit, challengers + 1)
+
+
+def _check_steps(plan: Plan) -> None:
+    steps, strategy = list(plan.steps), plan.strategy
+    ladder = bool(steps) and all(0 < step <= 100 for step in steps) and steps == sorted(set(steps))
+    if strategy is Strategy.CANARY:
+        fits, remedy = steps[-1:] == [100], "Give rising percents above 0, the last being 100, such as 5,10,25,50,100."
+    elif strategy in (Strategy.AB, Strategy.BANDIT):
+        fits = len(steps) == 1 and steps[0] < 100
+        remedy = "Give one percent above 0 and below 100, the challengers' together: the champion needs traffic too."
+    elif strategy is Strategy.SHADOW:
+        fits, remedy = len(steps) == 1, "Give one percent above 0, such as 100: the share of the requests it is asked."
+    else:
+        fits, remedy = steps == [100], "Give none: it is switched to at once, with all the traffic."
+    if not (ladder and fits):
+        percents = ", ".join(f"{step:g}" for step in steps) or "nothing"
+        raise InvalidInput(f"{percents}: these are no steps for {strategy}", remedy=remedy)
+
+
+def _check_durations(plan: Plan) -> None:
+    least = {"min_minutes": plan.min_minutes, "window_minutes": plan.rewards.window_minutes}
+    for name, value in (*least.items(), ("max_days", plan.max_days)):
+        if not (isfinite(value) and (value > 0 or (value == 0 and name in least))):
+            allowed = "of at least 0" if name in least else "above 0"
+            raise InvalidInput(f"{name} is {value:g}: no duration", remedy=f"Give a finite number {allowed}.")
+
+
+def _check_experiment(plan: Plan) -> None:
+    effect = plan.experiment.effect if plan.experiment is not None else 0.0
+    if not 0 < effect < inf:
+        raise InvalidInput(
+            f"an experiment needs to know which difference is worth finding, and {effect:g} is none",
+            remedy="Give the difference in mean reward per unit with --effect, such as 0.01.",
+        )
+
+
+def _check_bandit(bandit: BanditSettings, arms: int) -> None:
+    if not 0 <= bandit.floor <= 1 / arms:
+        raise InvalidInput(
+            f"{arms} arms cannot keep a floor of {bandit.floor:g} of the traffic each",
+            remedy=f"Give a floor from 0 to {1 / arms:.3g}: the champion is an arm too.",
+        )
+    if not 0 <= bandit.epsilon <= 1:
+        raise InvalidInput(
+            f"an epsilon of {bandit.epsilon:g} is no share of the traffic", remedy="Give a number from 0 to 1."
+        )

@@ -22,12 +22,13 @@ class LatencyBar:
     """What counts as a slow answer, fixed before a step from the champion's latencies.
 
     ``slow`` is the share of the champion's answers above ``bar`` (about 0.1), ``slow_if_allowed`` the share that would
-    be above it if every answer took the allowed factor longer.
+    be above it if every answer took the allowed factor longer; both were read off ``rows`` answers.
     """
 
     bar: float
     slow: float
     slow_if_allowed: float
+    rows: int = 200
 
 
 def latency_bar(latencies: Floats, factor: float) -> LatencyBar:
@@ -36,7 +37,8 @@ def latency_bar(latencies: Floats, factor: float) -> LatencyBar:
     An answer that takes ``factor`` times longer is above the bar if it was above bar / factor before.
     """
     bar = float(np.quantile(latencies, 0.9))
-    return LatencyBar(bar, float((latencies > bar).mean()), float((latencies > bar / factor).mean()))
+    slow, slow_if_allowed = float((latencies > bar).mean()), float((latencies > bar / factor).mean())
+    return LatencyBar(bar, slow, slow_if_allowed, len(latencies))
 
 
 def requests_needed(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from noria.rollout.evidence import ERRORS, LATENCY, SCORES, SPLIT, GuardFinding, GuardState, StepEvidence
+from noria.rollout.evidence import LATENCY, SCORES, SPLIT, GuardFinding, GuardState, StepEvidence
 from noria.rollout.experiments import ArmOutcome, ExperimentState, judge_experiment
 from noria.rollout.guards import judge_guards
 from noria.rollout.plan import Plan
 from noria.rollout.records import Decision
 
-_NEED_TWO_ARMS = (ERRORS, LATENCY, SCORES, SPLIT)
+_NEED_TWO_ARMS = (SCORES, SPLIT)
 """Guards that have nothing to compare with once the challenger has all the traffic."""
 
 
@@ -42,8 +42,7 @@ def judge_canary(plan: Plan, steps: Sequence[StepEvidence], *, minutes: float) -
     findings = judge_guards(plan.guards, steps)
     if harmed := [finding for finding in findings if finding.state is GuardState.HARMED]:
         return Judgement(Decision.ROLL_BACK, harmed[0].reason, findings)
-    alone = steps[-1].champion.share <= 0
-    missing = [finding for finding in findings if _holds_up(plan, finding, alone)]
+    missing = [finding for finding in findings if _holds_up(plan, finding, steps[-1])]
     if not missing and minutes >= plan.min_minutes:
         return Judgement(Decision.ADVANCE, _all_well(findings), findings)
     if minutes >= plan.max_days * 24 * 60:
@@ -53,12 +52,13 @@ def judge_canary(plan: Plan, steps: Sequence[StepEvidence], *, minutes: float) -
     return Judgement(Decision.WAIT, reason, findings)
 
 
-def _holds_up(plan: Plan, finding: GuardFinding, alone: bool) -> bool:
+def _holds_up(plan: Plan, finding: GuardFinding, now: StepEvidence) -> bool:
     if finding.state is GuardState.UNDECIDED:
         return True
     if finding.state is not GuardState.NOT_MEASURED or finding.guard not in plan.required:
         return False
-    return not (alone and finding.guard in _NEED_TWO_ARMS)
+    unknown = finding.guard in _NEED_TWO_ARMS or (finding.guard == LATENCY and now.bar is None)
+    return not (now.is_alone and unknown)
 
 
 def _all_well(findings: Sequence[GuardFinding]) -> str:
@@ -84,11 +84,24 @@ def judge_ab(plan: Plan, arms: Sequence[ArmOutcome], guards: Sequence[StepEviden
 
 
 def judge_checks(plan: Plan, checks: Mapping[str, object]) -> Judgement:
-    """Judge what testing a blue-green challenger beforehand found: ``faults`` in words, and measures."""
+    """Judge what testing a blue-green challenger beforehand found: ``faults`` in words, and measures.
+
+    How often it agrees with the champion is told, not judged: a version that is worth a switch differs.
+    """
     faults = checks.get("faults")
     if isinstance(faults, list) and faults:
         return Judgement(Decision.ROLL_BACK, f"the tests before the switch failed: {faults[0]}", measures=checks)
     if not checks.get("requests"):
         return Judgement(Decision.WAIT, "no logged requests to test it with yet", measures=checks)
-    reason = f"tested with {checks['requests']} logged requests: ready to switch"
+    reason = f"{_tested(checks)}: ready to switch"
     return Judgement(Decision.PROMOTE if plan.promotes else Decision.WAIT, reason, measures=checks)
+
+
+def _tested(checks: Mapping[str, object]) -> str:
+    if note := checks.get("note"):
+        return str(note)
+    agreement, factor = checks.get("agreement"), checks.get("latency_factor")
+    told = [f"agrees on {agreement:.0%}"] if isinstance(agreement, float) else []
+    told += [f"{factor:.2g} times the latency"] if isinstance(factor, float) else []
+    details = f" ({', '.join(told)})" if told else ""
+    return f"tested with {checks['requests']} logged requests{details}"

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from noria.rollout.estimates import Estimate, pool
+from noria.rollout.rates import EventRecord, RateTest, rate_at_most
 from noria.rollout.sequential import Sides, effect_to_see, mean_interval, mean_p_value
 from noria.rollout.shares import EventCounts, ShareTest
 
@@ -22,6 +24,8 @@ class Stretch:
 
     ``size`` is what is held against the limit, ``largest`` the largest size that is not excluded; they differ from
     ``harm`` and ``upper`` where harm has two sides. ``rows`` are the smaller arm's, or the challenger's requests.
+    ``is_alone`` says that it was held against what the champion did before; the p-value then is that of "within the
+    limit".
     """
 
     since: int
@@ -33,6 +37,7 @@ class Stretch:
     p_value: float
     allowance: float
     rows: int
+    is_alone: bool = False
 
 
 def event_stretch(
@@ -55,6 +60,26 @@ def event_stretch(
     return Stretch(since, value, lower, upper, value, upper, p_value, allowance, increase.rows)
 
 
+def alone_stretch(
+    challenger: EventRecord, champion: EventRecord, *, since: int, allowance: float, limit: float
+) -> Stretch | None:
+    """An event's rate with all the traffic, held against the champion's before; None without a request.
+
+    Half of the allowance goes to how well the champion's rate is known (its exact upper bound, from a record that grows
+    no more), half to an always-valid test that the challenger's exceeds that by more than the limit. As the champion's
+    rate of today is not known, the limit is what it may have changed by; without a record it counts as 0.
+    """
+    if not challenger.units:
+        return None
+    half, test = allowance / 2, RateTest(challenger)
+    most = rate_at_most(champion, half) if champion.units else 0.0
+    lower, upper = test.bounds(half)
+    harm = challenger.rate - champion.rate
+    p_value = min(1.0, 2 * test.p_value(most + limit))
+    bounds = lower - most, upper - champion.rate
+    return Stretch(since, harm, *bounds, harm, bounds[1], p_value, allowance, challenger.units, is_alone=True)
+
+
 def rate_increase(counts: Sequence[EventCounts]) -> Estimate:
     """The challenger's event rate minus the champion's.
 
@@ -74,8 +99,8 @@ def rate_increase(counts: Sequence[EventCounts]) -> Estimate:
 def mean_stretch(
     harms: Sequence[Estimate], *, since: int, allowance: float, limit: float, sides: Sides
 ) -> Stretch | None:
-    """Harm as a difference of means or of AUC; None while no step has enough rows for a variance."""
-    known = [harm for harm in harms if harm.rows >= _FIRST_LOOK]
+    """Harm as a difference of means or of AUC; None while no step has enough rows for a variance, and one above 0."""
+    known = [harm for harm in harms if harm.rows >= _FIRST_LOOK and 0 < harm.variance < inf]
     if not known:
         return None
     harm, tau = pool(known), effect_to_see(limit)

@@ -107,16 +107,16 @@ class NewRollout(Body):
     strategy: Strategy = Strategy.CANARY
     deployment: str = ""
     steps: list[float] = []
-    min_minutes: float | None = Field(None, ge=0)
-    max_days: float | None = Field(None, gt=0)
+    min_minutes: float | None = None
+    max_days: float | None = None
     required: list[str] | None = None
     promotes: bool = True
-    effect: float = Field(0.0, ge=0)
+    effect: float = 0.0
     metric: str = "reward"
-    window_minutes: float = Field(60.0, gt=0)
+    window_minutes: float = 60.0
     algorithm: str = "thompson"
-    floor: float = Field(0.05, ge=0, le=0.5)
-    epsilon: float = Field(0.1, ge=0, le=1)
+    floor: float = 0.05
+    epsilon: float = 0.1
     rewards: Literal["binary", "real"] = "binary"
     reason: str = ""
 

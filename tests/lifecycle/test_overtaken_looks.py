@@ -1,0 +1,132 @@
+"""A look takes its time: what somebody did to the rollout meanwhile stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import pytest
+
+from lifecycle.rollout_world import MODEL, RolloutWorld
+from noria.clock import ReplayClock
+from noria.errors import Conflict
+from noria.lifecycle.deploying import deploy, parse_address
+from noria.lifecycle.plans import planned
+from noria.lifecycle.rollouts import Rollouts
+from noria.registry import Stage, get_version
+from noria.rollout import Decision, Rollout, Strategy, current_routes
+from noria.rollout.moves import Overtaken, fix_step, record_decision, record_look, record_shares
+from noria.rollout.records import PAUSED, PROMOTED, ROLLED_BACK, list_decisions
+
+
+class InterruptedClock:
+    """A clock on which something happens when it is looked at for the ``nth`` time: in the middle of a change."""
+
+    def __init__(self, clock: ReplayClock, interrupt: Callable[[], object], nth: int = 1) -> None:
+        self._clock, self._interrupt, self._left = clock, interrupt, nth
+
+    def now(self) -> datetime:
+        self._left -= 1
+        if self._left == 0:
+            self._interrupt()
+        return self._clock.now()
+
+
+@pytest.fixture
+def world(tmp_path) -> RolloutWorld:
+    world = RolloutWorld(tmp_path)
+    world.deploy(world.add_version())
+    world.send(300)
+    return world
+
+
+def ready(world: RolloutWorld, strategy: Strategy) -> Rollout:
+    """A rollout whose next look goes on, promotes, takes back or waits."""
+    options = {
+        Strategy.CANARY: {"steps": (50, 100)},
+        Strategy.AB: {"effect": 0.1, "window_minutes": 0},
+        Strategy.BANDIT: {"window_minutes": 0},
+    }
+    rollout = world.start(strategy, world.add_version(), **options.get(strategy, {}))
+    world.send(4000, reward=lambda answer, _row: float(answer.model_version == "2"))
+    world.pass_minutes(2)
+    return rollout
+
+
+def look_interrupted(world: RolloutWorld, rollout: Rollout, interrupt: Callable[[], object]) -> Rollout:
+    return Rollouts(world.workspace, world.policies, InterruptedClock(world.clock, interrupt)).look(rollout.rollout_id)
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize(("asked", "status"), [("abort", ROLLED_BACK), ("pause", PAUSED)])
+def test_what_a_person_did_during_a_look_stands(world, strategy, asked, status):
+    rollout = ready(world, strategy)
+    do = getattr(world.rollouts, asked)
+    after = look_interrupted(world, rollout, lambda: do(rollout.rollout_id, actor="ann", reason="stop it"))
+    assert after.status == status
+    with world.workspace.database.read() as tx:
+        (decision,) = list_decisions(tx, rollout.rollout_id)
+        assert decision.evidence == {"reason": "stop it"}
+        assert get_version(tx, MODEL, 2).stage is Stage.STAGING
+        routes = current_routes(tx, MODEL)
+    assert routes.variants[0].version == 1
+    if status == ROLLED_BACK:
+        assert [variant.percent for variant in routes.variants] == [100]
+
+
+def test_without_anybody_the_same_look_promotes(world):
+    assert look_interrupted(world, ready(world, Strategy.BLUE_GREEN), lambda: None).status == PROMOTED
+
+
+def test_harm_that_was_seen_before_a_promotion_by_hand_does_not_undo_it(world):
+    rollout = world.start(Strategy.CANARY, world.add_version(inputs=("a", "b", "c", "missing")), steps=(50, 100))
+    world.send(2000)
+    after = look_interrupted(
+        world, rollout, lambda: world.rollouts.promote(rollout.rollout_id, actor="ann", reason="all is well")
+    )
+    with world.workspace.database.read() as tx:
+        assert (after.status, get_version(tx, MODEL, 2).stage) == (PROMOTED, Stage.PRODUCTION)
+
+
+def test_no_step_is_passed_over_by_two_controllers(world):
+    rollout = world.start(Strategy.CANARY, world.add_version(), steps=(40, 50, 100))
+    world.send(9000)
+    world.pass_minutes(2)
+    after = look_interrupted(world, rollout, lambda: world.rollouts.look(rollout.rollout_id))
+    assert after.percent == 50
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda tx, seen, at: record_decision(tx, seen, Decision.PROMOTE, {}, at=at, actor="bob"),
+        lambda tx, seen, at: record_look(tx, seen, {}, at=at),
+        lambda tx, seen, at: fix_step(tx, seen, {}, at=at, actor="bob"),
+        lambda tx, seen, at: record_shares(tx, seen, {"champion": 1.0}, "", {}, at=at, actor="bob"),
+    ],
+)
+def test_nothing_is_written_about_a_state_that_is_gone(world, write):
+    seen = world.start(Strategy.CANARY, world.add_version())
+    world.rollouts.abort(seen.rollout_id, actor="ann", reason="enough")
+    with world.workspace.database.write() as tx, pytest.raises(Overtaken, match="meanwhile is rolled_back"):
+        write(tx, seen, world.clock.now())
+
+
+def test_no_rollout_starts_against_a_version_that_serves_no_longer(world):
+    second, third = world.add_version(), world.add_version()
+    clock = InterruptedClock(world.clock, lambda: world.deploy(third), nth=2)
+    plan = planned(world.settings, Strategy.CANARY)
+    with pytest.raises(Conflict, match="serves another version by now"):
+        Rollouts(world.workspace, world.policies, clock).start(MODEL, [second], plan, actor="ann", reason="try")
+
+
+def test_no_deployment_runs_over_a_rollout_that_starts_meanwhile(world):
+    second = world.add_version()
+    as_eu = {"actor": "ann", "reason": "", "deployment": "eu"}
+    deploy(world.workspace, world.policies, world.clock, parse_address(f"models:/{MODEL}/1"), **as_eu)
+    plan = planned(world.settings, Strategy.CANARY)
+    clock = InterruptedClock(world.clock, lambda: world.rollouts.start("eu", [second], plan, actor="bob", reason="try"))
+    with pytest.raises(Conflict, match="rollout under way"):
+        deploy(world.workspace, world.policies, clock, parse_address(f"models:/{MODEL}/1"), **as_eu)
+    with world.workspace.database.read() as tx:
+        assert [variant.percent for variant in current_routes(tx, "eu").variants] == [95, 5]
