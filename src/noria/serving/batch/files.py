@@ -35,10 +35,14 @@ _WILD = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True, slots=True)
 class InputFiles:
-    """Files below ``root``, by key. ``hive`` holds the columns that their folders' names give, the same for all."""
+    """Files below ``root``, by key. ``hive`` holds the columns that their folders' names give, the same for all.
+
+    ``asked`` fits the keys of all that the address names, whether it is there or not.
+    """
 
     root: str
     files: Sequence[Listed]
+    asked: re.Pattern[str]
     hive: Mapping[str, Mapping[str, int | str | None]] = field(default_factory=dict)
 
     @contextmanager
@@ -70,19 +74,23 @@ def find_files(address: str, wanted: str = "") -> tuple[InputFiles, Format]:
     Files in a folder whose name begins with a dot or an underscore are none of its rows. Raises NotFound, InvalidInput.
     """
     root, rest = split_place(address)
-    pattern = _pattern(rest) if _WILD.search(rest) else None
-    below = rest[: _WILD.search(rest).start()].rpartition("/")[0] if pattern else rest  # type: ignore[union-attr]
-    found = [file for file in open_place(root).files(below) if pattern is None or pattern.fullmatch(file.key)]
+    place = open_place(root)
+    found = place.files(rest)
+    wild = None if found else _WILD.search(rest)  # a name may hold such signs, too
+    below = rest[: wild.start()].rpartition("/")[0] if wild else rest
+    asked = _pattern(rest) if wild else re.compile(f"{re.escape(rest)}(/.*)?" if rest else ".*")
+    if wild:
+        found = [file for file in place.files(below) if asked.fullmatch(file.key)]
     if [file.key for file in found] != [below]:
         found = [file for file in found if not _is_hidden(file.key.removeprefix(below))]
-    kinds = {file.key: format_of(file.key) for file in found}
-    format_ = _format(wanted, [kind for kind in kinds.values() if kind is not None], address)
-    if not wanted and pattern is None:
-        found = [file for file in found if kinds[file.key] == format_]
     if not found:
         raise NotFound(f"there is nothing to read at {address}", remedy="Name a file, a folder of files or a pattern.")
+    kinds = {file.key: format_of(file.key) for file in found}
+    format_ = _format(wanted, [kind for kind in kinds.values() if kind is not None], address)
+    if not (wanted or wild):
+        found = [file for file in found if kinds[file.key] == format_]
     listed = tuple(Listed(file.key, file.size, file.tag) for file in found)
-    return InputFiles(root, listed, _hive([file.key for file in found], below)), format_
+    return InputFiles(root, listed, asked, _hive([file.key for file in found], below)), format_
 
 
 @functools.lru_cache(maxsize=16)
@@ -107,7 +115,7 @@ def _format(wanted: str, found: Sequence[Format], address: str) -> Format:
         return cast(Format, named)
     if wanted or not found:
         what = f"format {wanted!r}" if wanted else f"the format of {address}"
-        raise InvalidInput(f"{what} is not known", remedy="Use --format parquet, csv, jsonl or json.")
+        raise InvalidInput(f"{what} is not known", remedy="Use --input-format parquet, csv, jsonl or json.")
     return found[0]
 
 

@@ -10,27 +10,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from noria.errors import InvalidInput, NotFound
-from noria.serving.batch.columns import Columns, Wishes, match
+from noria.serving.batch.columns import Wishes, match
 from noria.serving.batch.csv_rows import CsvRows
 from noria.serving.batch.files import FORMATS, Format, find_files, format_of, named_format
 from noria.serving.batch.json_rows import JsonRows
 from noria.serving.batch.manifest import Manifest
+from noria.serving.batch.overlap import check_apart
 from noria.serving.batch.parquet import ParquetRows
 from noria.serving.batch.parts import Done, Part, Source
 from noria.serving.batch.processes import Engine, Here, Processes
 from noria.serving.batch.run import Outcome, Progress, failed_error, work
-from noria.serving.batch.scoring import Join, prediction_type, rows_of
+from noria.serving.batch.scoring import Join, prediction_type, sample_answers
 from noria.serving.batch.table_target import TableTarget
 from noria.serving.batch.tables import SCHEMES, TableRows, absolute
 from noria.serving.batch.targets import FileTarget, Target
 from noria.serving.batch.worker import ModelFiles, Task
-from noria.serving.items import outcome_of
 from noria.serving.served import Served
 
 if TYPE_CHECKING:
     import polars as pl
 
 _SAMPLE_ROWS = 20
+_SAMPLES = 50
+"""How many samples are looked at for one with a row that the model takes."""
 Told = Callable[[Progress], None]
 
 
@@ -84,14 +86,18 @@ def run_job(
 ) -> Summary:
     """Do a job, or what an earlier run of it left to do.
 
-    Raises InvalidInput, InvalidData, NotFound before anything is written; Conflict when the output is another's;
+    Raises InvalidInput, InvalidData, NotFound before anything is written or removed; Conflict when the output is
+    another's;
     PartsFailed at the end, when some parts could not be done.
     """
     source, target = source_of(options.inputs), target_of(options.output, options.format)
+    check_apart(source, target)
     served = model.load()
     columns = match(served.bundle, source, options.wishes, _prediction_type(served, source, options))
-    parts = source.parts(options.part_rows)
-    manifest = Manifest(_work(model, options), list(source.listing()), round(time.time() * 1000), len(parts))
+    listing = list(source.listing())
+    # Without rows there is one part without any: the output has its columns all the same.
+    parts = source.parts(options.part_rows) or [Part(0, listing[0].name, (None, None), 0)]
+    manifest = Manifest(_work(model, options), listing, round(time.time() * 1000), len(parts))
     try:
         manifest, before = target.begin(manifest, columns.written, restart=options.restart)
         task = Task(
@@ -212,7 +218,7 @@ def _work(model: ModelFiles, options: Options) -> dict[str, Any]:
 
 
 def _prediction_type(served: Served, source: Source, options: Options) -> pl.DataType:
-    """The type of the predictions; a model that may answer anything is asked about the first rows."""
+    """The type of the predictions; a model that may answer anything is asked about the first rows it takes."""
 
     def sample() -> Sequence[Any]:
         import polars as pl
@@ -222,12 +228,8 @@ def _prediction_type(served: Served, source: Source, options: Options) -> pl.Dat
         if columns.lacking or not first:
             return ()
         batches = source.batches(first[0], columns.read, columns.numbers, _SAMPLE_ROWS)
-        frames = [batch.frame for batch in itertools.islice(batches, 1)]
-        return _answers(served, columns, frames[0]) if frames else ()
+        answers = (sample_answers(served, columns, batch) for batch in itertools.islice(batches, _SAMPLES))
+        return next(filter(None, answers), ())
 
     found: pl.DataType = prediction_type(served.bundle, sample)
     return found
-
-
-def _answers(served: Served, columns: Columns, frame: pl.DataFrame) -> Sequence[Any]:
-    return outcome_of(served.bundle, served.score(rows_of(served.bundle, columns, frame))).predictions

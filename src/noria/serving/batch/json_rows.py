@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -18,12 +19,16 @@ if TYPE_CHECKING:
     import polars as pl
 
 _SCANNED_BYTES = 1 << 18
-_NUMERIC = ("Int", "UInt", "Float", "Boolean", "Null", "Decimal")
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 @dataclass(frozen=True)
 class JsonRows(TextRows):
-    """Rows of JSON: an object a line, or one array of objects, which is then in memory at once."""
+    """Rows of JSON: an object a line, or one array of objects, which is then in memory at once.
+
+    The first file's first rows say what a column holds. One of texts holds nothing else, unless ``texts`` names it or
+    it is null in all of these: it then takes whatever there is, as JSON.
+    """
 
     def is_one_document(self, name: str) -> bool:
         """Whether it is an array."""
@@ -33,6 +38,11 @@ class JsonRows(TextRows):
     @cached_property
     def schema(self) -> Mapping[str, pl.DataType]:
         """See Source."""
+        return {**{name: _kept_as(kind) for name, kind in self._sampled.items()}, **self.files.hive_types}
+
+    @cached_property
+    def _sampled(self) -> Mapping[str, pl.DataType]:
+        """The types in the first rows: null for what may hold anything."""
         import polars as pl
 
         part = Part(0, self.files.files[0].name, (0, None))
@@ -43,8 +53,7 @@ class JsonRows(TextRows):
             frame = pl.DataFrame(_objects(block), infer_schema_length=None, strict=False)
         if not frame.width:
             raise InvalidData(f"{part.source} holds no JSON objects", remedy="Name another --input-format.")
-        found = {one: pl.String() if one in self.texts else kind for one, kind in frame.schema.items()}
-        return {**found, **self.files.hive_types}
+        return {name: pl.Null() if name in self.texts else kind for name, kind in frame.schema.items()}
 
     def blocks(self, part: Part, rows: int) -> Iterator[bytes]:
         """See TextRows; an array as the lines it could have been."""
@@ -65,31 +74,112 @@ class JsonRows(TextRows):
 
         hive = self.files.hive.get(part.source, {})
         stored = [name for name in columns if name not in hive]
-        types = {name: pl.Float64() if name in numbers else self.schema[name] for name in stored}
-        schema = {**self.schema, **types}
+        types = {name: pl.Float64() if name in numbers else self._sampled[name] for name in stored}
+        schema = {**self.schema, **{name: _kept_as(kind) for name, kind in types.items()}}
+        lines = _Lines(types)
         for block in self.blocks(part, rows):
-            yield self.with_hive(_json_batch(block, types), part, columns, schema)
+            yield self.with_hive(lines.batch(block), part, columns, schema)
 
 
-def _json_batch(block: bytes, types: Mapping[str, Any]) -> Batch:
+class _Lines:
+    """Reads lines as rows of some types: all at once, or, where one does not fit, each by itself, to the same end."""
+
+    def __init__(self, types: Mapping[str, Any]) -> None:
+        self._types, self._fields = types, [f"f{place}" for place in range(len(types))]
+        self._row = msgspec.defstruct(
+            "Row",
+            [(field, _taken(kind), None) for field, kind in zip(self._fields, types.values(), strict=True)],
+            rename=dict(zip(self._fields, types, strict=True)),
+            gc=False,
+        )
+        self._decoder = msgspec.json.Decoder(self._row)
+
+    def batch(self, block: bytes) -> Batch:
+        """The lines of a block."""
+        try:
+            return Batch(self._frame(self._decoder.decode_lines(block)))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+        rows: list[Any] = []
+        refused = []
+        for place, line in enumerate(line for line in block.split(b"\n") if line.strip()):
+            row, reason = self._one(line)
+            rows.append(row)
+            if reason:
+                refused.append(Refusal(place, reason))
+        return Batch(self._frame(rows), refused)
+
+    def _frame(self, rows: Sequence[Any]) -> pl.DataFrame:
+        import polars as pl
+
+        if not self._types:
+            return pl.DataFrame(height=len(rows))
+        columns = zip(self._types.items(), self._fields, strict=True)
+        return pl.DataFrame(
+            [_series(name, kind, list(map(attrgetter(field), rows))) for (name, kind), field in columns]
+        )
+
+    def _one(self, line: bytes) -> tuple[Any, str]:
+        """A row with the values that fit, and the reason when one does not."""
+        try:
+            found = msgspec.json.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return self._row(), f"the line is no JSON: {error}"
+        if not isinstance(found, dict):
+            return self._row(), "the line is no JSON object"
+        values, reason = {}, ""
+        for (name, kind), field in zip(self._types.items(), self._fields, strict=True):
+            value = found.get(name)
+            given = int(value) if isinstance(value, bool) and kind.is_numeric() else value  # as over HTTP
+            try:
+                values[field] = msgspec.convert(given, _taken(kind))
+            except msgspec.ValidationError:
+                reason = reason or ill_typed(name, value, _said(kind))
+        return self._row(**values), reason
+
+
+def _taken(kind: Any) -> Any:
+    """What a value of a column may be."""
     import polars as pl
 
-    try:
-        frame = pl.read_ndjson(block, infer_schema_length=None)
-        missing = [pl.lit(None, kind).alias(name) for name, kind in types.items() if name not in frame.schema]
-        frame = frame.with_columns(missing).select(list(types))
-        if all(_fits(frame.schema[name], kind) for name, kind in types.items()):
-            return Batch(frame.cast(dict(types)))  # type: ignore[arg-type]  # its keys may be names
-    except pl.exceptions.PolarsError:
-        pass
-    rows: list[dict[str, Any]] = []
-    refused = []
-    for place, line in enumerate(line for line in block.split(b"\n") if line.strip()):
-        row, reason = _json_row(line, types)
-        rows.append(row)
-        if reason:
-            refused.append(Refusal(place, reason))
-    return Batch(pl.DataFrame(rows, schema=dict(types), strict=False), refused)
+    if kind == pl.String:
+        return str | None
+    if kind == pl.Boolean:
+        return bool | None
+    if kind.is_integer():
+        return _Int64 | None
+    if isinstance(kind, pl.List):
+        return list[_taken(kind.inner)] | None  # type: ignore[misc]  # made for msgspec, not for mypy
+    if isinstance(kind, pl.Struct):
+        return dict[str, Any] | None
+    return float | None if kind.is_numeric() else Any
+
+
+def _said(kind: Any) -> str:
+    import polars as pl
+
+    if kind == pl.String:
+        return "a text"
+    if kind == pl.Boolean:
+        return "true or false"
+    if kind.is_nested():
+        return f"a value of the type {kind}, as in the first rows"
+    return "a whole number of 64 bits" if kind.is_integer() else "a number"
+
+
+def _kept_as(kind: Any) -> Any:
+    """The type of a column in frames: Parquet has no integers of 128 bits."""
+    import polars as pl
+
+    return pl.String() if kind == pl.Null else pl.Int64() if kind == pl.Int128 else kind
+
+
+def _series(name: str, kind: Any, values: list[Any]) -> pl.Series:
+    import polars as pl
+
+    if kind == pl.Null:
+        values = [one if isinstance(one, str | None) else msgspec.json.encode(one).decode() for one in values]
+    return pl.Series(name, values, dtype=_kept_as(kind), strict=not kind.is_nested())
 
 
 def _objects(block: bytes) -> list[dict[str, Any]]:
@@ -99,27 +189,3 @@ def _objects(block: bytes) -> list[dict[str, Any]]:
         with suppress(msgspec.DecodeError):
             found.append(msgspec.json.decode(line, type=dict[str, Any]))
     return found
-
-
-def _json_row(line: bytes, types: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    try:
-        row = msgspec.json.decode(line)
-    except msgspec.DecodeError as error:
-        return {}, f"the line is no JSON: {error}"
-    if not isinstance(row, dict):
-        return {}, "the line is no JSON object"
-    for name, kind in types.items():
-        value = row.get(name)
-        if kind.is_numeric() and not isinstance(value, int | float | None):
-            return {}, ill_typed(name, value, "a number")
-        if kind.is_integer() and isinstance(value, float):
-            return {}, ill_typed(name, value, "a whole number")
-        if kind == "String" and not isinstance(value, str | None):
-            return {}, ill_typed(name, value, "a text")
-    return {name: row.get(name) for name in types}, ""
-
-
-def _fits(given: Any, wanted: Any) -> bool:
-    if wanted.is_numeric():
-        return str(given).startswith(_NUMERIC)
-    return given == wanted or str(given) == "Null"

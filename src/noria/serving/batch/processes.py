@@ -78,7 +78,7 @@ class Here:
     def _do(self, part: Part) -> None:
         try:
             self._heard.put(self._worker.do(part, lambda rows: self._heard.put(Advanced(part.number, rows))))
-        except Exception as error:
+        except BaseException as error:  # nobody else hears what ends this thread
             self._heard.put(failure_of(part.number, error))
 
 

@@ -53,8 +53,11 @@ class Scorer:
         frame, places = _without(batch.frame, places, [one.place for one in refused])
         if self._columns.lacking:
             frame, places = self._completed(frame, places, refused)
-        rows = rows_of(self._served.bundle, self._columns, frame) if frame.height else None
-        found = [] if rows is None else list(self._outcomes(rows, places, refused))
+        found: list[tuple[NDArray[np.int64], Outcome]] = []
+        if frame.height:
+            rows = rows_of(self._served.bundle, self._columns, frame)
+            frame, places, rows = _finite(self._served.bundle, frame, places, rows, refused)
+            found = outcomes(self._served, rows, places, refused) if len(rows) else []
         empty = pl.DataFrame(schema=dict(self._columns.written))
         pieces = [self._written(frame, places, *one, ids) for one in found]
         frame = pl.concat([empty, *pieces]) if len(pieces) != 1 else pieces[0]
@@ -100,32 +103,6 @@ class Scorer:
         found = self._served.computing.completed(sent.rows(named=True), vectors)
         return [one if isinstance(one, NoriaError) else one[0] for one in found]
 
-    def _outcomes(
-        self, rows: Rows, places: NDArray[np.int64], refused: list[Refusal]
-    ) -> Sequence[tuple[NDArray[np.int64], Outcome]]:
-        """What the model says of ``rows``, and of which of them; after a failure of each half, to find the row."""
-        bundle = self._served.bundle
-        indices: NDArray[np.int64] = np.arange(len(rows))
-        pending, found = [indices], []
-        while pending:
-            some = pending.pop()
-            part = rows if len(some) == len(rows) else rows.part(some)
-            try:
-                outcome = outcome_of(bundle, self._served.score(part))
-            except Exception as error:
-                if isinstance(error, NoriaError) and not isinstance(error, _ROWS_OWN):
-                    raise
-                if len(some) == 1:
-                    refused.append(Refusal(int(places[some[0]]), str(getattr(error, "message", error))))
-                else:
-                    pending += [some[len(some) // 2 :], some[: len(some) // 2]]
-                continue
-            good = _numbers(outcome, generic=bundle.task == "generic")
-            for bad in np.flatnonzero(~good):
-                refused.append(Refusal(int(places[some[bad]]), self._served.no_number(part, int(bad))))
-            found.append((some, outcome) if good.all() else (some[good], _chosen(outcome, good)))
-        return found
-
     def _written(
         self,
         frame: pl.DataFrame,
@@ -139,7 +116,7 @@ class Scorer:
 
         columns = self._columns
         kept = frame.select(list(columns.kept))
-        if len(indices) != frame.height:
+        if kept.width and len(indices) != frame.height:
             kept = kept[indices]
         values: dict[str, Any] = {
             "prediction": predictions(self._served.bundle, outcome, columns.outputs["prediction"]),
@@ -152,6 +129,46 @@ class Scorer:
         version = pl.lit(str(self._served.version), pl.String).alias("model_version")
         added = kept.with_columns(series) if kept.width else pl.DataFrame(series)
         return added.with_columns(version).select(list(columns.written))
+
+
+def outcomes(
+    served: Served, rows: Rows, places: NDArray[np.int64], refused: list[Refusal]
+) -> list[tuple[NDArray[np.int64], Outcome]]:
+    """What the model says of ``rows``, and of which of them; after a failure of each half, to find the row.
+
+    ``refused`` is told of the others, by their ``places`` in the batch.
+    """
+    indices: NDArray[np.int64] = np.arange(len(rows))
+    pending, found = [indices], []
+    while pending:
+        some = pending.pop()
+        part = rows if len(some) == len(rows) else rows.part(some)
+        try:
+            outcome = outcome_of(served.bundle, served.score(part))
+        except Exception as error:
+            if isinstance(error, NoriaError) and not isinstance(error, _ROWS_OWN):
+                raise
+            if len(some) == 1:
+                refused.append(Refusal(int(places[some[0]]), str(getattr(error, "message", error))))
+            else:
+                pending += [some[len(some) // 2 :], some[: len(some) // 2]]
+            continue
+        good = _numbers(outcome, generic=served.bundle.task == "generic")
+        for bad in np.flatnonzero(~good):
+            refused.append(Refusal(int(places[some[bad]]), served.no_number(part, int(bad))))
+        found.append((some, outcome) if good.all() else (some[good], _chosen(outcome, good)))
+    return found
+
+
+def sample_answers(served: Served, columns: Columns, batch: Batch) -> list[Any]:
+    """What a model that needs no features says of those rows of a batch that it takes."""
+    refused = list(batch.refused)
+    frame, places = _without(batch.frame, np.arange(batch.frame.height), [one.place for one in refused])
+    if not frame.height:
+        return []
+    rows = rows_of(served.bundle, columns, frame)
+    _, places, rows = _finite(served.bundle, frame, places, rows, refused)
+    return [answer for _, outcome in outcomes(served, rows, places, refused) for answer in outcome.predictions]
 
 
 def rows_of(bundle: Bundle, columns: Columns, frame: pl.DataFrame) -> Rows:
@@ -174,7 +191,8 @@ def prediction_type(bundle: Bundle, sample: Callable[[], Sequence[Any]]) -> Any:
     if bundle.task == "regression":
         return pl.Float64()
     if bundle.task == "classification":
-        return pl.Int64() if all(isinstance(one, int) for one in bundle.classes) else pl.String()
+        kinds = set(map(type, bundle.classes))
+        return pl.Boolean() if kinds == {bool} else pl.Int64() if kinds <= {bool, int} else pl.String()
     answers = sample()
     if answers and all(isinstance(one, bool) for one in answers):
         return pl.Boolean()
@@ -191,6 +209,21 @@ def predictions(bundle: Bundle, outcome: Outcome, kind: Any) -> Any:
     if bundle.task == "generic" and kind == pl.String:
         return [one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in outcome.predictions]
     return [str(one) for one in outcome.predictions] if kind == pl.String else outcome.predictions
+
+
+def _finite(
+    bundle: Bundle, frame: pl.DataFrame, places: NDArray[np.int64], rows: Rows, refused: list[Refusal]
+) -> tuple[pl.DataFrame, NDArray[np.int64], Rows]:
+    """All three without the rows that hold an infinite number, which JSON has none of and few models take."""
+    infinite = np.isinf(rows.numbers)
+    if not infinite.any():
+        return frame, places, rows
+    texts = set(bundle.string_places)
+    names = [name for place, name in enumerate(bundle.inputs) if place not in texts]
+    bad = np.asarray(infinite.any(axis=1))
+    for row in np.flatnonzero(bad):
+        refused.append(Refusal(int(places[row]), f"input {names[int(infinite[row].argmax())]!r} is infinite"))
+    return frame.filter(~bad), places[~bad], rows.part(np.flatnonzero(~bad))
 
 
 def _without(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine, FromClause, create_engine, func, inspect, select, text
 from sqlalchemy import column as sql_column
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 SCHEMES = ("sqlite", "postgresql", "postgres", "postgresql+psycopg")
 _SAMPLED_ROWS = 1000
 _BUSY_SECONDS = 60
+_INSTEAD: Mapping[type, Callable[[Any], Any]] = {
+    Decimal: float,
+    UUID: str,
+    IPv4Address: str,
+    IPv6Address: str,
+}
 
 
 @dataclass(frozen=True)
@@ -43,23 +51,39 @@ class TableRows:
 
     @cached_property
     def schema(self) -> Mapping[str, pl.DataType]:
-        """See Source. Types are those of the first rows' values."""
+        """See Source. Types are those of each column's first values; null where there is none at all."""
         import polars as pl
 
         with connected(self.url) as connection:
             found = connection.execute(select(text("*")).select_from(self._relation).limit(_SAMPLED_ROWS))
             names, rows = list(found.keys()), [_plain(row) for row in found]
-        return dict(pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None).schema)
+            types = dict(pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None).schema)
+            unknown = [name for name, kind in types.items() if kind == pl.Null]
+            return types | {name: self._type(connection, name) for name in unknown if rows}
+
+    def _type(self, connection: Connection, name: str) -> pl.DataType:
+        """The type of the first values of a column that are there, however late they come."""
+        import polars as pl
+
+        one: Any = sql_column(name)
+        wanted = select(one).select_from(self._relation).where(one.is_not(None)).limit(_SAMPLED_ROWS)
+        rows = [_plain(row) for row in connection.execute(wanted)]
+        return pl.DataFrame(rows, schema=[name], orient="row", infer_schema_length=None).schema[name]
 
     def listing(self) -> Sequence[Listed]:
         """See Source. Only rows added or removed, and keys changed, are noticed: values are not read for this."""
         with connected(self.url) as connection:
-            parts: list[Any] = [func.count()]
-            if self._key:
-                key: Any = sql_column(self._key)
-                parts += [func.min(key), func.max(key)]
-            count, *bounds = connection.execute(select(*parts).select_from(self._relation)).one()
+            count = connection.execute(select(func.count()).select_from(self._relation)).scalar_one()
+            bounds = [connection.execute(query).scalar() for query in self._bounds()]
         return (Listed(self.table or self.query, count, " ".join(map(str, bounds))),)
+
+    def _bounds(self) -> Sequence[Any]:
+        """What asks for the first and the last key; not every type that has an order has a ``min``."""
+        if not self._key:
+            return ()
+        key: Any = sql_column(self._key)
+        known = select(key).select_from(self._relation).where(key.is_not(None)).limit(1)
+        return known.order_by(key), known.order_by(key.desc())
 
     def parts(self, rows: int) -> Sequence[Part]:
         """See Source. Raises InvalidData for rows without a key."""
@@ -121,7 +145,8 @@ class TableRows:
         if self.table:
             *schema, name = self.table.split(".")
             return sql_table(name, schema=".".join(schema) or None)
-        return text(self.query.strip().rstrip(";")).columns().subquery("wanted")
+        query = self.query.strip().rstrip(";") + "\n"  # which ends a comment
+        return text(query).columns().subquery("wanted")
 
 
 @contextmanager
@@ -166,14 +191,17 @@ def absolute(url: str) -> str:
 
 
 def _plain(row: Any) -> tuple[Any, ...]:
-    """A row's values; exact decimals as floats, which is what models take."""
-    return tuple(float(value) if isinstance(value, Decimal) else value for value in row)
+    """A row's values; exact decimals as floats, which is what models take, and what frames know no type of as text."""
+    return tuple(_INSTEAD[type(value)](value) if type(value) in _INSTEAD else value for value in row)
 
 
 def _as(frame: pl.DataFrame, schema: Mapping[str, pl.DataType], name: str) -> pl.DataFrame:
     import polars as pl
 
     try:
+        for one in (frame[name] for name, kind in schema.items() if kind.is_integer()):
+            if one.dtype.is_float() and not (one.round() == one).all():  # a cast would cut them off
+                raise pl.exceptions.InvalidOperationError(f"{one.name!r} has fractions")
         return frame.cast(dict(schema))  # type: ignore[arg-type]  # its keys may be names
     except pl.exceptions.PolarsError as error:
         raise InvalidData(

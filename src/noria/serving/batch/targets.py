@@ -7,6 +7,7 @@ was cut short is done again, to the same content in the same place.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -22,7 +23,7 @@ from noria.errors import Conflict, NotFound
 from noria.serving.batch.files import Format, open_place, split_place
 from noria.serving.batch.manifest import Manifest, check_same, decode_done, encode_done
 from noria.serving.batch.parts import Done
-from noria.serving.batch.writers import open_writer
+from noria.serving.batch.writers import check_types, open_writer
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,7 +53,8 @@ class Target(Protocol):
     ) -> tuple[Manifest, list[Done]]:
         """The manifest to work by, that of an earlier run where there was one, and what that run has done.
 
-        Raises Conflict when the place holds anything else, unless ``restart`` says to remove what a job wrote.
+        Raises InvalidInput for columns that cannot be written, Conflict when the place holds anything else, unless
+        ``restart`` says to remove what a job wrote.
         """
 
     def part(self, number: int, manifest: Manifest, schema: Mapping[str, pl.DataType]) -> PartOutput:
@@ -78,7 +80,7 @@ class FileTarget:
     single: bool = False
 
     def __post_init__(self) -> None:
-        self._root, key = split_place(self.address)
+        self.root, key = split_place(self.address)
         self._state = f"{key}.noria"
         self._key = f"{self._state}/output" if self.single else key
         self._final = key
@@ -92,13 +94,18 @@ class FileTarget:
         """See Target."""
         return f"{self.address.rstrip('/')}.noria/refused"
 
+    @property
+    def keys(self) -> Sequence[str]:
+        """Where its files lie: each is one of these, or below one."""
+        return self._final, self._state
+
     def begin(
         self, manifest: Manifest, schema: Mapping[str, pl.DataType], *, restart: bool
     ) -> tuple[Manifest, list[Done]]:
         """See Target."""
-        del schema
+        check_types(self.format, schema)
         self._alone()
-        place, where = open_place(self._root), f"{self._state}/manifest.json"
+        place, where = open_place(self.root), f"{self._state}/manifest.json"
         try:
             before = msgspec.json.decode(place.read(where), type=Manifest)
         except NotFound:
@@ -132,13 +139,13 @@ class FileTarget:
         """See Target. Of a single file, put the parts together."""
         if not self.single:
             return
-        place, staging = open_place(self._root), self._staging
+        place, staging = open_place(self.root), self._staging
         names = [f"{self._key}/{self.name(number)}" for number in range(manifest.parts)]
         if not all(place.files(name) for name in names):
             return  # put together by an earlier run
         staging.mkdir(parents=True, exist_ok=True)
         together = staging / "together"
-        _join([Path(self._root, name) for name in names], together, self.format)
+        _join([Path(self.root, name) for name in names], together, self.format)
         place.take(self._final, together)
         place.delete(self._key)
 
@@ -160,18 +167,18 @@ class FileTarget:
 
     @property
     def _is_local(self) -> bool:
-        return self._root == "/"
+        return self.root == "/"
 
     @property
     def _staging(self) -> Path:
         """On the file system of the output, so that its files move there at once."""
-        return Path(self._root, self._state, "staging")
+        return Path(self.root, self._state, "staging")
 
     def _alone(self) -> None:
         """One run at a time, on this machine. Raises Conflict."""
         if not self._is_local:
             return
-        state = Path(self._root, self._state)
+        state = Path(self.root, self._state)
         state.mkdir(parents=True, exist_ok=True)
         handle = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -183,7 +190,7 @@ class FileTarget:
 
     def _remove_output(self) -> None:
         """Remove what a job wrote, records first: what is not recorded is done again."""
-        place = open_place(self._root)
+        place = open_place(self.root)
         mine = f"{self._final}/part-"
         for folder in (f"{self._state}/parts", f"{self._state}/refused", f"{self._state}/output"):
             if place.files(folder):
@@ -213,7 +220,7 @@ class _FilePart:
 
     def commit(self, done: Done) -> None:
         self._writer.close()
-        target, place = self._target, open_place(self._target._root)
+        target, place = self._target, open_place(self._target.root)
         if self._refused.exists():
             place.take(f"{target._state}/refused/part-{self._number:05d}.jsonl", self._refused)
         place.take(f"{target._key}/{target.name(self._number)}", self._rows)
@@ -221,6 +228,8 @@ class _FilePart:
         self.discard()
 
     def discard(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk was told before
+            self._writer.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -77,12 +77,18 @@ class PartWorker:
         self._scorer = Scorer(model, task.columns, OnlineInputs(task.online_store), task.join, task.manifest.at)
 
     def do(self, part: Part, advanced: Callable[[int], None]) -> Done:
-        """Score and commit a part; ``advanced`` hears of every batch's rows. Raises RowRefused."""
+        """Score and commit a part; ``advanced`` hears of every batch's rows. Raises RowRefused, InvalidData."""
+        import polars as pl
+
         task = self._task
         output = task.target.part(part.number, task.manifest, task.columns.written)
         try:
             done = self._score(part, output, advanced)
             output.commit(done)
+        except pl.exceptions.PanicException as error:  # no Exception: it would end the process, and say nothing
+            raise InvalidData(
+                f"Polars cannot read or write the rows: {error}", remedy="Leave the column out with --keep."
+            ) from error
         finally:
             output.discard()
         return done
@@ -105,6 +111,8 @@ class PartWorker:
 
     def _batches(self, part: Part) -> Iterator[Batch]:
         task = self._task
+        if not part.rows and part.rows is not None:
+            return iter(())
         return task.source.batches(part, task.columns.read, task.columns.numbers, task.batch_rows)
 
 

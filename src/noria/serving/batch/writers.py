@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +21,15 @@ class FrameWriter(Protocol):
 
     def close(self) -> None:
         """Finish the file."""
+
+
+def check_types(format_: Format, schema: Mapping[str, pl.DataType]) -> None:
+    """Raises InvalidInput that names the columns which a format cannot hold."""
+    if bad := [f"{name} ({kind})" for name, kind in schema.items() if not _goes_into(format_, kind)]:
+        raise InvalidInput(
+            f"columns of these types do not go into {format_}: {', '.join(bad)}",
+            remedy="Use --format parquet, or leave them out: --keep with the names of the others, or --keep none.",
+        )
 
 
 def open_writer(path: Path, format_: Format, schema: Mapping[str, pl.DataType]) -> FrameWriter:
@@ -55,12 +64,6 @@ class _TextWriter:
     def __init__(self, path: Path, format_: Format, schema: Mapping[str, pl.DataType]) -> None:
         import polars as pl
 
-        nested = [name for name, kind in schema.items() if kind.is_nested()]
-        if format_ == "csv" and nested:
-            raise InvalidInput(
-                f"columns of lists or structs do not go into CSV: {', '.join(nested)}",
-                remedy="Use --format parquet or jsonl, or --keep without them.",
-            )
         self._is_csv, self._file = format_ == "csv", path.open("wb")
         if self._is_csv:
             pl.DataFrame(schema=dict(schema)).write_csv(self._file)
@@ -73,3 +76,24 @@ class _TextWriter:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _goes_into(format_: Format, kind: Any) -> bool:
+    import polars as pl
+
+    if format_ == "csv":
+        return not kind.is_nested() and kind not in (pl.Binary, pl.Duration)
+    return format_ == "parquet" or not any(one == pl.Binary for one in _leaves(kind))
+
+
+def _leaves(kind: Any) -> Iterator[Any]:
+    """The types that values of a type are made of."""
+    import polars as pl
+
+    if isinstance(kind, pl.List | pl.Array):
+        yield from _leaves(kind.inner)
+    elif isinstance(kind, pl.Struct):
+        for one in kind.fields:
+            yield from _leaves(one.dtype)
+    else:
+        yield kind

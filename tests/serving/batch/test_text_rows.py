@@ -1,0 +1,120 @@
+"""A row of CSV or JSON lines is read the same whatever stands beside it."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noria.serving.batch import PartsFailed
+from noria.serving.batch.csv_rows import CsvRows, _csv_batch
+from noria.serving.batch.files import find_files
+from noria.serving.batch.json_rows import _Lines
+
+HEADER = ["id", "note", "ok", "hour"]
+TYPES = {"id": pl.Int64(), "note": pl.String(), "ok": pl.Boolean(), "hour": pl.Float64()}
+CSV_LINES = [
+    '1,"",true,9', "2,,,", '3,"a, ""b""\nc",false,"1.5"', '4,it"s,True,1e400', "5, x ,TRUE, 7 ", '6,"a"b,true,1',
+    "7,short", "8,a,true,2,long", "9.5,a,true,2", "10,a,maybe,2", "11,a,true,nine", '"",a,"",""',
+    "12345678901234567890,a,,",
+]  # fmt: skip
+JSON_LINES = [
+    '{"id":1,"note":"","ok":true,"hour":9}', "{}", '{"note":5}', '{"hour":true}', '{"id":2.5}', '{"id":2.0}',
+    '{"id":123456789012345678901}', '{"hour":123456789012345678901}', '{"hour":1e400}', '{"ok":1}', '{"id":"1"}', "[1]",
+    '{"note":null,"more":[1]}', '{"id":3', '{"hour":"nine","id":4}',
+]  # fmt: skip
+
+
+def read(lines: list[str], kind: str) -> list[tuple[tuple[object, ...], str]]:
+    """Each row's values, and why it is refused."""
+    block = "".join(f"{line}\n" for line in lines).encode()
+    batch = _csv_batch(block, HEADER, TYPES) if kind == "csv" else _Lines(TYPES).batch(block)
+    reasons = {one.place: one.reason for one in batch.refused}
+    return [(row, reasons.get(place, "")) for place, row in enumerate(batch.frame.rows())]
+
+
+@pytest.mark.parametrize(("kind", "known"), [("csv", CSV_LINES), ("jsonl", JSON_LINES)])
+@given(data=st.data())
+def test_neighbours_do_not_change_a_row(kind, known, data):
+    lines = data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=6))
+    assert read(lines, kind) == [read([line], kind)[0] for line in lines]
+
+
+def test_what_is_no_row_of_csv_is_refused_and_the_rest_is_read():
+    found = read(CSV_LINES, "csv")
+    assert [row for row, reason in found if not reason] == [
+        (1, "", True, 9.0),
+        (2, None, None, None),
+        (3, 'a, "b"\nc', False, 1.5),
+        (4, 'it"s', True, float("inf")),
+        (5, " x ", True, 7.0),
+        (6, "ab", True, 1.0),
+        (None, "a", None, None),
+    ]
+    assert [reason for _, reason in found if reason] == [
+        "the row has 2 values, and the header 4",
+        "the row has 5 values, and the header 4",
+        "column 'id' is \"9.5\", not a whole number",
+        "column 'ok' is \"maybe\", not a boolean",
+        "column 'hour' is \"nine\", not a number",
+        "column 'id' is \"12345678901234567890\", not a whole number",
+    ]
+
+
+def test_what_is_no_row_of_json_lines_is_refused_with_the_values_that_fit():
+    found = dict(zip(JSON_LINES, read(JSON_LINES, "jsonl"), strict=True))
+    assert found['{"note":5}'][1] == "column 'note' is 5, not a text"
+    assert found['{"hour":true}'] == ((None, None, None, 1.0), "")
+    assert found['{"hour":123456789012345678901}'] == ((None, None, None, 123456789012345678901.0), "")
+    assert found['{"id":123456789012345678901}'][1].endswith("not a whole number of 64 bits")
+    assert found['{"hour":"nine","id":4}'] == ((4, None, None, None), "column 'hour' is \"nine\", not a number")
+    assert found["[1]"][1] == "the line is no JSON object"
+
+
+def test_short_rows_at_a_block_s_end_are_refused_in_a_whole_file(batch):
+    (batch.folder / "t.csv").write_text('distance,hour,name,id\n1,2,"a, b",\n3,4,c\n')
+    done = batch.run(batch.folder / "t.csv", batch.folder / "out", skip=True)
+    assert (done.rows, done.skipped) == (1, 1)
+    refused = json.loads((batch.folder / "out.noria/refused/part-00000.jsonl").read_text())
+    assert (refused["row"], refused["reason"]) == (1, "the row has 3 values, and the header 4")
+
+
+def test_a_stray_quote_is_a_character_like_others(batch):
+    lines = [f'{n},{n}.5,12,{n}" of "rain' if n % 3 else f'{n},{n}.5,12,"it, ""s"""' for n in range(50)]
+    lines[7] = '7,7.5,12,it"s'
+    (batch.folder / "t.csv").write_text("\n".join(["id,distance,hour,name", *lines]))
+    done = batch.run(batch.folder / "t.csv", batch.folder / "out", part_rows=20, batch_rows=6)
+    found = pl.read_parquet(batch.folder / "out").sort("id")
+    assert (done.rows, done.parts) == (50, 3)
+    assert found["name"].to_list()[6:8] == ['it, "s"', 'it"s'] and found["name"][8] == '8" of "rain'
+
+
+def test_ids_wider_than_64_bits_are_texts_in_csv_and_refused_in_json(batch):
+    wide = "123456789012345678901"
+    (batch.folder / "t.csv").write_text(f"id,distance,hour\n{wide},1,2\n")
+    batch.run(batch.folder / "t.csv", batch.folder / "csv")
+    assert pl.read_parquet(batch.folder / "csv")["id"].to_list() == [wide]
+    rows = [f'{{"id": {one}, "distance": {one}, "hour": 1}}\n' for one in (wide, 5)]
+    (batch.folder / "t.jsonl").write_text("".join(rows))
+    done = batch.run(batch.folder / "t.jsonl", batch.folder / "json", skip=True)
+    assert (done.rows, done.skipped) == (1, 1)
+    assert pl.read_parquet(batch.folder / "json")["id"].to_list() == [5]
+
+
+def test_numbers_are_texts_in_json_lines_where_the_user_says_so(batch):
+    lines = ['{"distance": 1, "hour": 2, "zip": "a"}', '{"distance": 1, "hour": 2, "zip": 5}']
+    (batch.folder / "t.jsonl").write_text("\n".join(lines))
+    with pytest.raises(PartsFailed, match=r"row 1 of .* column 'zip' is 5, not a text"):
+        batch.run(batch.folder / "t.jsonl", batch.folder / "failed")
+    batch.run(batch.folder / "t.jsonl", batch.folder / "out", texts=("zip",))
+    assert pl.read_parquet(batch.folder / "out")["zip"].to_list() == ["a", "5"]
+
+
+def test_empty_lines_are_no_rows(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n\n3,\n\n")
+    source = CsvRows(find_files(str(tmp_path / "t.csv"))[0])
+    (batch,) = source.batches(source.parts(10)[0], ["a", "b"], [], 10)
+    assert batch.frame.rows() == [(1, 2), (3, None)] and not batch.refused
