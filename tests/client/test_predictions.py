@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 
 from noria.client import PredictionClient
-from noria.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
+from noria.client.rows import encoded, listed
+from noria.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound, Unavailable
 from noria.monitoring.log import REWARDS, RewardRecord, read_labels, read_predictions, read_records
 from serving.gateway_world import REQUEST, World, new_world
 from support import noria
@@ -34,6 +38,23 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, s
 def client(gateway: tuple[World, str]) -> Iterator[PredictionClient]:
     with PredictionClient(gateway[1], deployment="flights") as made:
         yield made
+
+
+@contextmanager
+def answering(answers: Sequence[bytes]) -> Iterator[str]:
+    """A server that gives one answer a connection, and hangs up."""
+
+    def answer_each(server: socket.socket) -> None:
+        for answer in answers:
+            with server.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer_each, args=(server,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread.join(10)
 
 
 def test_one_row_and_many_are_answered_alike(client):
@@ -63,6 +84,88 @@ def test_outcomes_reach_the_log(gateway, client):
     assert answer.prediction_id in {record.prediction_id for record in read_predictions(log)}
     assert answer.prediction_id in {record.prediction_id for record in read_labels(log)}
     assert (2.5, "revenue") in {(record.value, record.metric) for record in read_records(log, REWARDS, RewardRecord)}
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        (np.str_("north"), "north"),
+        (np.bool_(True), True),
+        (np.float32(0.5), 0.5),
+        (np.int64(7), 7),
+        (np.array([1.5, 2.5]), [1.5, 2.5]),
+        (np.datetime64("2026-01-02T03:04:05"), "2026-01-02T03:04:05"),
+        (np.datetime64("NaT"), None),
+        (pd.Timestamp("2026-01-02 03:04:05", tz="UTC"), "2026-01-02T03:04:05+00:00"),
+        (pd.NaT, None),
+        (pd.NA, None),
+        (float("nan"), None),
+    ],
+    ids=repr,
+)
+def test_values_of_numpy_and_pandas_are_sent_as_jsons_own(value, sent):
+    assert json.loads(encoded({"x": value})) == {"x": sent}
+
+
+def test_a_data_frame_is_rows(client):
+    rows = [{"distance": 700, "hour": 17.5}, {"distance": 90, "hour": 3.0}]
+    for frame in (pd.DataFrame(rows), pl.DataFrame(rows, strict=False)):
+        assert listed(frame) == [{"features": row} for row in rows]
+        with pytest.raises(InvalidInput, match="entity key"):  # of the features nothing is wrong
+            client.predict_many(frame)
+    turned = pd.DataFrame(rows)[["hour", "distance"]].iloc[0]
+    one, other = (client.predict(row, entities=ENTITIES, event_time=AT) for row in (turned, FEATURES))
+    assert one.score == other.score
+
+
+@pytest.mark.parametrize("rows", [{"features": FEATURES}, "text", 3, [[700, 17.5]]])
+def test_what_is_no_rows_is_told_before_it_is_sent(rows):
+    with PredictionClient("http://127.0.0.1:1") as client, pytest.raises(InvalidInput, match="a list of mappings"):
+        client.predict_many(rows)
+
+
+def test_lists_are_tensors_too(client):
+    row = [[700, 17.5, 0.2, 7.5, 11.0]]
+    expected = client.infer({"input": np.array(row)})
+    found = client.infer({"input": row})
+    assert all((found[name] == expected[name]).all() for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        ([[1.0], [1.0, 2.0]], "no tensor"),
+        ([1.0, None], "of float cannot be sent"),
+        (np.array(["2026-01-02"], "M8[s]"), "of datetime64"),
+    ],
+)
+def test_what_is_no_tensor_is_told_by_its_name(client, tensor, words):
+    with pytest.raises(InvalidInput, match=f"'hour'.*{words}"):
+        client.infer({"hour": tensor})
+
+
+@pytest.mark.parametrize("page", [b"<html>Sign in</html>", b"", b"[]", b"{}", b"\xff"])
+def test_an_answer_that_is_no_gateways_is_told_with_the_address(page):
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(page), page)
+    with answering([answer] * 3) as url, PredictionClient(url, deployment="flights") as client:
+        asked = [
+            ("/models/flights/predict", lambda: client.predict(FEATURES)),
+            ("/models/flights/predict/batch", lambda: client.predict_many([{"features": FEATURES}])),
+            ("/v2/models/flights/infer", lambda: client.infer({"hour": [1.0]})),
+        ]
+        for path, ask in asked:
+            with pytest.raises(Unavailable, match="none of a gateway's") as refused:
+                ask()
+            assert f"{url}{path}" in refused.value.message
+            assert repr(page.decode(errors="replace")) in refused.value.message
+
+
+def test_a_closed_client_asks_nothing(gateway):
+    with PredictionClient(gateway[1], deployment="flights") as client:
+        client.info()
+    for ask in (client.info, lambda: client.predict(FEATURES), lambda: client.infer({"input": [1.0]})):
+        with pytest.raises(Conflict, match="the client is closed"):
+            ask()
 
 
 def test_refusals_are_the_errors_they_are(gateway, client):
@@ -100,18 +203,8 @@ def test_a_busy_gateway_is_asked_again_and_a_closed_connection_replaced():
         b'HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n{"a":2}',
     ]
 
-    def answer_each_and_hang_up(server: socket.socket) -> None:
-        for answer in answers:
-            with server.accept()[0] as connection:
-                connection.recv(65536)
-                connection.sendall(answer)
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=answer_each_and_hang_up, args=(server,))
-        thread.start()
-        with PredictionClient(f"http://127.0.0.1:{server.getsockname()[1]}") as client:
-            assert [client.info(), client.info()] == [{"a": 1}, {"a": 2}]
-        thread.join()
+    with answering(answers) as url, PredictionClient(url) as client:
+        assert [client.info(), client.info()] == [{"a": 1}, {"a": 2}]
 
 
 def test_threads_share_a_client(client):

@@ -11,14 +11,16 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
+from noria.client.rows import encoded, features_of, listed
+from noria.client.tensors import infer_answer, infer_request
 from noria.errors import (
+    Conflict,
     DeadlineExceeded,
-    InvalidConfig,
     InvalidInput,
     NoriaError,
     NotFound,
@@ -28,7 +30,11 @@ from noria.errors import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
+
+    from noria.client.rows import Rows
+
+T = TypeVar("T")
 
 _ERRORS: Mapping[int, type[NoriaError]] = {
     400: InvalidInput,
@@ -43,20 +49,6 @@ _BUSY = (429, 503)
 """Nothing was done: the same may be asked again."""
 _WAIT_SECONDS = 0.1
 _IDLE_KEPT = 8
-_DATATYPES = {
-    "b1": "BOOL",
-    "i1": "INT8",
-    "i2": "INT16",
-    "i4": "INT32",
-    "i8": "INT64",
-    "u1": "UINT8",
-    "u2": "UINT16",
-    "u4": "UINT32",
-    "u8": "UINT64",
-    "f2": "FP16",
-    "f4": "FP32",
-    "f8": "FP64",
-}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -76,6 +68,10 @@ class Answer(msgspec.Struct, frozen=True):
     score: float | None = None
 
 
+class _Answers(msgspec.Struct, frozen=True):
+    predictions: list[Answer]
+
+
 class PredictionClient:
     """Asks a gateway. Safe to share between threads: each request has a connection to itself.
 
@@ -83,8 +79,10 @@ class PredictionClient:
     where they want one. ``timeout_seconds`` bounds each call, retries included; the gateway is told what is left, and
     gives up by then as well. A busy gateway is asked up to ``retries`` times again.
 
+    Values may be numpy's or pandas': NaN, NaT and NA are sent as None.
+
     Errors: InvalidInput for what the model does not take, NotFound, Unauthenticated, Overloaded, Unavailable when
-    nothing answers, and DeadlineExceeded.
+    nothing answers or something else than a gateway, DeadlineExceeded, and Conflict once the client is closed.
     """
 
     def __init__(
@@ -97,6 +95,7 @@ class PredictionClient:
         self._timeout_seconds = timeout_seconds
         self._retries = retries
         self._idle: list[http.client.HTTPConnection] = []
+        self._closed = False
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -122,71 +121,78 @@ class PredictionClient:
         ``unit_id`` is answered by the same variant of an experiment. ``event_time``, now by default, has a time zone.
         """
         row = {
-            "features": features if isinstance(features, Mapping) else list(features),
+            "features": features_of(features),
             "entities": entities or {},
             "prediction_id": prediction_id,
             "unit_id": unit_id,
             "event_time": "" if event_time is None else event_time,
         }
-        return msgspec.convert(self._post(f"{self._prefix}/predict", row), Answer)
+        return self._post(f"{self._prefix}/predict", row, Answer)
 
-    def predict_many(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
+    def predict_many(self, rows: Rows) -> list[Answer]:
         """The predictions for several rows, in their order, in one request; each is routed by itself.
 
-        A row has the keys that ``predict`` has as arguments: ``{"features": {...}, "entities": {...}}``. One bad row
-        refuses them all: the error's ``details`` name each.
+        A row has the keys that ``predict`` has as arguments: ``{"features": {...}, "entities": {...}}``. Of a pandas or
+        polars DataFrame the columns are the features. One bad row refuses them all: the error's ``details`` name each.
         """
-        found = self._post(f"{self._prefix}/predict/batch", {"instances": list(rows)})
-        return msgspec.convert(found["predictions"], list[Answer])
+        return self._post(f"{self._prefix}/predict/batch", {"instances": listed(rows)}, _Answers).predictions
 
-    def infer(self, inputs: Mapping[str, NDArray[Any]], *, deployment: str = "") -> dict[str, NDArray[Any]]:
+    def infer(self, inputs: Mapping[str, ArrayLike], *, deployment: str = "") -> dict[str, NDArray[Any]]:
         """The model's output tensors for input tensors, by the Open Inference Protocol, as raw bytes.
 
-        Shapes are (rows, ...); numbers keep their type, texts are arrays of str. The deployment may be the client's.
+        Shapes are (rows, ...); numbers keep their type, those of lists are int64 or float64; texts are arrays of str.
+        The deployment may be the client's.
         """
         if not (name := deployment or self._deployment):
             raise InvalidInput("infer wants a deployment", remedy="Name one here, or when you make the client.")
-        described, raw = [], []
-        for input_name, tensor in inputs.items():
-            datatype, content = _packed(tensor)
-            raw.append(content)
-            parameters = {"binary_data_size": len(content)}
-            described.append(
-                {"name": input_name, "shape": list(tensor.shape), "datatype": datatype, "parameters": parameters}
-            )
-        header = json.dumps({"inputs": described, "parameters": {"binary_data_output": True}}).encode()
+        header, raw = infer_request(inputs)
         headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(header))}
         path = f"/v2/models/{quote(name, safe='')}/infer"
-        answer, length = self._ask("POST", path, b"".join([header, *raw]), headers)
-        return _tensors(answer, int(length or len(answer)))
+        answer, length = self._ask("POST", path, header + raw, headers)
+        try:
+            return infer_answer(answer, int(length or len(answer)))
+        except (ValueError, KeyError, TypeError):
+            raise self._no_gateway(path, answer) from None
 
     def label(self, prediction_id: str, label: float, *, event_time: datetime) -> None:
         """Tell what turned out to be true. ``event_time`` is that of the prediction, with a time zone."""
         label_of = {"prediction_id": prediction_id, "event_time": event_time, "label": label}
-        self._post(f"{self._prefix}/labels", {"labels": [label_of]})
+        self._post(f"{self._prefix}/labels", {"labels": [label_of]}, dict)
 
     def reward(self, value: float, *, prediction_id: str = "", unit_id: str = "", metric: str = "reward") -> None:
         """Tell what a prediction, or a unit, was worth."""
         reward_of = {"value": value, "prediction_id": prediction_id, "unit_id": unit_id, "metric": metric}
-        self._post(f"{self._prefix}/rewards", {"rewards": [reward_of]})
+        self._post(f"{self._prefix}/rewards", {"rewards": [reward_of]}, dict)
 
     def info(self) -> dict[str, Any]:
         """What is served: the model's version, its features and their kinds, and the shares of the traffic."""
-        return json.loads(self._ask("GET", f"{self._prefix}/model/info")[0])  # type: ignore[no-any-return]
+        path = f"{self._prefix}/model/info"
+        return self._read(path, self._ask("GET", path)[0], dict[str, Any])
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the connections; nothing can be asked from then on."""
         with self._lock:
+            self._closed = True
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
 
-    def _post(self, path: str, document: object) -> Any:
+    def _post(self, path: str, document: object, kind: type[T]) -> T:
+        answer = self._ask("POST", path, encoded(document), {"content-type": "application/json"})[0]
+        return self._read(path, answer, kind)
+
+    def _read(self, path: str, answer: bytes, kind: type[T]) -> T:
         try:
-            body = msgspec.json.encode(document)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(f"the row is no JSON: {error}", remedy="Send numbers, texts and None.") from None
-        return json.loads(self._ask("POST", path, body, {"content-type": "application/json"})[0])
+            return msgspec.json.decode(answer, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise self._no_gateway(path, answer) from None
+
+    def _no_gateway(self, path: str, answer: bytes) -> Unavailable:
+        shown = answer[:200].decode(errors="replace")
+        return Unavailable(
+            f"{self._address}{path} gave an answer that is none of a gateway's: {shown!r}",
+            remedy="Check the address: a proxy's page, or another server, may answer there.",
+        )
 
     def _ask(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
@@ -221,6 +227,8 @@ class PredictionClient:
     ) -> tuple[int, Mapping[str, str], bytes]:
         """One request and its answer; on a connection that the gateway has closed meanwhile, once more on a new one."""
         with self._lock:
+            if self._closed:
+                raise Conflict("the client is closed", remedy="Make a new one, or ask before it is closed.")
             connection = self._idle.pop() if self._idle else None
         for known in (connection, None):
             current = known or self._address.connection(timeout)
@@ -244,7 +252,7 @@ class PredictionClient:
 
     def _keep(self, connection: http.client.HTTPConnection) -> None:
         with self._lock:
-            if connection.sock is not None and len(self._idle) < _IDLE_KEPT:
+            if connection.sock is not None and len(self._idle) < _IDLE_KEPT and not self._closed:
                 self._idle.append(connection)
                 return
         connection.close()
@@ -308,49 +316,3 @@ def _error(status: int, answer: bytes, headers: Mapping[str, str]) -> NoriaError
         after = headers.get("retry-after", "1")
         return Overloaded(message, remedy=remedy, retry_after=int(after) if after.isdigit() else 1)
     return _ERRORS.get(status, NoriaError)(message, remedy=remedy, details=details)
-
-
-def _packed(tensor: NDArray[Any]) -> tuple[str, bytes]:
-    """A tensor's datatype and bytes, row-major and little-endian; texts each with their length before them."""
-    import numpy as np
-
-    if tensor.dtype.kind in "OU":
-        texts = [str(text).encode() for text in tensor.reshape(-1).tolist()]
-        return "BYTES", b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-    code = f"{tensor.dtype.kind}{tensor.dtype.itemsize}"
-    if code not in _DATATYPES:
-        raise InvalidInput(f"a tensor of {tensor.dtype} cannot be sent", remedy="Send numbers, booleans or texts.")
-    return _DATATYPES[code], np.ascontiguousarray(tensor, dtype=f"<{code}").tobytes()
-
-
-def _tensors(answer: bytes, header_bytes: int) -> dict[str, NDArray[Any]]:
-    """The output tensors of an infer answer, raw or as JSON."""
-    import numpy as np
-
-    codes = {datatype: code for code, datatype in _DATATYPES.items()}
-    found: dict[str, NDArray[Any]] = {}
-    at = header_bytes
-    for output in json.loads(answer[:header_bytes])["outputs"]:
-        name, datatype, shape = output["name"], output["datatype"], output["shape"]
-        size = output.get("parameters", {}).get("binary_data_size")
-        if size is None:
-            dtype = object if datatype == "BYTES" else f"<{codes[datatype]}"
-            found[name] = np.array(output["data"], dtype=dtype).reshape(shape)
-            continue
-        content, at = answer[at : at + size], at + size
-        if datatype == "BYTES":
-            found[name] = np.array(_texts(content), dtype=object).reshape(shape)
-        elif datatype in codes:
-            found[name] = np.frombuffer(content, dtype=f"<{codes[datatype]}").reshape(shape)
-        else:
-            raise InvalidConfig(f"output {name!r} has datatype {datatype!r}", remedy="Ask for it by gRPC or JSON.")
-    return found
-
-
-def _texts(content: bytes) -> list[str]:
-    texts, at = [], 0
-    while at < len(content):
-        size = int.from_bytes(content[at : at + 4], "little")
-        texts.append(content[at + 4 : at + 4 + size].decode())
-        at += 4 + size
-    return texts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -11,10 +12,12 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.main import get_command
 
 from noria.errors import Conflict, InvalidInput
 from noria.rollout import read_routes
 from noria.serving.kubernetes import Autoscaler, Exposure, Resources, Scaling, Split, Target, manifests, write_manifests
+from noria.serving.kubernetes.chart import chart_files
 from noria.serving.kubernetes.jobs import BatchOptions, batch_job
 from noria.serving.kubernetes.kserve import KServeOptions
 from noria.serving.kubernetes.network import route_weights
@@ -22,6 +25,7 @@ from noria.serving.kubernetes.plan import whole_shares
 from noria.serving.kubernetes.pods import DRAIN_SECONDS
 from noria.serving.kubernetes.quantities import cpu, memory
 from noria.surface.cli import pool
+from noria.surface.cli.deploy import app as cli
 from serving.kubernetes.plans import plan
 
 CORE = ("", "apps", "batch", "policy", "autoscaling", "networking.k8s.io")
@@ -149,8 +153,26 @@ def test_pods_are_scraped_once_and_asked_only_from_where_they_may_be():
     assert [one["metadata"]["name"] for one in chosen] == ["churn"]
     (ingress,) = policy["spec"]["ingress"]
     spaces = [one["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for one in ingress["from"]]
-    assert spaces == ["web", "monitoring"] and ingress["ports"] == [{"protocol": "TCP", "port": "http"}]
+    assert spaces == ["web", "infra", "monitoring"] and ingress["ports"] == [{"protocol": "TCP", "port": "http"}]
     assert [rule["ports"] for rule in policy["spec"]["egress"]][1:] == [[{"protocol": "TCP", "port": 6379}]]
+
+
+@pytest.mark.parametrize(
+    ("options", "askers"),
+    [
+        ({}, ["ml"]),
+        ({"allow_from": ("web",)}, ["web"]),
+        ({"exposure": PUBLIC}, ["ml", "infra"]),
+        ({"exposure": PUBLIC, "allow_from": ("infra", "web")}, ["infra", "web"]),
+        ({"exposure": Exposure(("a.example.com",), gateway="public"), "allow_from": ("web",)}, ["web", "ml"]),
+        ({"exposure": Exposure(gateway_class="envoy"), "allow_from": ("web",)}, ["web", "ml"]),
+    ],
+)
+def test_a_gateway_is_let_in_wherever_it_is(options, askers):
+    (policy,) = of_kind(manifests(plan(**options), Target.DEPLOYMENT), "NetworkPolicy")
+    (ingress,) = policy["spec"]["ingress"]
+    spaces = [one["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for one in ingress["from"]]
+    assert spaces == [*askers, "monitoring"]
 
 
 def test_keda_asks_for_this_deployments_predictions():
@@ -222,13 +244,34 @@ def test_shares_stay_whole_and_sum_to_a_hundred(parts):
         ({"exposure": Exposure(("Models.example.com",), gateway="g")}, "no host name"),
         ({"exposure": Exposure(("m.example.com",))}, "nothing listens for m.example.com"),
         ({"exposure": Exposure(gateway="g", gateway_class="c")}, "two Gateways"),
+        ({"exposure": Exposure(gateway="infra/public/more")}, "no Gateway"),
+        ({"exposure": Exposure(gateway="infra/")}, "no Gateway"),
+        ({"exposure": Exposure(gateway="-/public")}, "no namespace"),
         ({"namespace": "My_Space"}, "no namespace"),
+        ({"egress_ports": (6379, 99_999)}, "99999 is no TCP port"),
+        ({"egress_ports": (-5,)}, "-5 is no TCP port"),
+        ({"port": 0}, "0 is no TCP port"),
+        ({"grpc_port": 70_000}, "70000 is no TCP port"),
+        ({"grpc_port": 8000}, "cannot both have port 8000"),
         ({"image": "a b"}, "no image"),
     ],
 )  # fmt: skip
 def test_what_no_cluster_would_take_is_told_before(options, words):
-    with pytest.raises(InvalidInput, match=words):
-        manifests(plan(**options), Target.DEPLOYMENT)
+    for written in (
+        lambda: manifests(plan(**options), Target.DEPLOYMENT),
+        lambda: chart_files(plan(**options)),
+        lambda: batch_job(plan(**options), JOBS["once"]),
+    ):
+        with pytest.raises(InvalidInput, match=words):
+            written()
+
+
+def test_a_job_without_its_ends_names_the_options_that_the_command_has():
+    with pytest.raises(InvalidInput) as refused:
+        batch_job(plan(), BatchOptions("in.csv", ""))
+    named = re.findall(r"--[a-z-]+", refused.value.remedy)
+    known = {option for parameter in get_command(cli).commands["k8s"].params for option in parameter.opts}
+    assert len(named) == 2 and known.issuperset(named)
 
 
 def test_a_choice_by_features_stays_in_the_gateway():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from noria.errors import InvalidData, InvalidInput, MissingExtra
+from noria.features import ViewSpec
 from noria.optimize.bundle import Bundle
 from noria.serving.package.lock import parse
 from noria.serving.package.needs import requirements_for
@@ -106,6 +109,22 @@ def test_a_dockerfile_with_environments_has_nothing_a_linter_minds(tmp_path):
 
 def test_an_example_is_made_of_zeros():
     assert example_request(TREE, "m") == ("/predict", '{"features": {"a": 0}}')
+
+
+def test_an_example_has_a_value_of_each_kind_or_the_models_own():
+    kinds = {"s": "string", "at": "datetime", "b": "boolean", "n": "long", "beside": "datetime"}
+    view = ViewSpec("v", ("shop", "line"), ("mean",), None, "null", ("String", "Int64"))
+    bundle = Bundle("generic", ("s", "at", "b", "n", "x"), (view,), kinds=kinds, sent_beside=("beside",))
+    when = "2026-01-02T03:04:05"
+    _, body = example_request(bundle, "m")
+    assert json.loads(body) == {
+        "features": {"s": "text", "at": when, "b": False, "n": 0, "x": 0, "beside": when},
+        "entities": {"shop": "", "line": 0},
+    }
+    _, body = example_request(msgspec.structs.replace(bundle, example=("north", when, 1, 2, 3.5, 9.0)), "m")
+    assert list(json.loads(body)["features"].values()) == ["north", when, 1, 2, 3.5, when]
+    assert "shop, line" not in recipe_files(RECIPE)["README.md"]
+    assert "the values of line, shop" in recipe_files(replace(RECIPE, example=bundle))["README.md"]
 
 
 def test_a_policy_without_previews_lets_nothing_be_packaged_that_is_not_in_production(project: Path, tmp_path):

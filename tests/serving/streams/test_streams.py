@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 
+import nats
 import pytest
 
 from noria.monitoring.log import read_predictions
-from serving.streams.stream_world import MODEL, Consumer, Streams, body
+from noria.serving.streams import Answer, open_reader, open_writer
+from servers import NatsServer
+from serving.streams.stream_world import MODEL, Consumer, NatsBroker, Streams, body
 
 
 def by_key(messages):
@@ -118,6 +122,108 @@ def test_a_broker_that_goes_away_and_comes_back_costs_nothing(world, broker, str
     consumer.wait_until(lambda now: now["produced_total"] >= 40 and now["in_flight"] == 0)
     consumer.stop()
     assert len(by_key(streams.consumed("out", everything(40)))) == 40
+
+
+def test_a_broker_that_is_away_at_the_start_is_waited_for(world, broker, streams):
+    if broker.server is None:
+        pytest.skip("librdkafka's mock cluster cannot be stopped from Python")
+    broker.server.stop()
+    consumer = Consumer(world.workspace.folder.parent, streams)
+    consumer.wait_until(lambda now: now.get("retries_total", 0) >= 2)
+    broker.server.start()
+    streams.publish([body(n) for n in range(20)])
+    consumer.wait_until(lambda now: now["produced_total"] >= 20 and now["in_flight"] == 0)
+    consumer.stop()
+    assert len(by_key(streams.consumed("out", everything(20)))) == 20
+
+
+def test_it_ends_while_its_broker_went_away(world, broker, streams):
+    if broker.server is None:
+        pytest.skip("librdkafka's mock cluster cannot be stopped from Python")
+    streams.publish([body(n) for n in range(20)])
+    consumer = Consumer(world.workspace.folder.parent, streams)
+    consumer.wait_until(lambda now: now["produced_total"] >= 20 and now["in_flight"] == 0)
+    broker.server.stop()
+    try:
+        consumer.wait_until(lambda now: now.get("retries_total", 0) >= 3)
+        began = time.monotonic()
+        consumer.stop()
+        assert time.monotonic() - began < 20
+    finally:
+        broker.server.start()
+
+
+@pytest.fixture(scope="module")
+def nats_broker(tmp_path_factory):
+    server = NatsServer(tmp_path_factory.mktemp("nats-alone"))
+    yield NatsBroker(server)
+    server.stop()
+
+
+def test_an_acknowledgement_that_half_of_the_messages_had_is_given_again(nats_broker):
+    streams = Streams.new(nats_broker)
+    streams.publish([body(n) for n in range(5)])
+
+    async def acknowledged_twice() -> int | None:
+        reader = open_reader(streams.url("in"), "group")
+        messages = await reader.receive(5, 5)
+        await messages[0].handle.ack_sync()
+        await reader.acknowledge(messages)
+        lag = await reader.lag()
+        await reader.close()
+        return lag
+
+    assert asyncio.run(acknowledged_twice()) == 0
+
+
+def test_a_nats_writer_subscribes_to_confirmations_once(nats_broker):
+    streams = Streams.new(nats_broker)
+
+    async def tasks() -> list[int]:
+        writer, found = open_writer(streams.url("in")), []
+        for n in range(20):
+            await writer.send([Answer(str(n), body(n))])
+            found.append(len(asyncio.all_tasks()))  # each subscription has one
+        await writer.close()
+        return found
+
+    found = asyncio.run(tasks())
+    assert found[0] == found[-1]
+
+
+def test_messages_of_a_nats_consumer_that_was_deleted_come_again(nats_broker):
+    streams = Streams.new(nats_broker)
+    streams.publish([body(n) for n in range(5)])
+
+    async def received_again() -> list[int]:
+        reader, found = open_reader(streams.url("in"), "group"), []
+        client = await nats.connect(nats_broker.server.url)
+        for acknowledges in (True, False):  # it is deleted while a batch is in flight, and while nothing is
+            messages = await reader.receive(5, 5)
+            found.append(len(messages))
+            await client.jetstream().delete_consumer(f"{streams.name}-in".upper(), "group")
+            await (reader.acknowledge(messages) if acknowledges else reader.receive(5, 0.2))
+        found.append(len(await reader.receive(5, 5)))
+        await client.close()
+        await reader.close()
+        return found
+
+    assert asyncio.run(received_again()) == [5, 5, 5]
+
+
+@pytest.mark.parametrize("kind", ["redis", "nats", "kafka"])
+def test_it_ends_while_its_broker_never_answered(world, kind):
+    class Nowhere(Streams):
+        def url(self, end: str) -> str:
+            return f"{kind}://127.0.0.1:1#{end}"
+
+    consumer = Consumer(world.workspace.folder.parent, Nowhere(None, ""))
+    consumer.wait_until(lambda now: now.get("retries_total", 0) >= 1)
+    began = time.monotonic()
+    consumer.stop()
+    assert time.monotonic() - began < 20
+    waits = [line for line in consumer.log if "stream_waits" in line]
+    assert waits and f"{kind}://127.0.0.1:1#in cannot be used" in waits[0] and "refused" in waits[0]
 
 
 def test_a_sink_that_is_away_holds_the_source_back(world, streams, tmp_path_factory):

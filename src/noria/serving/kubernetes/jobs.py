@@ -32,7 +32,8 @@ class BatchOptions:
         """Raises InvalidInput for what no job can be made of."""
         if not self.input or not self.output:
             raise InvalidInput(
-                "a job reads and writes", remedy="Give --input and --output, such as s3://data/june/*.parquet."
+                "a job reads and writes",
+                remedy="Give --input and --predictions, such as s3://data/june/*.parquet and s3://data/scored/.",
             )
         if self.parallelism < 1 or self.max_retries < 0:
             raise InvalidInput(
@@ -46,6 +47,7 @@ class BatchOptions:
 
 def batch_job(plan: ClusterPlan, options: BatchOptions) -> list[Manifest]:
     """The job, its account, and the routes that say which version answers. Raises InvalidInput."""
+    plan.check()
     options.check()
     (tier,) = plan.tiers[:1]
     account = [] if plan.service_account else [service_account(plan)]

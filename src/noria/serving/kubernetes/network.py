@@ -49,8 +49,8 @@ def service_monitor(plan: ClusterPlan) -> Manifest:
 
 
 def network_policy(plan: ClusterPlan) -> Manifest:
-    """It is asked from the namespaces named, or its own, and the monitoring's; it asks name servers and its stores."""
-    sources = [_namespace(one) for one in dict.fromkeys([*(plan.allow_from or [plan.namespace]), plan.monitoring])]
+    """It is asked from the askers' namespaces and the monitoring's; it asks name servers and its stores."""
+    sources = [_namespace(one) for one in dict.fromkeys([*plan.askers, plan.monitoring])]
     dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
     ports = ["http", *(["grpc"] if plan.grpc_port else [])]
     egress: list[Manifest] = [{"to": [_namespace("kube-system")], "ports": dns}]

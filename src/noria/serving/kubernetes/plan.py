@@ -17,7 +17,9 @@ LONGEST_NAME = 40
 _LONGEST_VARIANT = 16
 _BETWEEN = "--"
 """Between a deployment and its variant: no label that ``dns_label`` gives has two hyphens in a row."""
+_LAST_PORT = 65_535
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_GATEWAY = re.compile(r"([a-z0-9-]+/)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -90,10 +92,12 @@ class Exposure:
     tls_secret: str = ""
 
     def check(self) -> None:
-        """Raises InvalidInput for what is no host, and for hosts without a Gateway."""
+        """Raises InvalidInput for what is no host, no Gateway, and for hosts without one."""
         for host in self.hosts:
             if not _HOST.fullmatch(host) or len(host) > 253:
                 raise InvalidInput(f"{host!r} is no host name", remedy="Write it in lower case, as models.example.com.")
+        if self.gateway and not _GATEWAY.fullmatch(self.gateway):
+            raise InvalidInput(f"{self.gateway!r} is no Gateway", remedy="Write it as NAMESPACE/NAME.")
         if self.gateway and self.gateway_class:
             raise InvalidInput(
                 "there are two Gateways", remedy="Name one that is there (--gateway), or a class to make one of."
@@ -156,11 +160,19 @@ class ClusterPlan:
         """The service account its pods run under."""
         return self.service_account or self.name
 
+    @property
+    def askers(self) -> list[str]:
+        """The namespaces that may send requests: those allowed, or its own, and that of its Gateway."""
+        namespace, _, _ = self.exposure.gateway.rpartition("/")
+        through = [namespace or self.namespace] if self.exposure.gateway or self.exposure.gateway_class else []
+        return list(dict.fromkeys([*(self.allow_from or [self.namespace]), *through]))
+
     def check(self) -> None:
         """Raises InvalidInput for what no cluster would take, or would take for something else."""
         for part in (self.resources, self.scaling, self.exposure):
             part.check()
-        for namespace in (self.namespace, self.monitoring, *self.allow_from):
+        self._check_ports()
+        for namespace in (self.namespace, self.monitoring, *self.askers):
             if not _LABEL.fullmatch(namespace):
                 raise InvalidInput(
                     f"{namespace!r} is no namespace", remedy="Use lower-case letters, digits and -, 63 at most."
@@ -171,6 +183,15 @@ class ClusterPlan:
             raise InvalidInput(
                 f"deployment {self.routes.deployment!r} chooses by a request's features, which a mesh does not see",
                 remedy="Leave the split to the gateway: --split gateway.",
+            )
+
+    def _check_ports(self) -> None:
+        for port in (self.port, *([self.grpc_port] if self.grpc_port else []), *self.egress_ports):
+            if not 1 <= port <= _LAST_PORT:
+                raise InvalidInput(f"{port} is no TCP port", remedy=f"Give one from 1 to {_LAST_PORT}.")
+        if self.port == self.grpc_port:
+            raise InvalidInput(
+                f"HTTP and gRPC cannot both have port {self.port}", remedy="Give another --port or --grpc-port."
             )
 
     @property

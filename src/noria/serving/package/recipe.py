@@ -8,19 +8,22 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import zip_longest
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
 from noria.errors import InvalidInput
-from noria.optimize.bundle import TEXTS, Bundle, TensorSpec
+from noria.optimize.bundle import Bundle, TensorSpec
 from noria.serving.package.manifest import PREDICTIONS_FOLDER, STATE_FOLDER
 
 IMAGE_HOME = "/opt/noria"
 IMAGE_PACKAGE = f"{IMAGE_HOME}/package"
 IMAGE_USER = 10001
 _OLDEST_PYTHON = (3, 11)
+_OF_KIND: Mapping[str, object] = {"string": "text", "datetime": "2026-01-02T03:04:05", "boolean": False}
+"""What stands in an example for the kinds that are no plain numbers."""
 _PYTHON_IMAGE = re.compile(r"(?:^|/)python:(\d+)\.(\d+)(?![\d])")
 
 
@@ -84,13 +87,17 @@ def recipe_files(recipe: Recipe) -> Mapping[str, str]:
 
 
 def example_request(bundle: Bundle, deployment: str) -> tuple[str, str]:
-    """A path, and a body that the model takes there: its example, or zeros."""
+    """A path, and a body that the model takes there: its example, or a value of each kind."""
     if bundle.tensors:
         body: Mapping[str, Any] = {"inputs": [_zeros(one) for one in bundle.tensors]}
         return f"/v2/models/{deployment}/infer", json.dumps(body)
-    zeros = ["" if bundle.kinds.get(name) in TEXTS else 0 for name in bundle.request_columns]
-    features = dict(zip(bundle.request_columns, bundle.example or zeros, strict=False))  # what is looked up is not sent
-    keys = {key: "" for view in bundle.views for key in view.join_keys}
+    features = {name: _OF_KIND.get(bundle.kinds.get(name, ""), 0) for name in bundle.sent}
+    features |= zip(bundle.request_columns, bundle.example, strict=False)  # what is looked up is not sent
+    keys = {
+        key: "" if kind in ("", "String") else 0
+        for view in bundle.looked_up
+        for key, kind in zip_longest(view.join_keys, view.key_types, fillvalue="String")
+    }
     return "/predict", json.dumps({"features": features} | ({"entities": keys} if keys else {}))
 
 
@@ -128,6 +135,7 @@ def _rendered(name: str, recipe: Recipe) -> str:
         keys=recipe.has_keys,
         path=path,
         request=request.replace("'", r"'\''"),
+        entity_keys=recipe.example.entity_keys,
     )
 
 

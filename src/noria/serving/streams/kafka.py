@@ -39,7 +39,8 @@ class KafkaReader:
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",
         }
-        self._consumer = Consumer({**ours, **stream.options, "logger": _Quiet()})
+        self._fault: KafkaError | None = None
+        self._consumer = Consumer({**ours, **stream.options, "logger": _Quiet(), "error_cb": self._note})
         self._consumer.subscribe([stream.stream])
         self._held: list[Any] = []
         self._paused = False
@@ -85,9 +86,26 @@ class KafkaReader:
             self._paused = False
         held, self._held = self._held, []
         try:
-            return held or self._consumer.consume(most, seconds)
+            found = held or self._consumer.consume(most, seconds)
+            if not found and self._fault is not None:
+                self._ask()
+            return found
         except KafkaException as error:
             raise self._unavailable(error.args[0]) from None
+
+    def _note(self, error: KafkaError) -> None:
+        """Keep why a connection failed: librdkafka tries again by itself, and tells no call of it."""
+        if self._fault is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says less
+            self._fault = error
+
+    def _ask(self) -> None:
+        """Nothing came, or nothing can: a broker that answers settles it. Raises Unavailable."""
+        fault, self._fault = self._fault, None
+        try:
+            self._consumer.list_topics(self._stream.stream, timeout=_ASK_SECONDS)
+        except KafkaException as error:
+            self._fault = self._fault or fault
+            raise self._unavailable(self._fault or error.args[0]) from None
 
     def _hold(self) -> None:
         if not self._paused:

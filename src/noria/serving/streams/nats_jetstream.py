@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import nats
+import structlog
+from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
@@ -19,6 +21,8 @@ from noria.serving.streams.messages import Answer, Message
 _ACK_SECONDS = 30.0
 """What a consumer holds for longer without a sign of life is given to another."""
 _WAIT_SECONDS = 5.0
+
+_log = structlog.get_logger()
 
 
 class NatsReader:
@@ -39,6 +43,7 @@ class NatsReader:
                 found = await self._subscription.fetch(most, timeout=seconds)
             except TimeoutError:  # nothing came, or nothing can
                 await self._link.context()
+                await self._look_for_consumer()
                 return []
             except NatsError:
                 self._subscription = None  # a server that forgot the consumer is asked for it again
@@ -48,7 +53,15 @@ class NatsReader:
     async def acknowledge(self, messages: Sequence[Message]) -> None:
         """See Reader. Each is confirmed by the server, so that none comes again unnoticed."""
         async with _telling(self._stream):
-            await asyncio.gather(*(message.handle.ack_sync(_WAIT_SECONDS) for message in messages))
+            left = [message.handle for message in messages if not message.handle.is_acked]  # by a try that failed
+            done = await asyncio.gather(*(one.ack_sync(_WAIT_SECONDS) for one in left), return_exceptions=True)
+            faults = [one for one in done if isinstance(one, BaseException)]
+            for fault in faults:
+                if not isinstance(fault, NoRespondersError):
+                    raise fault
+        if faults:  # nobody is there to take it: a new consumer gets them again
+            self._subscription = None
+            _log.info("consumer_gone", stream=self._stream.shown, messages=len(faults))
 
     async def hold(self, messages: Sequence[Message]) -> None:
         """See Reader."""
@@ -67,6 +80,13 @@ class NatsReader:
     async def close(self) -> None:
         """See Reader."""
         await self._link.close()
+
+    async def _look_for_consumer(self) -> None:
+        """To a consumer that was deleted nothing comes, and no fetch says so: the next one makes it anew."""
+        try:
+            await self._subscription.consumer_info()
+        except NotFoundError:
+            self._subscription = None
 
     async def _subscribe(self) -> Any:
         context = await self._link.context()
@@ -101,31 +121,45 @@ class _Link:
 
     def __init__(self, stream: StreamUrl) -> None:
         self._stream = stream
-        self._client: Any = None
+        self._client: Client | None = None
+        self._context: Any = None
+        self._fault = ""
 
     async def context(self) -> Any:
         """JetStream over a connection that is there now. Raises ConnectionError."""
         if self._client is None or self._client.is_closed:
-            self._client = await nats.connect(
-                self._stream.server,
-                max_reconnect_attempts=-1,
-                allow_reconnect=True,
-                reconnect_time_wait=0.5,
-                connect_timeout=2,
-                error_cb=_ignore,
-            )
+            self._client = await self._connected()
+            self._context = self._client.jetstream(timeout=_WAIT_SECONDS)  # each subscribes to its confirmations
         if not self._client.is_connected:
             raise ConnectionError("the connection is lost")
-        return self._client.jetstream(timeout=_WAIT_SECONDS)
+        return self._context
 
     async def close(self) -> None:
         """Close the connection, if there is one."""
         if self._client is not None:
-            await self._client.close()
+            with suppress(NatsError, OSError, RuntimeError):  # it has more to write, and nowhere to
+                await self._client.close()
 
+    async def _connected(self) -> Client:
+        """A new connection. The client would try for it without end: it is told that nobody answers, and may stop."""
+        client = Client()
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await client.connect(
+                    self._stream.server,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=1,
+                    connect_timeout=2,
+                    error_cb=self._note,
+                )
+        except TimeoutError:
+            await client.close()
+            raise ConnectionError(self._fault or "nobody answers") from None
+        return client
 
-async def _ignore(_error: Exception) -> None:
-    """A lost connection is told of by the call that needs it."""
+    async def _note(self, error: Exception) -> None:
+        """A lost connection is told of by the call that needs it; this is why there is none."""
+        self._fault = str(error) or type(error).__name__
 
 
 def _message(one: Any) -> Message:
@@ -145,6 +179,6 @@ async def _telling(stream: StreamUrl) -> AsyncIterator[None]:
         ) from error
     except (NatsError, OSError, TimeoutError) as error:
         raise Unavailable(
-            f"{stream.shown} cannot be used: {error or type(error).__name__}",
+            f"{stream.shown} cannot be used: {str(error) or type(error).__name__}",
             remedy="Check that NATS runs there with JetStream on.",
         ) from error

@@ -174,8 +174,12 @@ class Pump:
     async def _close(self) -> None:
         ends = self._ends
         for end in (ends.source, ends.sink, ends.dead_letters):
-            if end is not None:
+            if end is None:
+                continue
+            try:
                 await end.close()
+            except Exception:  # the others are closed all the same
+                _log.exception("stream_not_closed")
         _log.info("stream_stopped", **self._counts.totals())
 
 
