@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from noria.surface.cli.processes import Child
@@ -87,6 +88,47 @@ def test_the_open_inference_protocol_answers(gateway):
     assert wrong.status_code == 400
     assert "expected [rows, 3]" in wrong.json()["error"]
     assert gateway.get("/v2/models/other").status_code == 404
+
+
+@pytest.mark.parametrize("datatype", ["INT8", "INT64", "UINT64", "FP32", "BOOL"])
+def test_features_beside_those_looked_up_come_in_any_datatype_of_numbers(gateway, datatype):
+    value, times = (True, 1) if datatype == "BOOL" else (5, 5)
+    path, at = "/v2/models/demand/infer", {"event_time": GOOD["event_time"]}
+    hour = {"name": "hour", "shape": [1], "datatype": "INT32", "data": [12]}
+    shop = {"name": "shop", "shape": [1], "datatype": "BYTES", "data": ["north"]}
+    weekday = {"name": "weekday", "shape": [1], "datatype": datatype, "data": [value]}
+    found = gateway.post(path, json={"inputs": [hour, shop, weekday], "parameters": at}).json()
+    expected = gateway.post("/predict", json=GOOD | {"features": {"hour": 12, "weekday": times}}).json()
+    assert found["outputs"][0]["data"] == [expected["prediction"]]
+    raw = np.array([times], dtype=np.int16).tobytes()
+    weekday |= {"datatype": "INT16", "parameters": {"binary_data_size": len(raw)}, "data": None}
+    header = json.dumps({"inputs": [hour, shop, weekday], "parameters": at}).encode()
+    headers = {"inference-header-content-length": str(len(header))}
+    assert gateway.post(path, content=header + raw, headers=headers).json()["outputs"] == found["outputs"]
+
+
+def test_scoring_keeps_to_the_time_a_client_has(gateway):
+    body = {"dataframe_records": [{"hour": 12, "weekday": 5, "shop": "north"}]}
+    assert gateway.post("/invocations", json=body, headers={"timeout": "5"}).status_code == 200
+    assert gateway.post("/invocations", json=body, headers={"timeout": "1us"}).status_code == 504
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/csv", "\n"),
+        ("text/csv", "\r\n\r\n"),
+        ("application/json", '{"dataframe_split": {"columns": 5, "data": []}}'),
+        ("application/json", '{"dataframe_split": {"columns": null, "data": []}}'),
+        (
+            "application/json",
+            '{"dataframe_records": [{"hour": 1%s, "weekday": 1, "shop": "north"}]}' % ("0" * 400),
+        ),
+    ],
+)
+def test_rows_that_are_none_are_refused(gateway, kind, body):
+    answer = gateway.post("/invocations", content=body, headers={"content-type": kind})
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE"), answer.text
 
 
 def test_the_gateway_stays_light_under_load(gateway, trained):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,12 +43,15 @@ class OutputTensor:
 
 @dataclass(frozen=True, slots=True)
 class InferCall:
-    """An infer request. ``outputs`` maps the names asked for to whether they are wanted as bytes; empty: all."""
+    """An infer request. ``outputs`` are the names asked for, empty for all, each with whether it is wanted as bytes.
+
+    Where that is None, ``all_binary`` says it.
+    """
 
     inputs: Sequence[InputTensor]
     id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    outputs: Mapping[str, bool] = field(default_factory=dict)
+    outputs: Mapping[str, bool | None] = field(default_factory=dict)
     all_binary: bool = False
 
 
@@ -66,12 +70,13 @@ async def infer(
     plane: DataPlane, live: Live, arm: Arm, version: str | None, call: InferCall, timeout: float | None
 ) -> InferResult:
     """Answer ``call`` by the named version, or by the one the request is routed to. Raises what predictions raise."""
+    _check_names(call.inputs)
     given = {name: value for name, value in call.parameters.items() if name not in _OWN_PARAMETERS}
     timeout = _timeout(call.parameters, timeout)
-    named = _Named(*(str(call.parameters.get(name, "")) for name in _Named._fields))
+    named = _Named(*(_as_text(call.parameters.get(name)) for name in _Named._fields))
     bundle = arm.served.bundle
     if version is None and not bundle.tensors and (requests := _requests(bundle, call, named)) is not None:
-        return _joined(call, arm, await plane.predict_many(live, requests, timeout))
+        return _joined(call, live, arm, await plane.predict_many(live, requests, timeout))
     if bundle.tensors:
         tensors = fitting(bundle, call.inputs)
         rows = len(next(iter(tensors.values())))
@@ -85,14 +90,14 @@ async def infer(
         "variant": item.arm.variant.name,
         "route_revision": item.live.table.revision,
     }
-    return InferResult(item.arm.variant.model, item.arm.version, call.id, parameters, _outputs(call, item, outcome))
+    return InferResult(live.table.deployment, item.arm.version, call.id, parameters, _outputs(call, item, outcome))
 
 
 def metadata(live: Live, arm: Arm) -> dict[str, object]:
     """What a model takes and gives, as the protocol describes it."""
     bundle = arm.served.bundle
     return {
-        "name": live.table.deployment if arm.variant.model not in live.models else arm.variant.model,
+        "name": live.table.deployment,
         "versions": [one.version for one in live.arms],
         "platform": "onnx_onnxv1" if bundle.runtime == "onnx" else f"noria_{bundle.runtime}",
         "inputs": [_described(spec) for spec in _inputs(bundle)],
@@ -111,7 +116,7 @@ def rows_of(bundle: Bundle, tensors: Sequence[InputTensor]) -> tuple[NDArray[np.
                 f"input {first.name!r} has shape {list(first.array.shape)}, expected [rows, {len(columns)}]",
                 remedy=f"The columns are, in order: {', '.join(columns)}.",
             )
-        return _numbers(first), None
+        return _finite(_numbers(first), columns), None
     by_name = {tensor.name: tensor for tensor in tensors}
     _check_columns(by_name, columns)
     numbers = [_column(by_name[name]) for place, name in enumerate(columns) if place not in texts]
@@ -121,7 +126,17 @@ def rows_of(bundle: Bundle, tensors: Sequence[InputTensor]) -> tuple[NDArray[np.
         raise InvalidInput("input tensors differ in rows", remedy="Give all of them the same first dimension.")
     rows = lengths.pop() if lengths else 0
     matrix = np.stack(numbers, axis=1) if numbers else np.empty((rows, 0))
-    return matrix, np.stack(strings, axis=1) if strings else None
+    named = [name for place, name in enumerate(columns) if place not in texts]
+    return _finite(matrix, named), np.stack(strings, axis=1) if strings else None
+
+
+def _finite(matrix: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.float64]:
+    """The matrix, whose columns have ``names``. Raises InvalidInput for an infinite number, which JSON has none of."""
+    infinite = np.isinf(matrix)
+    if infinite.any():
+        row, column = (int(place) for place in np.argwhere(infinite)[0])
+        raise InvalidInput(f"column {names[column]!r} is infinite in row {row}", remedy="Send finite numbers, or NaN.")
+    return matrix
 
 
 class _Named(NamedTuple):
@@ -138,7 +153,7 @@ def _requests(bundle: Bundle, call: InferCall, named: _Named) -> list[Prediction
     names = {tensor.name for tensor in call.inputs}
     if not (keys or bundle.computed) or names != keys | set(bundle.sent):
         return None
-    columns = {tensor.name: tensor.array.reshape(-1).tolist() for tensor in call.inputs}
+    columns = {tensor.name: _plain(tensor, tensor.name in keys) for tensor in call.inputs}
     if len({len(column) for column in columns.values()}) != 1:
         raise InvalidInput("input tensors differ in rows", remedy="Give all of them the same first dimension.")
     rows = len(next(iter(columns.values())))
@@ -155,14 +170,23 @@ def _requests(bundle: Bundle, call: InferCall, named: _Named) -> list[Prediction
     ]
 
 
-def _joined(call: InferCall, arm: Arm, answers: Sequence[Prediction]) -> InferResult:
+def _plain(tensor: InputTensor, is_key: bool) -> list[Any]:
+    """The values as requests have them: keys may be integers, features are doubles."""
+    is_integer = tensor.array.dtype.kind in "iu" and not is_key
+    array = tensor.array.astype(np.float64) if is_integer else tensor.array
+    values: list[Any] = array.reshape(-1).tolist()
+    return values
+
+
+def _joined(call: InferCall, live: Live, arm: Arm, answers: Sequence[Prediction]) -> InferResult:
     """The answers to several rows as tensors."""
     bundle, rows = arm.served.bundle, len(answers)
     outputs = [_values("prediction", _prediction_type(bundle), [one.prediction for one in answers])]
     if bundle.task == "classification":
         outputs.append(OutputTensor("probability", "FP64", [rows], np.array([one.probability for one in answers])))
     versions = sorted({one.model_version for one in answers}) or [arm.version]
-    return InferResult(arm.variant.model, versions[0], call.id, {"variants": ",".join(versions)}, _asked(call, outputs))
+    parameters = {"variants": ",".join(versions)}
+    return InferResult(live.table.deployment, versions[0], call.id, parameters, _asked(call, outputs))
 
 
 def _outputs(call: InferCall, item: Item, outcome: Outcome) -> Sequence[OutputTensor]:
@@ -186,16 +210,15 @@ def _asked(call: InferCall, found: Sequence[OutputTensor]) -> Sequence[OutputTen
         raise InvalidInput(
             f"the model has no output {unknown[0]!r}", remedy=f"It has: {', '.join(by_name)}; metadata lists all."
         )
-    wanted = call.outputs or dict.fromkeys(by_name, call.all_binary)
+    wanted = call.outputs or dict.fromkeys(by_name)
     return [
-        OutputTensor(one.name, one.datatype, one.shape, one.data, binary or call.all_binary)
-        for one, binary in ((by_name[name], binary) for name, binary in wanted.items())
+        replace(by_name[name], binary=call.all_binary if binary is None else binary) for name, binary in wanted.items()
     ]
 
 
 def _values(name: str, datatype: str, values: Sequence[Any]) -> OutputTensor:
     if datatype == "BYTES":
-        texts = [value if isinstance(value, str) else repr(value) for value in values]
+        texts = [value if isinstance(value, str) else msgspec.json.encode(value).decode() for value in values]
         return OutputTensor(name, datatype, [len(values)], np.array(texts, dtype=object))
     return OutputTensor(name, datatype, [len(values)], np.array(values, dtype=DTYPES[datatype]))
 
@@ -207,8 +230,10 @@ def _raw(name: str, tensor: NDArray[Any]) -> OutputTensor:
 def _prediction_type(bundle: Bundle) -> str:
     if bundle.task == "regression":
         return "FP64"
-    numbers = bundle.task == "classification" and all(isinstance(one, int) for one in bundle.classes)
-    return "INT64" if numbers else "BYTES"
+    if bundle.task != "classification":
+        return "BYTES"
+    kinds = set(map(type, bundle.classes))
+    return "BOOL" if kinds == {bool} else "INT64" if kinds <= {bool, int} else "BYTES"
 
 
 def _inputs(bundle: Bundle) -> Sequence[TensorSpec]:
@@ -263,10 +288,49 @@ def fitting(bundle: Bundle, inputs: Sequence[InputTensor]) -> dict[str, NDArray[
                 f"input {spec.name!r} has datatype {by_name[spec.name].datatype}, expected {spec.datatype}",
                 remedy="Send the datatype that the model's metadata gives.",
             )
-        found[spec.name] = array.astype(DTYPES[spec.datatype], copy=False)
+        found[spec.name] = _cast(spec.name, array, spec.datatype)
     if len({len(array) for array in found.values()}) != 1:
         raise InvalidInput("input tensors differ in rows", remedy="Give all of them the same first dimension.")
     return found
+
+
+def _cast(name: str, array: NDArray[Any], datatype: str) -> NDArray[Any]:
+    """The array as a datatype: floats are rounded to narrower ones. Raises InvalidInput where a value would be lost."""
+    dtype = np.dtype(DTYPES[datatype])
+    if array.dtype == dtype:
+        if datatype == "BYTES" and not {str}.issuperset(map(type, array.flat)):
+            raise _no_value(name, datatype)
+        return array
+    try:
+        with np.errstate(invalid="raise", over="raise"):
+            found = array.astype(dtype)
+    except FloatingPointError:
+        raise _no_value(name, datatype) from None
+    if dtype.kind != "f" and not np.array_equal(found, array):
+        raise _no_value(name, datatype)
+    return found
+
+
+def whole_numbers(values: Sequence[Any], name: str, datatype: str) -> NDArray[Any]:
+    """Numbers, nested or not, as an integer datatype or BOOL. Raises InvalidInput, OverflowError for one too large."""
+    # keeps integers that no double has, and takes 1.5 for 1
+    found: NDArray[Any] = np.array(values, dtype=DTYPES[datatype])
+    if not np.array_equal(found, np.array(values, dtype=np.float64)):
+        raise _no_value(name, datatype)
+    return found
+
+
+def _no_value(name: str, datatype: str) -> InvalidInput:
+    return InvalidInput(
+        f"input {name!r} holds a value that {datatype} has not", remedy=f"Send values of {datatype} alone."
+    )
+
+
+def _check_names(inputs: Sequence[InputTensor]) -> None:
+    names = [tensor.name for tensor in inputs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInput(f"input {twice!r} is sent twice", remedy="Send each input once.")
 
 
 def _check_columns(given: Mapping[str, InputTensor], wanted: Sequence[str]) -> None:
@@ -303,6 +367,10 @@ def _texts(tensor: InputTensor) -> NDArray[np.object_]:
             f"input {tensor.name!r} is {tensor.datatype}, and the model takes texts", remedy="Use BYTES."
         )
     return tensor.array.reshape(-1)
+
+
+def _as_text(parameter: object) -> str:
+    return "" if parameter is None else str(parameter)
 
 
 def _timeout(parameters: Mapping[str, Any], header: float | None) -> float | None:

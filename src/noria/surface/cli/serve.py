@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -125,7 +125,11 @@ def _serve(
             rpc=_rpc(settings.gateway, tls),
         )
     )
-    serve_on(gateway, listeners, ready=lambda port: _announce(port, announce), tls=tls, more=more)
+
+    def ready(port: int) -> None:
+        _announce(port, announce, {name: fault.message for name, fault in gateway.plane.faults.items()})
+
+    serve_on(gateway, listeners, ready=ready, tls=tls, more=more)
 
 
 def _rpc(settings: GatewaySettings, tls: Tls | None) -> Callable[[DataPlane], Awaitable[Any]] | None:
@@ -173,8 +177,9 @@ def _port(listener: socket.socket) -> int:
     return int(address[1]) if isinstance(address, tuple) else 0
 
 
-def _announce(port: int, as_json: bool) -> None:
+def _announce(port: int, as_json: bool, refused: Mapping[str, str] | None = None) -> None:
+    """Say where the gateway is, and of which deployments it could load nothing; see ``pool``."""
     if as_json:
-        print(json.dumps({"port": port}), flush=True)
+        print(json.dumps({"port": port, "refused": refused or {}}), flush=True)
     else:
         talk.print(f"gateway ready on port {port}" if port else "gateway ready", highlight=False)

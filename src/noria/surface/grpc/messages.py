@@ -35,16 +35,17 @@ def read_call(request: pb.ModelInferRequest) -> InferCall:
 
 
 def write_result(result: InferResult) -> pb.ModelInferResponse:
-    """The answer; as raw contents where the request had them."""
+    """The answer; as raw contents where the request had them, or an output has no others: all outputs or none."""
     response = pb.ModelInferResponse(model_name=result.model_name, model_version=result.model_version, id=result.id)
     for name, value in result.parameters.items():
         if isinstance(value, str):
             response.parameters[name].string_param = value
         else:
             response.parameters[name].int64_param = value
+    raw = any(output.binary or output.datatype not in _CONTENTS for output in result.outputs)
     for output in result.outputs:
         tensor = response.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
-        if output.binary:
+        if raw:
             response.raw_output_contents.append(packed(output.data))
         else:
             _fill(tensor, output)

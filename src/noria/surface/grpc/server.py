@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -18,6 +19,7 @@ from noria.serving.live import Arm, Live
 from noria.surface.errors import outside
 from noria.surface.grpc import open_inference_pb2 as pb
 from noria.surface.grpc.messages import read_call, write_result
+from noria.surface.http.listen import Tls
 from noria.surface.tensors import infer, metadata
 
 _log = structlog.get_logger()
@@ -25,7 +27,7 @@ SERVICE = "inference.GRPCInferenceService"
 _EXTENSIONS = ("model_repository(index)",)
 
 
-async def start(plane: DataPlane, address: str, largest_bytes: int) -> grpc.aio.Server:
+async def start(plane: DataPlane, address: str, largest_bytes: int, tls: Tls | None = None) -> grpc.aio.Server:
     """Serve on ``address`` (host:port) in the running event loop. Raises Unavailable when it is taken."""
     options = [
         ("grpc.max_receive_message_length", largest_bytes),
@@ -41,13 +43,20 @@ async def start(plane: DataPlane, address: str, largest_bytes: int) -> grpc.aio.
     names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server, pool=_descriptions())
     try:
-        server.add_insecure_port(address)
+        if tls is None:
+            server.add_insecure_port(address)
+        else:
+            server.add_secure_port(address, _credentials(tls))
     except RuntimeError as error:
         raise Unavailable(
             f"cannot serve gRPC on {address}: {error}", remedy="Choose another with --grpc-port."
         ) from error
     await server.start()
     return server
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials([(tls.key.read_bytes(), tls.certificate.read_bytes())])
 
 
 def _descriptions() -> DescriptorPool:
@@ -113,7 +122,7 @@ class _Inference:
     async def _model_metadata(self, request: pb.ModelMetadataRequest, context: Any) -> pb.ModelMetadataResponse:
         live = self._admitted(request.name, context)
         found: dict[str, Any] = metadata(live, _arm(live, request.version))
-        response = pb.ModelMetadataResponse(name=found["name"], versions=found["versions"], platform=found["platform"])
+        response = pb.ModelMetadataResponse(name=request.name, versions=found["versions"], platform=found["platform"])
         response.properties["columns"] = ",".join(found["parameters"]["columns"])
         for part, tensors in ((response.inputs, found["inputs"]), (response.outputs, found["outputs"])):
             for tensor in tensors:
@@ -124,7 +133,8 @@ class _Inference:
         live = self._admitted(request.model_name, context)
         arm = _arm(live, request.model_version)
         version = request.model_version or None
-        return write_result(await infer(self._plane, live, arm, version, read_call(request), context.time_remaining()))
+        found = await infer(self._plane, live, arm, version, read_call(request), context.time_remaining())
+        return write_result(replace(found, model_name=request.model_name))
 
     async def _index(self, _request: Any, _context: Any) -> pb.RepositoryIndexResponse:
         response = pb.RepositoryIndexResponse()
@@ -140,7 +150,8 @@ class _Inference:
         async for request in requests:
             try:
                 answer = pb.ModelStreamInferResponse(infer_response=await self._infer(request, context))
-            except NoriaError as error:
+            except Exception as raised:
+                error = _clear(raised)
                 self._plane.metrics.count_error(error.code)
                 answer = pb.ModelStreamInferResponse(error_message=str(error))
                 answer.infer_response.id = request.id
@@ -151,7 +162,8 @@ class _Inference:
         live = self._plane.find(name)
         if live.table.key_hashes:
             sent = {key: str(value) for key, value in context.invocation_metadata() or ()}
-            key = sent.get("x-api-key") or sent.get("authorization", "").removeprefix("Bearer ")
+            scheme, _, token = sent.get("authorization", "").partition(" ")
+            key = sent.get("x-api-key") or (token if scheme.lower() == "bearer" else "")
             if not live.admits(key.strip()):
                 raise Unauthenticated(
                     f"deployment {live.table.deployment!r} wants a key", remedy="Send it as metadata x-api-key."
@@ -164,18 +176,23 @@ def _arm(live: Live, version: str) -> Arm:
 
 
 def _told(method: Method) -> Method:
-    """The method with our errors as gRPC has them; one that is not meant for clients goes to the log."""
+    """The method with our errors as gRPC has them."""
 
     async def told(request: Any, context: grpc.aio.ServicerContext) -> Any:
         try:
             return await method(request, context)
-        except NoriaError as error:
-            await _abort(context, error)
         except Exception as error:
-            _log.error("rpc_failed", exc_info=error)
-            await _abort(context, NoriaError("the gateway failed at this request", remedy="Its log says why."))
+            await _abort(context, _clear(error))
 
     return told
+
+
+def _clear(error: Exception) -> NoriaError:
+    """The error as the client is told it; one that is not meant for clients goes to the log."""
+    if isinstance(error, NoriaError):
+        return error
+    _log.error("rpc_failed", exc_info=error)
+    return NoriaError("the gateway failed at this request", remedy="Its log says why.")
 
 
 async def _abort(context: grpc.aio.ServicerContext, error: NoriaError) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -13,7 +13,7 @@ from noria.serving import DataPlane
 from noria.serving.live import Arm, Live
 from noria.surface.http import tensor_bodies as wire
 from noria.surface.http.gateway_requests import Request, admitted, beside
-from noria.surface.tensors import infer, metadata
+from noria.surface.tensors import InferResult, infer, metadata
 
 _MODEL_PATH = re.compile(r"^/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?$")
 _EXTENSIONS = ("binary_tensor_data", "model_repository(index)")
@@ -42,13 +42,16 @@ async def respond(plane: DataPlane, request: Request) -> Answer:
     match = _MODEL_PATH.match(path)
     if match is None:
         raise NotFound(f"no such path: {path}", remedy="See the Open Inference Protocol v2.")
-    live = admitted(plane, request, match["name"])
-    arm = live.champion if match["version"] is None else live.arm(match["version"])
+    name, version = match["name"], match["version"]
+    live = admitted(plane, request, name)
+    arm = live.champion if version is None else live.arm(version)
     if match["verb"] == "/infer":
-        return await _infer(plane, live, arm, match["version"], request)
+        found = await _infer(plane, live, arm, version, request)
+        size = sum(len(output.data) for output in found.outputs) * 8
+        return Answer(*await beside(size, wire.encode, replace(found, model_name=name)))
     if match["verb"] == "/ready":
-        return _json({"name": match["name"], "ready": True})
-    return _json(metadata(live, arm))
+        return _json({"name": name, "ready": True})
+    return _json(metadata(live, arm) | {"name": name})
 
 
 def method_of(path: str) -> str:
@@ -56,12 +59,10 @@ def method_of(path: str) -> str:
     return "POST" if path.endswith("/infer") or path.startswith("/v2/repository/") else "GET"
 
 
-async def _infer(plane: DataPlane, live: Live, arm: Arm, version: str | None, request: Request) -> Answer:
+async def _infer(plane: DataPlane, live: Live, arm: Arm, version: str | None, request: Request) -> InferResult:
     header = request.header(b"inference-header-content-length")
     call = await beside(len(request.body), wire.decode, request.body, header)
-    found = await infer(plane, live, arm, version, call, request.timeout)
-    size = sum(len(output.data) for output in found.outputs) * 8
-    return Answer(*await beside(size, wire.encode, found))
+    return await infer(plane, live, arm, version, call, request.timeout)
 
 
 def _repository(plane: DataPlane, path: str) -> Answer:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from noria.errors import InvalidInput
 from noria.optimize.bundle import DTYPES, TEXTS
-from noria.serving import Block, DataPlane
+from noria.serving import Block, DataPlane, PredictionRequest
 from noria.serving.frames import Columns, arrays_of, columns_of_records, columns_of_rows, requests_of
 from noria.serving.live import Arm, Live
 from noria.serving.runtimes import Tensors
 from noria.surface.http.gateway_requests import Request, admitted, beside
-from noria.surface.tensors import InputTensor, fitting
+from noria.surface.tensors import InputTensor, fitting, whole_numbers
 
 _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
-_Read = TypeVar("_Read")
+_NUMBERS = frozenset((float, int, bool, type(None)))
+_FLOATS = frozenset(name for name, dtype in DTYPES.items() if np.dtype(dtype).kind == "f")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -31,13 +33,21 @@ async def invoke(plane: DataPlane, request: Request) -> bytes:
     if arm.served.bundle.tensors:
         return await _invoke_tensors(plane, live, request)
     columns, params = await beside(len(request.body), _read, arm, request)
-    if (requests := requests_of(arm, columns)) is not None:
-        return _encode({"predictions": [one.prediction for one in await plane.predict_many(live, requests)]})
+    if (requests := _requests(arm, columns)) is not None:
+        answers = await plane.predict_many(live, requests, request.timeout)
+        return _encode({"predictions": [one.prediction for one in answers]})
     numbers, texts = arrays_of(arm, columns)
     if not len(numbers):
         return _encode({"predictions": []})
     _, outcome = await plane.predict_block(live, Block(numbers, texts, params=params or None), timeout=request.timeout)
     return _encode({"predictions": outcome.predictions})
+
+
+def _requests(arm: Arm, columns: Columns) -> Sequence[PredictionRequest] | None:
+    try:
+        return requests_of(arm, columns)
+    except OverflowError:
+        raise InvalidInput("a column has a value too large for a double", remedy="Send less.") from None
 
 
 async def _invoke_tensors(plane: DataPlane, live: Live, request: Request) -> bytes:
@@ -77,11 +87,23 @@ def _read_tensors(arm: Arm, request: Request) -> tuple[Tensors, Mapping[str, Any
 
 def _tensor(name: str, values: Any, datatype: str) -> InputTensor:
     try:
-        return InputTensor(name, datatype, np.array(values, dtype=DTYPES[datatype]))
+        return InputTensor(name, datatype, _array(name, values, datatype))
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidInput(
-            f"{name!r} is no {datatype} tensor: {error}", remedy="Send lists that are nested alike."
+            f"{name!r} is no {datatype} tensor: {error}", remedy="Send lists of its values, nested alike."
         ) from None
+
+
+def _array(name: str, values: Any, datatype: str) -> NDArray[Any]:
+    """Nested lists as they are: NumPy would take "7" for a number and "false" for true. Raises what NumPy does."""
+    if datatype == "BYTES":
+        return np.array(values, dtype=np.object_)
+    found = np.array(values)
+    if found.dtype.kind not in "biuf" and not _NUMBERS.issuperset(map(type, found.astype(np.object_).flat)):
+        raise TypeError("it holds what is no number")
+    if found.dtype.kind in "biu" or (found.dtype.kind == "f" and datatype in _FLOATS):
+        return found
+    return np.array(values, dtype=np.float64) if datatype in _FLOATS else whole_numbers(values, name, datatype)
 
 
 def _document(request: Request) -> tuple[str, Any, Mapping[str, Any]]:
@@ -110,8 +132,10 @@ def _split(arm: Arm, content: Any) -> Columns:
     if "columns" not in content:
         return columns_of_rows(arm, content["data"])
     names = content["columns"]
+    if not isinstance(names, list):
+        raise InvalidInput("dataframe_split.columns is no list", remedy="Send the columns' names.")
     for place, row in enumerate(content["data"]):
-        if not isinstance(row, list) or not isinstance(names, list) or len(row) != len(names):
+        if not isinstance(row, list) or len(row) != len(names):
             raise InvalidInput(
                 f"dataframe_split.data[{place}] does not fit its columns", remedy="Send a value for each."
             )
@@ -142,12 +166,12 @@ _READERS = {"dataframe_split": _split, "dataframe_records": _records, "instances
 def _csv(arm: Arm, body: bytes) -> Columns:
     """A CSV file with a header; numbers where the model takes numbers, nothing for null."""
     try:
-        rows = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
+        rows = [row for row in csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(f"the CSV cannot be read: {error}", remedy="Send UTF-8 with a header line.") from None
     if not rows:
         raise InvalidInput("the CSV is empty", remedy="Send a header line, then the rows.")
-    header, *rest = [row for row in rows if row]
+    header, *rest = rows
     if bad := next((place for place, row in enumerate(rest, 2) if len(row) != len(header)), 0):
         raise InvalidInput(f"line {bad} of the CSV does not fit its header", remedy="Send a value for each column.")
     bundle = arm.served.bundle
@@ -155,19 +179,24 @@ def _csv(arm: Arm, body: bytes) -> Columns:
     texts |= {name for name in bundle.sent if bundle.kinds.get(name) in TEXTS}
     columns = dict(zip(header, zip(*rest, strict=True) if rest else [()] * len(header), strict=True))
     return {
-        name: _values(name, column, name in texts)
+        name: [text or None for text in column] if name in texts else _numbers(name, column, bundle.kinds.get(name))
         for name, column in columns.items()
         if name in {*bundle.inputs, *bundle.sent, *texts}
     }
 
 
-def _values(name: str, column: Sequence[str], is_text: bool) -> Sequence[str | float | None]:
-    if is_text:
-        return [text or None for text in column]
+def _numbers(name: str, column: Sequence[str], kind: str | None) -> Sequence[float | None]:
     found: list[float | None] = []
+    parse = _boolean if kind == "boolean" else float
     for line, text in enumerate(column, 2):
         try:
-            found.append(float(text) if text.strip() else None)
+            found.append(parse(text) if text.strip() else None)
         except ValueError:
             raise InvalidInput(f"line {line} of the CSV: {name} is {text!r:.60}", remedy="Send numbers.") from None
     return found
+
+
+def _boolean(text: str) -> float:
+    """A truth value as pandas and others write it, or a number. Raises ValueError."""
+    word = text.strip().lower()
+    return word == "true" if word in ("true", "false") else float(word)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from noria import __version__
 from noria.optimize.bundle import Bundle
@@ -40,19 +40,26 @@ def document(deployments: Sequence[Live], named: str | None) -> dict[str, object
 
 
 def _paths(name: str, prefix: str, live: Live) -> dict[str, object]:
+    bundle = live.champion.served.bundle
     row, answer = _ref(f"{name}.Row"), _ref(f"{name}.Prediction")
-    several = _object({"predictions": {"type": "array", "items": answer}}, ["predictions"])
     rows = _object({"instances": {"type": "array", "items": row}}, ["instances"])
-    model = str(metadata(live, live.champion)["name"])
+    answers = _object({"predictions": {"type": "array", "items": answer}}, ["predictions"])
+    by_lists = not (bundle.looked_up or bundle.computed)
+    batch = [rows, _lists(bundle)] if by_lists else [rows]
+    batch_answers = [answers, _block(bundle)] if by_lists else [answers]
     return {
-        f"{prefix}/predict": {"post": _operation("Predict one row.", row, answer)},
-        f"{prefix}/predict/batch": {"post": _operation("Predict several rows.", rows, several)},
+        f"{prefix}/predict": {
+            "post": _operation("Predict one row, or several.", _any([row, rows]), _any([answer, answers]))
+        },
+        f"{prefix}/predict/batch": {
+            "post": _operation("Predict several rows.", _any(batch), _any(batch_answers)),
+        },
         f"{prefix}/invocations": {
             "post": _operation("MLflow's scoring protocol.", {"type": "object"}, _ANY_PREDICTIONS, "MlflowError")
         },
         f"{prefix}/model/info": {"get": _operation("What serves.", None, {"type": "object"})},
-        f"/v2/models/{model}": {"get": _operation("Metadata of the model.", None, {"type": "object"}, "V2Error")},
-        f"/v2/models/{model}/infer": {
+        f"/v2/models/{name}": {"get": _operation("Metadata of the model.", None, {"type": "object"}, "V2Error")},
+        f"/v2/models/{name}/infer": {
             "post": _operation("Open Inference Protocol v2.", _infer_schema(live), {"type": "object"}, "V2Error")
         },
     }
@@ -61,16 +68,10 @@ def _paths(name: str, prefix: str, live: Live) -> dict[str, object]:
 def _row(bundle: Bundle) -> _Schema:
     features = {name: _TYPES[bundle.kinds.get(name, "double")] for name in bundle.sent}
     keys = list(bundle.entity_keys)
-    properties: dict[str, object] = {
-        "prediction_id": {"type": "string"},
-        "event_time": {"type": "string", "format": "date-time"},
-        "unit_id": {"type": "string"},
-    }
-    required = []
+    properties, required = dict(_NAMED), []
     if features:
-        by_name = _object(features, list(features))
-        in_order = {"type": "array", "minItems": len(features), "maxItems": len(features)}
-        properties["features"] = {"oneOf": [by_name, in_order]}
+        by_name = _object(features, [name for name in features if name not in bundle.optional])
+        properties["features"] = {"oneOf": [by_name, _in_order(features)]}
         required.append("features")
     if keys:
         properties["entities"] = {"type": "object", "required": keys, "properties": {key: {} for key in keys}}
@@ -78,20 +79,38 @@ def _row(bundle: Bundle) -> _Schema:
     return _object(properties, required)
 
 
+def _lists(bundle: Bundle) -> _Schema:
+    """Rows of plain values, which one version answers."""
+    rows = {"type": "array", "items": _in_order(bundle.request_columns)}
+    return _object({**_NAMED, "features": rows}, ["features"])
+
+
+def _in_order(names: Collection[str]) -> _Schema:
+    return {"type": "array", "minItems": len(names), "maxItems": len(names)}
+
+
 def _prediction(live: Live) -> _Schema:
     bundle = live.champion.served.bundle
-    properties: dict[str, object] = {
-        "prediction_id": {"type": "string"},
-        "prediction": {"enum": list(bundle.classes)} if bundle.task == "classification" else {},
-        "model": {"type": "string"},
-        "model_version": {"type": "string"},
-        "variant": {"type": "string"},
-        "route_revision": {"type": "integer"},
+    properties = {**_answered(bundle), **_ANSWERING}
+    return {"type": "object", "properties": properties, "required": ["prediction_id", "prediction", *_ANSWERING]}
+
+
+def _block(bundle: Bundle) -> _Schema:
+    """The answer to rows of plain values: who answered is said once."""
+    row = {"type": "object", "properties": _answered(bundle), "required": ["prediction_id", "prediction"]}
+    return _object({**_ANSWERING, "predictions": {"type": "array", "items": row}}, [*_ANSWERING, "predictions"])
+
+
+def _answered(bundle: Bundle) -> _Schema:
+    """What is said of every row."""
+    if bundle.task != "classification":
+        return {"prediction_id": _TEXT, "prediction": {}}
+    return {
+        "prediction_id": _TEXT,
+        "prediction": {"enum": list(bundle.classes)},
+        "probability": {"type": "number", "minimum": 0, "maximum": 1},
+        "confidence": {"enum": ["very_high", "high", "medium", "low"]},
     }
-    if bundle.task == "classification":
-        properties["probability"] = {"type": "number", "minimum": 0, "maximum": 1}
-        properties["confidence"] = {"enum": ["very_high", "high", "medium", "low"]}
-    return {"type": "object", "properties": properties, "required": ["prediction_id", "prediction", "model_version"]}
 
 
 def _infer_schema(live: Live) -> _Schema:
@@ -101,6 +120,7 @@ def _infer_schema(live: Live) -> _Schema:
             "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
             "datatype": {"type": "string"},
             "data": {"type": "array"},
+            "parameters": {"type": ["object", "null"]},
         },
         ["name", "shape", "datatype", "data"],
     )
@@ -138,10 +158,24 @@ def _object(properties: Mapping[str, object], required: Sequence[str]) -> dict[s
     }
 
 
+def _any(schemas: Sequence[_Schema]) -> _Schema:
+    return schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
+
+
 def _ref(name: str) -> dict[str, object]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+_TEXT: _Schema = {"type": "string"}
+_NAMED: _Schema = {"prediction_id": _TEXT, "event_time": {"type": "string", "format": "date-time"}, "unit_id": _TEXT}
+"""What a client may say of a request beside its rows."""
+_ANSWERING: _Schema = {
+    "model": _TEXT,
+    "model_version": _TEXT,
+    "variant": _TEXT,
+    "route_revision": {"type": "integer"},
+}
+"""Who answered."""
 _PROBLEM: _Schema = {
     "type": "object",
     "required": ["type", "title", "status", "detail"],
@@ -155,7 +189,6 @@ _PROBLEM: _Schema = {
         "errors": {"type": "array", "items": {"type": "string"}},
     },
 }
-_TEXT: _Schema = {"type": "string"}
 _ERRORS: Mapping[str, _Schema] = {
     "Problem": _PROBLEM,
     "V2Error": {"type": "object", "required": ["error"], "properties": {"error": _TEXT}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from array import array
 from collections.abc import Iterator, Sequence, Set
@@ -14,10 +15,13 @@ from numpy.typing import NDArray
 
 from noria.errors import InvalidInput
 from noria.optimize.bundle import DTYPES
-from noria.surface.tensors import InferCall, InferResult, InputTensor, OutputTensor
+from noria.surface.tensors import InferCall, InferResult, InputTensor, OutputTensor, whole_numbers
 
 _LENGTH = struct.Struct("<I")
 _LARGEST_SIZE = 2**40
+_MOST_DIMENSIONS = 64
+"""NumPy has no more."""
+_DIGITS = re.compile("[0-9]{1,18}")
 
 
 class _Tensor(msgspec.Struct, frozen=True):
@@ -27,23 +31,23 @@ class _Tensor(msgspec.Struct, frozen=True):
     shape: list[int]
     datatype: str
     data: Any = None
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class _Output(msgspec.Struct, frozen=True):
     """One output asked for."""
 
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class _Request(msgspec.Struct, frozen=True):
-    """The JSON of an infer request."""
+    """The JSON of an infer request; null is as good as absent."""
 
     inputs: list[_Tensor]
-    id: str = ""
-    parameters: dict[str, Any] = {}
-    outputs: list[_Output] = []
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[_Output] | None = None
 
 
 _decode = msgspec.json.Decoder(_Request).decode
@@ -59,13 +63,14 @@ def decode(body: bytes, header_length: str) -> InferCall:
     raw = _Raw(memoryview(body)[size:])
     inputs = [_input(tensor, raw) for tensor in request.inputs]
     raw.check_used()
-    return InferCall(
-        inputs,
-        request.id,
-        request.parameters,
-        {output.name: bool(output.parameters.get("binary_data")) for output in request.outputs},
-        bool(request.parameters.get("binary_data_output")),
-    )
+    parameters = request.parameters or {}
+    outputs = {output.name: _wants_bytes(output) for output in request.outputs or ()}
+    return InferCall(inputs, request.id or "", parameters, outputs, bool(parameters.get("binary_data_output")))
+
+
+def _wants_bytes(output: _Output) -> bool | None:
+    chosen = None if output.parameters is None else output.parameters.get("binary_data")
+    return None if chosen is None else bool(chosen)
 
 
 def encode(result: InferResult) -> tuple[bytes, int | None]:
@@ -124,10 +129,13 @@ def dtype_of(datatype: str, name: str) -> type:
 
 def size_of(shape: Sequence[int], name: str) -> int:
     """How many values a shape holds. Raises InvalidInput for one that is none."""
-    size = 1
+    if len(shape) > _MOST_DIMENSIONS:
+        raise InvalidInput(f"input {name!r} has {len(shape)} dimensions", remedy=f"Send at most {_MOST_DIMENSIONS}.")
+    size = largest = 1
     for one in shape:
         size *= one
-        if one < 0 or size > _LARGEST_SIZE:
+        largest *= one or 1
+        if one < 0 or largest > _LARGEST_SIZE:
             raise InvalidInput(f"input {name!r} has shape {list(shape)}", remedy="Send its true, positive sizes.")
     return size
 
@@ -157,7 +165,7 @@ class _Raw:
 def _header_size(body: bytes, header_length: str) -> int:
     if not header_length:
         return len(body)
-    if not header_length.isdigit() or int(header_length) > len(body):
+    if not _DIGITS.fullmatch(header_length) or int(header_length) > len(body):
         raise InvalidInput(
             f"inference-header-content-length is {header_length!r}, and the body has {len(body)} bytes",
             remedy="Send how many bytes of the body are JSON.",
@@ -166,7 +174,7 @@ def _header_size(body: bytes, header_length: str) -> int:
 
 
 def _input(tensor: _Tensor, raw: _Raw) -> InputTensor:
-    if "binary_data_size" in tensor.parameters:
+    if tensor.parameters and "binary_data_size" in tensor.parameters:
         content = raw.take(tensor.parameters["binary_data_size"], tensor.name)
         array = unpacked(content, tensor.datatype, tensor.shape, tensor.name)
     else:
@@ -181,24 +189,45 @@ def _array(tensor: _Tensor) -> NDArray[Any]:
     if not isinstance(data, list):
         raise InvalidInput(f"input {tensor.name!r} has no data", remedy="Send a list of values, row-major.")
     expected = size_of(tensor.shape, tensor.name)
-    if tensor.datatype in ("FP64", "FP32") and (numbers := doubles(data)) is not None and len(numbers) == expected:
-        return numbers.reshape(tensor.shape)
-    leaves, kinds = data, set(map(type, data))
-    if list in kinds:
-        leaves = list(_leaves(data))
-        kinds = set(map(type, leaves))
-    _check_kinds(leaves, kinds, tensor)
+    leaves = _unnested(tensor) if data and data[0].__class__ is list else data
     if len(leaves) != expected:
         raise _wrong_size(tensor.name, len(leaves), tensor.shape, expected)
-    if tensor.datatype != "BYTES" and (np.dtype(dtype).kind == "f" or type(None) in kinds):
-        dtype = np.float64
+    found = doubles(leaves) if tensor.datatype in ("FP64", "FP32") else None
+    return (_typed(leaves, tensor, dtype) if found is None else found).reshape(tensor.shape)
+
+
+def _unnested(tensor: _Tensor) -> Sequence[Any]:
+    """The values of data that is nested as its shape says. Raises InvalidInput for what is nested otherwise."""
+    level = [tensor.data]
+    for size in tensor.shape:
+        try:
+            fits = {size}.issuperset(map(len, level))
+        except TypeError:  # a number among lists
+            fits = False
+        # a text is as long as a list may be, and its letters are texts; among numbers they are found out later
+        if not fits or (tensor.datatype == "BYTES" and not {list}.issuperset(map(type, level))):
+            raise _wrongly_nested(tensor)
+        level = list(chain.from_iterable(level))
+    if level and level[0].__class__ is list:
+        raise _wrongly_nested(tensor)
+    return level
+
+
+def _typed(leaves: Sequence[Any], tensor: _Tensor, dtype: type) -> NDArray[Any]:
+    """The values in their datatype, or as doubles where one is missing. Raises InvalidInput."""
+    kinds = set(map(type, leaves))
+    _check_kinds(leaves, kinds, tensor)
     try:
-        found: NDArray[Any] = np.array(leaves, dtype=dtype)
+        if np.dtype(dtype).kind == "f":
+            return np.array(leaves, dtype=np.float64)
+        if dtype is np.object_ or kinds <= {bool if dtype is np.bool_ else int}:
+            return np.array(leaves, dtype=dtype)
+        found = whole_numbers([leaf for leaf in leaves if leaf is not None], tensor.name, tensor.datatype)
+        return found if len(found) == len(leaves) else np.array(leaves, dtype=np.float64)
     except OverflowError:
         raise InvalidInput(
             f"input {tensor.name!r} has a value too large for {tensor.datatype}", remedy="Use FP64."
         ) from None
-    return found.reshape(tensor.shape)
 
 
 def doubles(values: Sequence[Any]) -> NDArray[np.float64] | None:
@@ -223,14 +252,6 @@ def _check_kinds(leaves: Sequence[Any], kinds: Set[type], tensor: _Tensor) -> No
     raise InvalidInput(f"input {tensor.name!r} holds {bad!r:.80}", remedy=f"Send {wanted}.")
 
 
-def _leaves(data: Sequence[Any]) -> Iterator[Any]:
-    for item in data:
-        if isinstance(item, list):
-            yield from _leaves(item)
-        else:
-            yield item
-
-
 def _texts(content: bytes, name: str) -> Iterator[str]:
     offset = 0
     while offset < len(content):
@@ -247,6 +268,13 @@ def _texts(content: bytes, name: str) -> Iterator[str]:
                 f"input {name!r} holds a text that is not UTF-8", remedy="Encode texts in UTF-8."
             ) from None
         offset += length
+
+
+def _wrongly_nested(tensor: _Tensor) -> InvalidInput:
+    return InvalidInput(
+        f"the data of input {tensor.name!r} is not nested as its shape {tensor.shape} says",
+        remedy="Nest it so, or send it flat, row-major.",
+    )
 
 
 def _wrong_size(name: str, found: int, shape: Sequence[int], expected: int) -> InvalidInput:

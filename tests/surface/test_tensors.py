@@ -1,0 +1,337 @@
+"""Tensors over HTTP and gRPC: what is taken, in which type it is answered, and what is refused rather than altered."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from noria.optimize.bundle import ONNX_FILE, Bundle, TensorSpec, write_bundle
+from noria.rollout.routes import RouteTable, Variant, publish
+from noria.store.blobs import folder_digest
+from noria.surface.grpc import open_inference_pb2 as messages
+from servers import free_port
+from serving.gateway_world import LAST_SEEN, World
+
+ONNX_TYPES = {
+    "INT64": onnx.TensorProto.INT64,
+    "BOOL": onnx.TensorProto.BOOL,
+    "BYTES": onnx.TensorProto.STRING,
+    "FP16": onnx.TensorProto.FLOAT16,
+}
+RUNTIMES = """
+import numpy as np
+
+class Records:
+    inline, concurrency = True, 1
+
+    def __init__(self, folder, bundle):
+        pass
+
+    def score(self, rows):
+        return [{"sum": float(row.sum()), "ok": True, "none": None} for row in rows.numbers]
+
+    def infer(self, tensors):
+        return {"y": np.zeros(len(tensors["x"]), dtype=complex)}  # of which the protocol has nothing
+
+    def unload(self):
+        pass
+"""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A gateway that serves ``square`` (INT64), ``flag`` (BOOL), ``word`` (BYTES) and ``half`` (FP16), over both.
+
+    Beside these ``records``, which answers rows with objects, and ``broken``, whose answers nobody can read.
+    """
+
+    http: httpx.Client
+    rpc: grpc.Channel
+
+    def infer(self, model: str, datatype: str, data: Any, shape: Sequence[int] | None = None, **more: Any) -> Any:
+        """The answer to one input x of that JSON."""
+        tensor = {"name": "x", "datatype": datatype, "shape": [len(data)] if shape is None else shape, "data": data}
+        return self.http.post(f"/v2/models/{model}/infer", json={"inputs": [tensor], **more})
+
+    def invoke(self, model: str, values: Any) -> httpx.Response:
+        return self.http.post(f"/models/{model}/invocations", json={"inputs": values})
+
+    def call(self, request: messages.ModelInferRequest) -> messages.ModelInferResponse:
+        return self.rpc.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=messages.ModelInferRequest.SerializeToString,
+            response_deserializer=messages.ModelInferResponse.FromString,
+        )(request, timeout=10)
+
+    def stream(self, *requests: messages.ModelInferRequest) -> list[messages.ModelStreamInferResponse]:
+        answers = self.rpc.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            request_serializer=messages.ModelInferRequest.SerializeToString,
+            response_deserializer=messages.ModelStreamInferResponse.FromString,
+        )
+        return list(answers(iter(requests), timeout=10))
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    world = World(tmp_path_factory.mktemp("tensors"))
+    for name, datatype in {"square": "INT64", "flag": "BOOL", "word": "BYTES", "half": "FP16"}.items():
+        _deploy_graph(world, name, datatype)
+    x = (TensorSpec("x", "INT64", (-1,)),)
+    _deploy(world, "records", Bundle("generic", ("a", "b"), runtime="records"))
+    _deploy(world, "broken", Bundle("generic", tensors=x, outputs=x, runtime="records"))
+    port = free_port()
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("PYTHONPATH", str(_installed(world.root / "site")), prepend=os.pathsep)
+    with (
+        world.gateway(grpc_port=port) as url,
+        httpx.Client(base_url=url) as client,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        monkeypatch.undo()
+        yield Asked(client, channel)
+
+
+def _deploy_graph(world: World, name: str, datatype: str) -> None:
+    """Serve y = x, or y = x * x where x is an integer."""
+    squared = datatype == "INT64"
+    node = helper.make_node("Mul" if squared else "Identity", ["x", "x"] if squared else ["x"], ["y"])
+    x, y = (helper.make_tensor_value_info(one, ONNX_TYPES[datatype], ["n"]) for one in "xy")
+    graph = helper.make_model(helper.make_graph([node], name, [x], [y]), opset_imports=[helper.make_opsetid("", 18)])
+    graph.ir_version = 10
+    given, found = (TensorSpec(one, datatype, (-1,)) for one in "xy")
+    _deploy(world, name, Bundle("generic", tensors=(given,), outputs=(found,)), graph.SerializeToString())
+
+
+def _deploy(world: World, name: str, bundle: Bundle, graph: bytes = b"") -> None:
+    """Serve a bundle as a registered model of another name."""
+    source = f"models/registered-{name}/1"
+    folder = world.root / "artifacts" / source
+    folder.mkdir(parents=True)
+    (folder / ONNX_FILE).write_bytes(graph)
+    write_bundle(folder, bundle)
+    variant = Variant("champion", f"registered-{name}", 1, source, folder_digest(folder), 100.0)
+    publish(RouteTable(name, 1, (variant,), "test", LAST_SEEN), world.settings.route_folder / f"{name}.json")
+
+
+def _installed(site: Path) -> Path:
+    """A package with a runtime of its own."""
+    metadata = site / "records-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (site / "records.py").write_text(RUNTIMES)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: records\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[noria.runtimes]\nrecords = records:Records\n")
+    return site
+
+
+def request(model: str, datatype: str, **contents: Sequence[Any]) -> messages.ModelInferRequest:
+    """One input x as typed contents."""
+    (values,) = contents.values()
+    asked = messages.ModelInferRequest(model_name=model, id=model)
+    sent = messages.InferTensorContents(**contents)
+    asked.inputs.add(name="x", datatype=datatype, shape=[len(values)], contents=sent)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data"),
+    [
+        ("INT64", [None, 2]),
+        ("INT64", [1.5, 2.9]),
+        ("INT64", [None, 1.5]),
+        ("INT64", [1e30]),
+        ("INT64", [2**63]),
+        ("INT8", [300]),
+        ("INT8", [None, 300]),
+        ("FP64", [1.7]),
+        ("FP64", [1e30]),
+        ("FP64", [2.0**63]),
+        ("FP64", [None]),
+        ("UINT64", [2**64 - 1]),
+        ("BOOL", [2]),
+    ],
+)
+def test_what_is_no_integer_is_refused_and_not_cut_to_one(asked, datatype, data):
+    answer = asked.infer("square", datatype, data)
+    assert (answer.status_code, "'x'" in answer.json()["error"]) == (400, True), answer.text
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data", "squares"),
+    [
+        ("INT64", [3, -4], [9, 16]),
+        ("INT64", [3.0, 4], [9, 16]),
+        ("INT64", [2**31 + 1, 1.0], [(2**31 + 1) ** 2, 1]),
+        ("INT8", [-128], [16384]),
+        ("UINT64", [7], [49]),
+        ("FP64", [3.0, -0.0], [9, 0]),
+        ("FP32", [3.0], [9]),
+        ("BOOL", [True, False], [1, 0]),
+        ("INT64", [], []),
+    ],
+)
+def test_values_that_an_integer_has_are_taken_in_any_datatype(asked, datatype, data, squares):
+    assert asked.infer("square", datatype, data).json()["outputs"][0]["data"] == squares
+
+
+def test_truth_values_and_texts_are_those_sent_or_refused(asked):
+    assert asked.infer("flag", "BOOL", [True, 0]).json()["outputs"][0]["data"] == [True, False]
+    assert asked.infer("word", "BYTES", ["a", ""]).json()["outputs"][0]["data"] == ["a", ""]
+    for model, datatype, data in [("flag", "BOOL", [2]), ("flag", "INT8", [-1]), ("word", "BYTES", ["a", None])]:
+        assert asked.infer(model, datatype, data).status_code == 400, data
+
+
+@pytest.mark.parametrize(
+    ("model", "values"),
+    [
+        ("square", ["7"]),
+        ("square", [1, "7"]),
+        ("square", [1.5]),
+        ("square", [None]),
+        ("square", [2**80]),
+        ("square", [[1], [2, 3]]),
+        ("square", None),
+        ("flag", ["false"]),
+        ("flag", [1, "false"]),
+        ("flag", [None]),
+        ("flag", [2]),
+        ("half", ["1.5"]),
+        ("half", [70000]),
+        ("word", [None]),
+        ("word", [5]),
+        ("word", ["a", ["x"]]),
+    ],
+)
+def test_invocations_refuse_what_is_of_another_type(asked, model, values):
+    answer = asked.invoke(model, values)
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE"), answer.text
+
+
+def test_invocations_take_each_type_as_it_is(asked):
+    sent = {"square": [3, 4.0], "flag": [True, False, 1], "word": ["a", ""], "half": [1.5, None, 2]}
+    found = {model: asked.invoke(model, values).json()["predictions"] for model, values in sent.items()}
+    assert found == {"square": [9, 16], "flag": [True, False, True], "word": ["a", ""], "half": [1.5, None, 2.0]}
+
+
+def test_grpc_refuses_what_is_no_integer(asked):
+    for datatype, contents in [
+        ("FP64", {"fp64_contents": [float("nan")]}),
+        ("FP64", {"fp64_contents": [1.7]}),
+        ("UINT64", {"uint64_contents": [2**64 - 1]}),
+        ("INT8", {"int_contents": [300]}),
+    ]:
+        with pytest.raises(grpc.RpcError) as refused:
+            asked.call(request("square", datatype, **contents))
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT, contents
+    answer = asked.call(request("square", "FP64", fp64_contents=[3.0]))
+    assert (list(answer.outputs[0].contents.int64_contents), answer.model_name) == ([9], "square")
+
+
+def test_half_floats_are_answered_raw_for_they_have_no_typed_contents(asked):
+    answer = asked.call(request("half", "FP32", fp32_contents=[1.5, -2.0]))
+    assert np.frombuffer(answer.raw_output_contents[0], dtype=np.float16).tolist() == [1.5, -2.0]
+    assert answer.outputs[0].datatype == "FP16"
+    sent = request("half", "FP32", fp32_contents=[1]), request("square", "INT64", int64_contents=[3])
+    half, square = asked.stream(*sent)
+    assert (half.error_message, half.infer_response.id) == ("", "half")
+    assert list(square.infer_response.outputs[0].contents.int64_contents) == [9]
+
+
+def test_a_stream_outlives_a_request_that_nobody_foresaw(asked):
+    broken, square = asked.stream(*(request(name, "INT64", int64_contents=[3]) for name in ("broken", "square")))
+    assert "the gateway failed at this request" in broken.error_message
+    assert broken.infer_response.id == "broken"
+    assert list(square.infer_response.outputs[0].contents.int64_contents) == [9]
+
+
+def test_a_model_goes_by_the_name_it_is_asked_for_by(asked):
+    for name in ("square", "registered-square"):
+        assert asked.http.get(f"/v2/models/{name}").json()["name"] == name
+        assert asked.infer(name, "INT64", [3]).json()["model_name"] == name
+    found = asked.rpc.unary_unary(
+        "/inference.GRPCInferenceService/ModelMetadata",
+        request_serializer=messages.ModelMetadataRequest.SerializeToString,
+        response_deserializer=messages.ModelMetadataResponse.FromString,
+    )
+    for name in ("square", "registered-square"):
+        assert found(messages.ModelMetadataRequest(name=name)).name == name
+
+
+def test_what_is_said_of_an_output_goes_before_what_is_said_of_all(asked):
+    everything = {"binary_data_output": True}
+    for wanted, is_json in [({"binary_data": False}, True), ({"binary_data": True}, False), ({}, False), (None, False)]:
+        outputs = [{"name": "y", "parameters": wanted}]
+        answer = asked.infer("square", "INT64", [3], outputs=outputs, parameters=everything)
+        assert (answer.headers["content-type"] == "application/json") is is_json, wanted
+    assert asked.infer("square", "INT64", [3], outputs=[{"name": "y"}]).json()["outputs"][0]["data"] == [9]
+
+
+def test_null_is_as_good_as_absent(asked):
+    assert asked.infer("square", "INT64", [3], id=None, parameters=None, outputs=None).json()["id"] == ""
+    named = {"prediction_id": "mine", "unit_id": None, "event_time": None, "timeout": None}
+    answer = asked.infer("square", "INT64", [3], parameters=named)
+    assert answer.json()["parameters"]["prediction_id"] == "mine"
+    tensor = {"name": "x", "datatype": "INT64", "shape": [1], "data": [3], "parameters": None}
+    assert asked.http.post("/v2/models/square/infer", json={"inputs": [tensor]}).status_code == 200
+
+
+def test_an_input_sent_twice_is_refused(asked):
+    tensor = {"name": "x", "datatype": "INT64", "shape": [1], "data": [3]}
+    answer = asked.http.post("/v2/models/square/infer", json={"inputs": [tensor, tensor | {"data": [4]}]})
+    assert (answer.status_code, "twice" in answer.json()["error"]) == (400, True)
+    twice = request("square", "INT64", int64_contents=[3])
+    twice.inputs.append(twice.inputs[0])
+    with pytest.raises(grpc.RpcError, match="twice"):
+        asked.call(twice)
+
+
+@pytest.mark.parametrize("datatype", ["FP64", "FP32", "INT64"])
+def test_data_is_flat_or_nested_as_its_shape(asked, datatype):
+    flat, square, column = [[1, 2], [3]], [[1, 2, 3], [4]], [[[1]]]
+    for data, shape in [(flat, [3]), (flat, [2]), (square, [2, 2]), (column, [1, 1]), ([[1]], [1]), ([1, [2]], [2])]:
+        answer = asked.infer("square", datatype, data, shape)
+        assert (answer.status_code, "expected [-1]" in answer.json()["error"]) == (400, False), answer.text
+    fits = asked.infer("square", datatype, [[1, 2], [3, 4]], [2, 2])  # and is refused for what it is
+    assert "has shape [2, 2], expected [-1]" in fits.json()["error"]
+    assert "not nested" in asked.infer("word", "BYTES", [["a", "b"], "cd"], [2, 2]).json()["error"]
+
+
+@pytest.mark.parametrize("shape", [[1] * 65, [0, 2**62, 2**62], [0, 2**70], [2**41], [-1]])
+def test_a_shape_that_no_array_has_is_refused(asked, shape):
+    for data in ([], [3]):
+        answer = asked.infer("square", "INT64", data, shape)
+        assert answer.status_code == 400, answer.text
+
+
+@pytest.mark.parametrize("length", ["²", "9" * 5000, "-5", "1_0", "5.0", "99999"])
+def test_a_header_length_that_is_none_is_refused(asked, length):
+    headers = {"inference-header-content-length": length.encode("latin-1")}
+    answer = asked.http.post("/v2/models/square/infer", content=b'{"inputs": []}', headers=headers)
+    assert answer.status_code == 400, answer.text
+
+
+def test_records_are_answered_as_json(asked):
+    tensor = {"name": "input", "datatype": "FP64", "shape": [1, 2], "data": [1, 2]}
+    answer = asked.http.post("/v2/models/records/infer", json={"inputs": [tensor]}).json()
+    assert json.loads(answer["outputs"][0]["data"][0]) == {"sum": 3.0, "ok": True, "none": None}
+
+
+def test_infinite_numbers_are_refused_of_columns_which_json_has_none_of(asked):
+    for rows in ([[1.0, float("inf")]], [[1.0, 2.0], [-float("inf"), 1.0]]):
+        content = np.array(rows).tobytes()
+        tensor = {"name": "input", "datatype": "FP64", "shape": [len(rows), 2]}
+        head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(content)}}]}).encode()
+        headers = {"inference-header-content-length": str(len(head))}
+        refused = asked.http.post("/v2/models/records/infer", content=head + content, headers=headers)
+        assert refused.status_code == 400 and "is infinite in row" in refused.text
