@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -52,6 +52,7 @@ class FeatureSettings(_Section):
 
     online: str = Field(
         "",
+        pattern="^$|^(sqlite|lmdb)://.*[^/]|^(rediss?|postgres(ql)?)://.",
         description="URL of the online store: sqlite:///PATH, lmdb:///PATH, redis://HOST:PORT/0, postgresql://USER@HOST/"
         "NAME; empty: SQLite in `store.folder`.",
     )
@@ -312,15 +313,17 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 def _validated(kind: type[_S], document: dict[str, Any], environment: Mapping[str, str], path: Path) -> _S:
-    for keys, value in _overrides(environment):
+    variables = {}
+    for variable, keys, value in _overrides(environment):
         _set(document, keys, value)
+        variables[tuple(keys)] = variable
     try:
         return kind.model_validate(document)
     except ValidationError as error:
-        findings = [_finding(item["loc"], item["type"], item["msg"]) for item in error.errors()]
+        at_fault = [_variable_of(item["loc"], variables) or str(path) for item in error.errors()]
         raise InvalidConfig(
-            f"{path} cannot be used",
-            details=findings,
+            f"{', '.join(dict.fromkeys(at_fault))} cannot be used",
+            details=[_finding(item["loc"], item["type"], item["msg"]) for item in error.errors()],
             remedy="The settings are described in docs/reference/settings.md.",
         ) from error
 
@@ -342,11 +345,17 @@ def _with_policy_file(settings: _S, path: Path) -> _S:
     return _validated(kind, document, {}, file)
 
 
-def _overrides(environment: Mapping[str, str]) -> Iterator[tuple[list[str], object]]:
+def _overrides(environment: Mapping[str, str]) -> Iterator[tuple[str, list[str], object]]:
     for name, text in sorted(environment.items()):
         keys = name.removeprefix(_PREFIX).lower().split("__")
         if name.startswith(_PREFIX) and (len(keys) > 1 or keys[0] in Settings.model_fields):
-            yield keys, _value(text)
+            yield name, keys, _value(text)
+
+
+def _variable_of(location: Sequence[int | str], variables: Mapping[tuple[str, ...], str]) -> str:
+    """The variable that gave what is at ``location``, of several the one that says most; empty for the file."""
+    ends = range(len(location), 0, -1)
+    return next((variables[keys] for end in ends if (keys := tuple(map(str, location[:end]))) in variables), "")
 
 
 def _value(text: str) -> object:

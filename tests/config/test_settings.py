@@ -78,3 +78,29 @@ def test_a_typo_in_a_servers_file_is_told(tmp_path):
     with pytest.raises(InvalidConfig) as caught:
         load_server_settings(tmp_path, None, {})
     assert caught.value.details == ("gateway.prot: unknown key; did you mean 'port'?",)
+
+
+@pytest.mark.parametrize("name", ["NORIA_GATEWAY__PORT", "NORIA_GATEWAY"])
+def test_what_a_variable_says_wrongly_is_told_of_the_variable_and_not_of_the_file(tmp_path, name):
+    value = "abc" if name.endswith("PORT") else '{"port": "abc"}'
+    with pytest.raises(InvalidConfig) as caught:
+        load(tmp_path, GOOD, {name: value})
+    assert caught.value.message == f"{name} cannot be used"
+    assert caught.value.details[0].startswith("gateway.port: ")
+    with pytest.raises(InvalidConfig) as caught:
+        load(tmp_path, GOOD + "[server]\nport = 'many'", {name: value})
+    assert caught.value.message == f"{tmp_path / 'noria.toml'}, {name} cannot be used"
+
+
+@pytest.mark.parametrize("url", ["mongodb://x", "features.db", "sqlite:///", "redis://"])
+def test_what_names_no_online_store_is_told_before_anybody_looks_something_up(tmp_path, url):
+    with pytest.raises(InvalidConfig) as caught:
+        load(tmp_path, f'{GOOD}[features]\nonline = "{url}"')
+    assert caught.value.details[0].startswith("features.online: ")
+
+
+@pytest.mark.parametrize(
+    "url", ["", "sqlite:///on.db?immutable=1", "lmdb:////var/on", "rediss://:secret@h:6379/0", "postgresql://u@h/n"]
+)
+def test_every_kind_of_online_store_may_be_named(tmp_path, url):
+    assert load(tmp_path, f'{GOOD}[features]\nonline = "{url}"').features.online == url

@@ -129,6 +129,27 @@ def test_what_lies_in_redis_is_looked_up_beside_the_loop_and_its_absence_is_told
     assert {answer.probability for answer in asyncio.run(answers())} == {local.probability}
 
 
+def test_an_online_store_that_is_gone_is_told_and_not_made_anew(world):
+    variant, store, away = world.add_model(1), world.root / "online.db", world.root / "away.db"
+
+    async def answers() -> tuple[object, object]:
+        plane = plane_of(world)
+        await plane.swap(table(1, variant))
+        before = await plane.predict(plane.find(), request())
+        store.rename(away)
+        for ask in (plane.predict(plane.find(), request()), plane.predict_many(plane.find(), [request()])):
+            with pytest.raises(Unavailable, match=r"online store .*online.db is not there"):
+                await ask
+        assert not store.exists()
+        away.rename(store)
+        after = await plane.predict(plane.find(), request())
+        plane.close()
+        return before, after
+
+    before, after = asyncio.run(answers())
+    assert before.probability == after.probability
+
+
 def test_a_tick_is_one_frame_in_the_log(world):
     run(world, world.add_model(1), *(request() for _ in range(20)))
     (segment,) = segments(world)

@@ -62,6 +62,21 @@ def test_workers_are_reloaded_added_and_taken_away_without_a_lost_request(pool):
     assert set(outcomes) == {"200"}
 
 
+def test_workers_that_answer_stay_when_new_ones_could_not_load_what_they_serve(trained, pool):
+    (model,) = (trained / ".noria/artifacts").rglob("model.onnx")
+    before, content = pool.workers(), model.read_bytes()
+    clients = Clients(pool.port)
+    try:
+        model.write_bytes(b"garbage")
+        pool.tell(signal.SIGHUP, "reload_stopped")
+    finally:
+        model.write_bytes(content)
+    assert pool.workers() == before
+    pool.tell(signal.SIGHUP, "workers_reloaded")
+    assert set(clients.finish()) == {"200"}
+    assert not set(before) & set(pool.workers())
+
+
 def test_a_killed_worker_is_replaced_and_what_connects_meanwhile_is_answered(pool):
     victim = pool.workers()[0]
     subprocess.run(["kill", "-9", str(victim)], check=True)

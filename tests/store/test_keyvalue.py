@@ -301,6 +301,20 @@ def test_nothing_said_is_a_sqlite_file_in_the_folder(tmp_path):
     assert store.path == tmp_path / "online" / "features.db" and store.path.exists()
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "lmdb"])
+def test_who_only_reads_makes_no_store(engine, tmp_path):
+    url = f"{engine}:///{tmp_path}/online/store"
+    with pytest.raises(Unavailable, match="is not there"):
+        open_keyvalue(url, tmp_path, create=False)
+    assert list(tmp_path.iterdir()) == []
+    written = open_keyvalue(url, tmp_path)
+    written.put_newer([(b"k", row(1))])
+    read = open_keyvalue(url, tmp_path, create=False)
+    assert read.get_many([b"k"]) == [row(1)]
+    read.close()
+    written.close()
+
+
 @pytest.mark.parametrize(
     "bad", ["mongodb://host/0", "features.db", "sqlite://", "lmdb:///", "redis://", "redis://h:x/0"]
 )

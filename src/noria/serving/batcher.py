@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,10 @@ _INLINE_BLOCKS_SECONDS = 0.0005
 """The same for blocks of rows of several requests: while a thread scores, the loop reads the next."""
 _BATCH_SECONDS = 0.02
 """Waiting rows are put together into one call until they are expected to take this long."""
+_LATE_SECONDS = 0.01
+"""How long after its deadline a request may be refused: all that are late by then are looked for at once."""
+_ANSWERED, _LATE = True, False
+_THE_MODEL = re.compile("^((?:the process of )?)the model(?= )")
 
 Recorder = Callable[[Sequence[Item], Rows, Outcome, float], None]
 """Writes what was scored to the log, before the answers leave; last, the seconds of it that went to other variants."""
@@ -51,7 +56,12 @@ class Batcher:
         """Rows taken on and not yet answered."""
         self._record, self._failed = record, failed
         self._waiting: deque[Item] = deque()
-        self._running = 0
+        self._running: list[Sequence[Item]] = []
+        self._ends: dict[Item, bool] = {}
+        """Of items in calls under way: whether the answer or the deadline came first. ``setdefault`` decides it, in
+        whichever thread."""
+        self._clock: asyncio.TimerHandle | None = None
+        self._clock_at = 0.0
         self._concurrency = limits.concurrency or served.runtime.concurrency
         self._threads: ThreadPoolExecutor | None = None
         self._closing = False
@@ -80,9 +90,10 @@ class Batcher:
         most = _INLINE_BLOCKS_SECONDS if are_blocks else _INLINE_SECONDS
         cheap = served.runtime.inline and served.row_seconds * count < most and not self._waiting
         if cheap and not [item for item in items if item.params or item.tensors]:
-            self._finish(items, self._score(items, since))
+            self._finish(items, self._score(items, self._record, since))
             return
         self._waiting.extend(items)
+        self._watch(items)
         self._dispatch()
 
     def release(self, count: int) -> None:
@@ -100,18 +111,20 @@ class Batcher:
     def _unload(self) -> None:
         if self._threads is not None:
             self._threads.shutdown(wait=False)
+        if self._clock is not None:
+            self._clock.cancel()
         self.served.runtime.unload()
 
     def _expected_seconds(self, rows: int) -> int:
         return max(1, min(60, math.ceil(self.served.row_seconds * rows / self._concurrency)))
 
     def _dispatch(self) -> None:
-        while self._waiting and self._running < self._concurrency:
+        while self._waiting and len(self._running) < self._concurrency:
             batch = self._next_batch()
-            self._running += 1
+            self._running.append(batch)
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix=self.served.label)
-            running = asyncio.get_running_loop().run_in_executor(self._threads, self._score, batch)
+            running = asyncio.get_running_loop().run_in_executor(self._threads, self._score, batch, self._record_timely)
             running.add_done_callback(partial(self._returned, batch))
 
     def _next_batch(self) -> list[Item]:
@@ -124,21 +137,63 @@ class Batcher:
         return batch
 
     def _returned(self, batch: Sequence[Item], done: asyncio.Future[_Results]) -> None:
-        self._running -= 1
-        self._finish(batch, done.result())
+        self._running.remove(batch)
+        for item, result in zip(batch, done.result(), strict=True):
+            if self._ends.pop(item, _ANSWERED) is _LATE:
+                self.release(item.count)
+            else:
+                self._finish([item], [result])
         self._dispatch()
+
+    def _watch(self, items: Sequence[Item]) -> None:
+        """See to it that the clock is looked at when the first of ``items`` is late."""
+        first = min([item.deadline for item in items])
+        if self._clock is not None:
+            if self._clock_at <= first:
+                return
+            self._clock.cancel()
+        self._clock_at = first
+        seconds = max(first - time.monotonic(), 0.0) + _LATE_SECONDS
+        self._clock = asyncio.get_running_loop().call_later(seconds, self._refuse_late)
+
+    def _refuse_late(self) -> None:
+        """Answer those whose time is over. What is being scored goes on, and keeps its place until it ends."""
+        self._clock, now = None, time.monotonic()
+        late = [item for item in self._waiting if item.deadline < now]
+        if late:
+            self._waiting = deque(item for item in self._waiting if item.deadline >= now)
+            self._finish(late, [_too_late(self.served)] * len(late))
+        scored = [item for batch in self._running for item in batch if item not in self._ends]
+        for item in scored:
+            if item.deadline < now and self._ends.setdefault(item, _LATE) is _LATE:
+                self._refuse(item, _too_late(self.served))
+        if timely := [item for item in [*self._waiting, *scored] if item.deadline >= now]:
+            self._watch(timely)
 
     def _finish(self, items: Sequence[Item], results: _Results) -> None:
         for item, result in zip(items, results, strict=True):
             if isinstance(result, NoriaError):
-                self._failed(item, result)
-                item.refuse(result)
+                self._refuse(item, result)
             else:
                 item.settle(result)
             self.release(item.count)
 
-    def _score(self, items: Sequence[Item], since: float | None = None) -> _Results:
-        """The outcome of every item, or why it has none; those that have one are in the log.
+    def _refuse(self, item: Item, error: NoriaError) -> None:
+        self._failed(item, error)
+        item.refuse(error)
+
+    def _record_timely(self, items: Sequence[Item], rows: Rows, outcome: Outcome, others: float) -> None:
+        """Record what was not refused meanwhile, and from now on will not be."""
+        timely = {item for item in items if self._ends.setdefault(item, _ANSWERED) is _ANSWERED}
+        if len(timely) == len(items):
+            self._record(items, rows, outcome, others)
+            return
+        for item, start in zip(items, _starts(items), strict=True):
+            if item in timely:
+                self._record([item], _rows([item]), outcome.part(start, item.count), others)
+
+    def _score(self, items: Sequence[Item], record: Recorder, since: float | None = None) -> _Results:
+        """The outcome of every item, or why it has none; those that have one are in the log, if ``record`` puts them.
 
         What passed from ``since`` until now went to other variants of the same tick: it is not told of this one.
         """
@@ -147,34 +202,33 @@ class Batcher:
         late = [item for item in items if item.deadline < now or item.answer.cancelled()]
         if late:
             kept = [item for item in items if item not in late]
-            rest = iter(self._score(kept, since) if kept else ())
+            rest = iter(self._score(kept, record, since) if kept else ())
             return [_too_late(self.served) if item in late else next(rest) for item in items]
         try:
             rows = _rows(items)
             outcome = outcome_of(self.served.bundle, self.served.score(rows))
         except Exception as error:
-            return self._score_singly(items, error)
+            return self._score_singly(items, record, error)
         if not np.logical_and.reduce(np.isfinite(outcome.scores)):  # .all() takes twice as long
-            return self._without_numbers(items, rows, outcome)
-        self._record(items, rows, outcome, others)
+            return self._without_numbers(items, record, rows, outcome)
+        record(items, rows, outcome, others)
         if len(items) == 1:
             return [(outcome, 0)]
-        starts = accumulate([item.count for item in items[:-1]], initial=0)
-        return [(outcome, start) for start in starts]
+        return [(outcome, start) for start in _starts(items)]
 
-    def _score_singly(self, items: Sequence[Item], error: Exception) -> _Results:
+    def _score_singly(self, items: Sequence[Item], record: Recorder, error: Exception) -> _Results:
         """After a batch failed: each item on its own, so that only the one at fault goes without an answer."""
         if len(items) > 1:
-            return [result for item in items for result in self._score([item])]
+            return [result for item in items for result in self._score([item], record)]
         if isinstance(error, NoriaError):
-            return [error]
+            return [_named(self.served, error)]
         _log.error("row_failed", model_version=self.served.label, prediction_id=items[0].prediction_id, exc_info=error)
         return [NoriaError(f"{self.served.label} failed at this row", remedy="The gateway's log says why.")]
 
-    def _without_numbers(self, items: Sequence[Item], rows: Rows, outcome: Outcome) -> _Results:
+    def _without_numbers(self, items: Sequence[Item], record: Recorder, rows: Rows, outcome: Outcome) -> _Results:
         """Refuse the items with rows that the model gives no number for; record the rest."""
         if len(items) > 1:
-            return [result for item in items for result in self._score([item])]
+            return [result for item in items for result in self._score([item], record)]
         bad = int(np.flatnonzero(~np.isfinite(outcome.scores))[0])
         return [_no_number(self.served, items[0], rows, bad)]
 
@@ -184,7 +238,7 @@ _Results = Sequence[Result | NoriaError]
 
 def _alike(one: Item, other: Item) -> bool:
     """Whether both may be scored by one call and logged as one batch."""
-    if one.arm is not other.arm or one.params != other.params:
+    if one.arm is not other.arm or one.params != other.params or not (one.count and other.count):
         return False
     return one.tensors is None or (other.tensors is not None and _shapes(one.tensors) == _shapes(other.tensors))
 
@@ -213,6 +267,17 @@ def _rows(items: Sequence[Item]) -> Rows:
     if first.texts is not None:
         texts = np.concatenate([np.atleast_2d(np.asarray(item.texts, dtype=object)) for item in items])
     return Rows(numbers, texts, first.params)
+
+
+def _starts(items: Sequence[Item]) -> Iterable[int]:
+    """At which row of all of them those of each item begin."""
+    return accumulate([item.count for item in items[:-1]], initial=0)
+
+
+def _named(served: Served, error: NoriaError) -> NoriaError:
+    """The error of a runtime, which calls its model "the model", with the version's name."""
+    error.message = _THE_MODEL.sub(lambda found: found[1] + served.label, error.message)
+    return error
 
 
 def _too_late(served: Served) -> DeadlineExceeded:

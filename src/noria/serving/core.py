@@ -18,7 +18,7 @@ from noria.features.definition_watch import DefinitionWatch, OnChanged
 from noria.monitoring.log import PredictionLog
 from noria.rollout.routes import RouteTable, Variant
 from noria.serving.batcher import Batcher, Limits
-from noria.serving.computing import Computing
+from noria.serving.completing import complete
 from noria.serving.inputs import OnlineInputs, PredictionRequest, parse_instant
 from noria.serving.items import Answer, Item, Outcome, Prediction, Result
 from noria.serving.live import Arm, Live, find
@@ -289,10 +289,7 @@ class DataPlane:
     def _complete(self, arm: Arm, items: Sequence[Item]) -> Sequence[tuple[Item, NoriaError]]:
         """Add to the rows what is looked up and computed; the items for which that failed, with the reason."""
         specs = arm.served.bundle.looked_up
-        vectors = self._online.vectors(specs, [(item.entities, item.event_time) for item in items])
-        if arm.served.computing is not None:
-            vectors = _computed(arm, arm.served.computing, items, vectors)
-        return _add(arm, items, vectors)
+        return complete(arm, items, self._online.vectors(specs, [(item.entities, item.event_time) for item in items]))
 
     def _refuse(self, faults: Sequence[tuple[Item, NoriaError]]) -> None:
         for item, error in faults:
@@ -361,37 +358,6 @@ def _by_arm(items: Sequence[Item]) -> Sequence[tuple[Arm, Sequence[Item]]]:
     if len(arms) == 1:
         return [(items[0].arm, items)]
     return [(arm, [item for item in items if item.arm is arm]) for arm in arms.values()]
-
-
-def _computed(
-    arm: Arm, computing: Computing, items: Sequence[Item], vectors: Sequence[Sequence[Any] | NoriaError]
-) -> Sequence[Sequence[Any] | NoriaError]:
-    """What the model takes besides the columns sent; what it does not take is kept with the item, for the log."""
-    named = [arm.columns.named(item.request.features) for item in items if item.request is not None]
-    found: list[Sequence[Any] | NoriaError] = []
-    for item, result in zip(items, computing.completed(named, vectors), strict=True):
-        if isinstance(result, NoriaError):
-            found.append(result)
-        else:
-            taken, item.beside = result
-            found.append(taken)
-    return found
-
-
-def _add(
-    arm: Arm, items: Sequence[Item], vectors: Sequence[Sequence[Any] | NoriaError]
-) -> Sequence[tuple[Item, NoriaError]]:
-    """Add values to the rows; the items for which there are none, with the reason."""
-    faults: list[tuple[Item, NoriaError]] = []
-    for item, vector in zip(items, vectors, strict=True):
-        if isinstance(vector, NoriaError):
-            faults.append((item, vector))
-            continue
-        numbers, texts = arm.columns.looked_up(vector)
-        item.numbers = [*item.numbers, *numbers]
-        item.texts = None if item.texts is None else [*item.texts, *texts]
-        item.complete = True
-    return faults
 
 
 def _bad_instances(faults: Sequence[tuple[int, NoriaError]], rows: int) -> NoriaError:

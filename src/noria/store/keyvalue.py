@@ -58,8 +58,10 @@ class KeyValueStore(Protocol):
         ...
 
 
-def open_keyvalue(url: str, folder: Path) -> KeyValueStore:
+def open_keyvalue(url: str, folder: Path, *, create: bool = True) -> KeyValueStore:
     """The store that ``url`` names; a SQLite file in ``folder`` when it is empty.
+
+    One on this machine that is not there is made, unless ``create`` is false: that is for who only reads.
 
     ``sqlite:///PATH``, ``lmdb:///PATH`` (a relative one starts at ``folder``), ``redis://HOST:PORT/0``,
     ``postgresql://USER@HOST/NAME``; ``sqlite:///PATH?immutable=1`` for a file that nobody writes, in a folder that may
@@ -67,11 +69,11 @@ def open_keyvalue(url: str, folder: Path) -> KeyValueStore:
     """
     scheme, _, rest = url.partition("://")
     if not url:
-        return SqliteKeyValues(folder / SQLITE_FILE)
+        return SqliteKeyValues(folder / SQLITE_FILE, create=create)
     if scheme == "sqlite" and rest.endswith(_IMMUTABLE):
         return SqliteKeyValues(folder / rest.removeprefix("/").removesuffix(_IMMUTABLE), immutable=True)
     if scheme in _LOCAL and rest.strip("/"):
-        return _LOCAL[scheme](folder / rest.removeprefix("/"))
+        return _LOCAL[scheme](folder / rest.removeprefix("/"), create=create)
     if scheme in _REMOTE and rest:
         return _REMOTE[scheme](url)
     raise InvalidConfig(
@@ -80,7 +82,7 @@ def open_keyvalue(url: str, folder: Path) -> KeyValueStore:
     )
 
 
-_LOCAL: dict[str, Callable[[Path], KeyValueStore]] = {"sqlite": SqliteKeyValues, "lmdb": LmdbKeyValues}
+_LOCAL: dict[str, Callable[..., KeyValueStore]] = {"sqlite": SqliteKeyValues, "lmdb": LmdbKeyValues}
 _REMOTE: dict[str, Callable[[str], KeyValueStore]] = {
     "redis": RedisKeyValues,
     "rediss": RedisKeyValues,

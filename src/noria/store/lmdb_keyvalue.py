@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any
 
 from noria.errors import MissingExtra, Unavailable
+from noria.store.sqlite_keyvalue import no_store
 from noria.store.stamps import STAMP_BYTES
 
 _MAP_BYTES = 1 << 38  # address space, not disk: what the file may grow to
@@ -24,7 +25,7 @@ class LmdbKeyValues:
     ``metasync=False``: a crash of the machine may undo the last batch, which is materialized again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, create: bool = True) -> None:
         try:
             import lmdb
         except ImportError:
@@ -35,7 +36,10 @@ class LmdbKeyValues:
         self._name = str(path)
         self._fault: type[Exception] = lmdb.Error
         with self._telling("opened"):
-            path.mkdir(parents=True, exist_ok=True)
+            if create:
+                path.mkdir(parents=True, exist_ok=True)
+            elif not path.exists():
+                raise no_store(path)
             self._place = path.resolve()
             with _open_lock:
                 environment, handles = _open.get(self._place, (None, 0))

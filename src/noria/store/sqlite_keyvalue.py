@@ -33,7 +33,7 @@ class SqliteKeyValues:
     file is read without locks, and nothing is written beside it.
     """
 
-    def __init__(self, path: Path, *, immutable: bool = False) -> None:
+    def __init__(self, path: Path, *, immutable: bool = False, create: bool = True) -> None:
         self.path: Path | None = path
         self._name = str(path)
         self._lock = RLock()  # sqlite3 shares a transaction between the threads of a connection
@@ -42,9 +42,12 @@ class SqliteKeyValues:
                 self._connection = _connect_immutable(path)
             return
         with self._telling("opened"):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if create:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            elif not path.exists():
+                raise no_store(path)
             with _alone(path):
-                self._connection = _connect(path)
+                self._connection = _connect(path, create=create)
 
     def put_newer(self, entries: Iterable[tuple[bytes, bytes]]) -> int:
         rows = iter(entries)
@@ -137,8 +140,16 @@ def _select(count: int) -> str:
     return f"WITH wanted(key) AS (VALUES {marks}) SELECT ({found}) FROM wanted"
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
+def no_store(path: Path) -> Unavailable:
+    """The error for a store that is to be read and does not exist."""
+    return Unavailable(
+        f"the online store {path} is not there", remedy="Put it back, or materialize features, which makes it."
+    )
+
+
+def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")

@@ -19,6 +19,7 @@ import structlog
 from numpy.typing import NDArray
 
 from noria.errors import InvalidInput, NoriaError, Unavailable
+from noria.serving.runtimes.base import decoded
 
 _log = structlog.get_logger()
 _HEAD = struct.Struct("<II")
@@ -32,7 +33,7 @@ Arrays = Mapping[str, NDArray[Any]]
 class ModelProcesses:
     """As many processes as are asked at once, each with the model loaded. Threads may share it.
 
-    ``words`` tell the child what to load: ``pyfunc FOLDER``, or ``transformer FILE``.
+    ``words`` tell the child what to load: ``pyfunc FOLDER``, or ``transformer FILE``; errors call it ``label``.
     """
 
     def __init__(self, interpreter: Path, words: Sequence[str], label: str) -> None:
@@ -47,12 +48,19 @@ class ModelProcesses:
         child = self._take()
         try:
             answer = child.ask({"verb": verb, **more}, arrays)
-        except (OSError, EOFError, ValueError) as error:
-            child.stop()
-            _log.error("model_process_failed", model=self._label, reason=str(error) or type(error).__name__)
+        except UnicodeEncodeError as error:
+            self._give_back(child)
             raise NoriaError(
-                f"the process of {self._label} ended or did not answer in {_STUCK_SECONDS:g} seconds",
-                remedy="The gateway's log says why; it is started again with the next request.",
+                f"{self._label} answers a text that is none: {error.reason}",
+                remedy="Its texts must be Unicode, without single halves of surrogate pairs.",
+            ) from None
+        except (OSError, EOFError, ValueError) as error:
+            reason = f"did not answer in {_STUCK_SECONDS:g} seconds" if isinstance(error, TimeoutError) else child.end()
+            child.stop()
+            _log.error("model_process_failed", loaded=self._command[-1], reason=reason, error=str(error))
+            raise NoriaError(
+                f"the process of {self._label} {reason}",
+                remedy="The gateway's log has what it wrote; it is started again with the next request.",
             ) from None
         self._give_back(child)
         if "error" in answer:
@@ -90,7 +98,7 @@ class ModelProcesses:
             ) from None
         if "error" in ready:
             child.stop()
-            raise Unavailable(f"{self._label} cannot be loaded: {ready['error']}", remedy="Log the model again.")
+            raise Unavailable(f"the code of {self._label} raised {ready['error']}", remedy="Log the model again.")
         return child
 
 
@@ -108,6 +116,14 @@ class _Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    def end(self) -> str:
+        """How the process ended, in words, if it did."""
+        try:
+            code = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            return "does not answer as it should"
+        return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
     def last_words(self) -> str:
         return self._errors.text()
 
@@ -124,7 +140,7 @@ class _Child:
     def receive(self, seconds: float) -> Any:
         self._socket.settimeout(seconds)
         length, _ = _HEAD.unpack(self._exactly(_HEAD.size))
-        return json.loads(self._exactly(length))
+        return decoded(self._exactly(length))
 
     def _exactly(self, size: int) -> bytes:
         parts: list[bytes] = []

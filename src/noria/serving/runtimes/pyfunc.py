@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from noria.errors import NoriaError
 from noria.optimize.bundle import Bundle
 from noria.optimize.prepare import MODEL_FOLDER, interpreter_of
 from noria.serving.runtimes.base import Floats, Rows, Tensors, columns_of
 from noria.serving.runtimes.process import ModelProcesses
+from noria.serving.runtimes.whole import WHOLE, WholeColumns
 
 
 class PyfuncRuntime:
@@ -23,12 +25,15 @@ class PyfuncRuntime:
 
     def __init__(self, folder: Path, bundle: Bundle) -> None:
         model = folder / MODEL_FOLDER
-        self._bundle = bundle
-        self._processes = ModelProcesses(interpreter_of(model), ["pyfunc", str(model)], folder.name)
+        self._bundle, self._whole = bundle, WholeColumns.of(bundle, nulls=True)
+        self._output = bundle.outputs[0].name if len(bundle.outputs) == 1 else "output"
+        self._processes = ModelProcesses(interpreter_of(model), ["pyfunc", str(model)], "the model")
 
     def score(self, rows: Rows) -> Floats | Sequence[Any]:
         """See Runtime. Raises NoriaError when the model does not answer one entry a row."""
-        columns = columns_of(rows, self._bundle)
+        if self._whole is not None:
+            self._whole.check(rows.numbers)
+        columns = self._columns(rows)
         found = self._processes.ask("rows", columns, kinds=dict(self._bundle.kinds), params=rows.params)
         if not isinstance(found, list) or len(found) != len(rows):
             count = len(found) if isinstance(found, list) else "no list"
@@ -38,12 +43,24 @@ class PyfuncRuntime:
         return found
 
     def infer(self, tensors: Tensors) -> Tensors:
-        """See Runtime."""
+        """See Runtime. Raises NoriaError when the model does not answer one entry a row."""
         found = self._processes.ask("tensors", tensors)
-        if isinstance(found, dict):
-            return {name: np.asarray(value) for name, value in found.items()}
-        return {"output": np.asarray(found)}
+        answers = {name or self._output: np.array(values, dtype) for name, dtype, values in found}
+        rows = len(next(iter(tensors.values())))
+        for name, answer in answers.items():
+            if not answer.ndim or len(answer) != rows:
+                raise NoriaError(
+                    f"the model answered {rows} rows with {name!r} of shape {list(answer.shape)}",
+                    remedy="Its predict must give one entry a row.",
+                )
+        return answers
 
     def unload(self) -> None:
         """See Runtime."""
         self._processes.stop()
+
+    def _columns(self, rows: Rows) -> Mapping[str, NDArray[Any]]:
+        """The rows by column, without optional ones of whole numbers that no row has: those know no null."""
+        columns, optional = columns_of(rows, self._bundle), self._bundle.optional
+        absent = [name for name in optional if self._bundle.kinds.get(name) in WHOLE and np.isnan(columns[name]).all()]
+        return {name: column for name, column in columns.items() if name not in absent}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
 from noria.processors import WORKERS_VARIABLE
 from noria.surface.cli.processes import end_with_parent
+from noria.surface.http.sockets import bind
 
 _log = structlog.get_logger()
 SHARED_VARIABLE = "NORIA_GATEWAY_SHARED"
@@ -25,12 +27,16 @@ _BACK_OFF_SECONDS = 1.0
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """A process, the sockets it accepts on, and our end of the pair over which it is sent more."""
+    """A process, the sockets it accepts on, and our end of the pair over which it is sent more.
+
+    ``refused`` are the deployments that it could not load when it started, as far as it has said so, and why.
+    """
 
     process: subprocess.Popen[bytes]
     control: socket.socket
     sockets: list[socket.socket] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 class WorkerPool:
@@ -102,13 +108,19 @@ class WorkerPool:
             self._workers[place] = self._start(worker.sockets)
 
     def _reload(self) -> None:
-        """Start a new worker beside each old one, on the same sockets, before the old one ends."""
+        """Start a new worker beside each old one, which ends once the new one has its sockets.
+
+        It gets them when it has loaded all that the old one may serve: else the old ones stay, who still have it.
+        """
         for place, old in enumerate(self._workers):
-            new = self._start(old.sockets)
-            if not _wait_until_ready(new):
-                _log.error("reload_stopped", reason="the new worker ended at its start")
+            with _unknown_socket() as unknown:
+                new = self._start([unknown])
+            if reason := _reason_to_keep(old, new):
                 self._stop([new])
+                _log.error("reload_stopped", reason=reason)
                 return
+            new.sockets = []
+            _send_sockets(old.sockets, new)
             self._workers[place] = new
             self._stop([old])
         _log.info("workers_reloaded", workers=len(self._workers))
@@ -124,9 +136,7 @@ class WorkerPool:
         """Hand the sockets of the last worker to the first, so that nobody who connected is left waiting."""
         self._wanted -= 1
         leaving, staying = self._workers.pop(), self._workers[0]
-        for one in leaving.sockets:
-            socket.send_fds(staying.control, [b"listen"], [one.fileno()])
-            staying.sockets.append(one)
+        _send_sockets(leaving.sockets, staying)
         self._stop([leaving])
         _log.info("worker_removed", workers=len(self._workers))
 
@@ -146,7 +156,28 @@ class WorkerPool:
 def _wait_until_ready(worker: _Worker) -> bool:
     """Whether the worker says that it accepts requests, before it ends."""
     assert worker.process.stdout is not None
-    return bool(worker.process.stdout.readline())
+    line = worker.process.stdout.readline()
+    worker.refused = json.loads(line)["refused"] if line else {}
+    return bool(line)
+
+
+def _reason_to_keep(old: _Worker, new: _Worker) -> str:
+    """Why a worker is not to be replaced by a new one; empty when it may be."""
+    if not _wait_until_ready(new):
+        return "the new worker ended at its start"
+    lost = sorted(new.refused.keys() - old.refused.keys())
+    return "; ".join(f"the new worker cannot serve {name}: {new.refused[name]}" for name in lost)
+
+
+def _unknown_socket() -> socket.socket:
+    """A socket that nobody is told of: a worker needs one to start with."""
+    return bind("127.0.0.1", 0)
+
+
+def _send_sockets(sockets: Sequence[socket.socket], worker: _Worker) -> None:
+    for one in sockets:
+        socket.send_fds(worker.control, [b"listen"], [one.fileno()])
+        worker.sockets.append(one)
 
 
 def _close(worker: _Worker) -> None:

@@ -33,8 +33,8 @@ def server(
 ) -> None:
     """Run the server: MLflow's REST protocol and the console. With --store it needs no project."""
     from noria.surface.http.listen import serve as serve_on
-    from noria.surface.http.sockets import bind
     from noria.surface.http.server import create_app
+    from noria.surface.http.sockets import bind
 
     folder = Path.cwd() if store and project is None else find_repo(project)
     named = {"database": store, "artifacts": artifacts}

@@ -116,6 +116,8 @@ class _AnswerWriter:
 
     def write(self, data: bytes) -> None:
         """Send, a head a moment later."""
+        if self.is_closing():  # of requests one behind the other, only the last is told that the client is gone
+            return
         head, self._head = self._head, b""
         if head and len(data) < _COPIED_BYTES:
             self._transport.write(head + data)
