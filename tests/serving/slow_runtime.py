@@ -36,7 +36,7 @@ class HeldModels:
     """Models of that runtime. Opening a pipe waits for whoever reads it, and reading for who has it open."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._root = root
+        self._root, self._pipes = root, list[Path]()
         metadata = root / "site/held-1.0.dist-info"
         metadata.mkdir(parents=True)
         (root / "site/held.py").write_text(_PACKAGE)
@@ -53,8 +53,17 @@ class HeldModels:
         for name in waits_at:
             options[name] = str(self._root / f"{name}-{version}")
             os.mkfifo(options[name])
+            self._pipes.append(Path(options[name]))
         write_bundle(folder, Bundle("regression", ("a",), runtime="held", options=options))
         return Variant("champion", "held", version, source, folder_digest(folder), 100.0)
+
+    def let_go(self) -> None:
+        """Let everybody go on who waits at a pipe, or will: a test that failed must not keep a process from ending."""
+        for pipe in self._pipes:
+            held = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+            pipe.unlink()
+            pipe.touch()
+            os.close(held)
 
     async def reached(self, version: int, step: str) -> IO[bytes]:
         """What holds a model that waits at a step, once it does; it goes on when that is closed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -46,20 +47,31 @@ class Routes:
                 await self.files.check()
                 await asyncio.sleep(0.001)
 
+    async def reached(self, held: HeldModels, version: int) -> IO[bytes]:
+        """Look again and again until a model waits while it is loaded; what holds it up."""
+        waiting = asyncio.ensure_future(held.reached(version, "loads"))
+        while not waiting.done():
+            await self.files.check()
+            await asyncio.sleep(0.001)
+        return waiting.result()
+
 
 @pytest.fixture
 def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HeldModels:
     return HeldModels(tmp_path, monkeypatch)
 
 
-def following(world: World, steps: Callable[[Routes], Awaitable[None]]) -> None:
+def following(world: World, held: HeldModels, steps: Callable[[Routes], Awaitable[None]]) -> None:
     """Take the steps with a plane that has looked once and found nothing."""
 
     async def run() -> None:
         routes = Routes(world)
         await routes.files.check()
-        await steps(routes)
-        routes.plane.close()
+        try:
+            await steps(routes)
+        finally:
+            held.let_go()
+            routes.plane.close()
 
     asyncio.run(run())
 
@@ -72,10 +84,10 @@ def test_a_model_that_loads_slowly_holds_no_other_deployment_up(world, held):
         await routes.files.check()
         routes.publish("flights", 1, quick)
         await routes.until({"flights": 1})
-        (await held.reached(1, "loads")).close()
+        (await routes.reached(held, 1)).close()
         await routes.until({"flights": 1, "held": 1})
 
-    following(world, steps)
+    following(world, held, steps)
 
 
 def test_a_table_that_needs_nothing_loaded_is_taken_up_before_the_one_that_still_loads(world, held):
@@ -86,14 +98,14 @@ def test_a_table_that_needs_nothing_loaded_is_taken_up_before_the_one_that_still
         await routes.until({"flights": 1})
         routes.publish("flights", 2, slow)
         await routes.files.check()
-        loading = await held.reached(1, "loads")
+        loading = await routes.reached(held, 1)
         routes.publish("flights", 3, quick)
         await routes.until({"flights": 3})
         loading.close()
         routes.publish("other", 1, quick)  # loaded by the same threads, after it
         await routes.until({"flights": 3, "other": 1})
 
-    following(world, steps)
+    following(world, held, steps)
 
 
 def test_the_tables_of_one_deployment_are_taken_up_in_order(world, held):
@@ -102,16 +114,16 @@ def test_the_tables_of_one_deployment_are_taken_up_in_order(world, held):
     async def steps(routes: Routes) -> None:
         routes.publish("held", 1, first)
         await routes.files.check()
-        loading = await held.reached(1, "loads")
+        loading = await routes.reached(held, 1)
         routes.publish("held", 2, second)
         await routes.files.check()
         loading.close()
         await routes.until({"held": 1})
         await routes.files.check()
-        (await held.reached(2, "loads")).close()
+        (await routes.reached(held, 2)).close()
         await routes.until({"held": 2})
 
-    following(world, steps)
+    following(world, held, steps)
 
 
 def test_a_deployment_that_is_withdrawn_while_it_loads_never_serves(world, held):
@@ -120,14 +132,14 @@ def test_a_deployment_that_is_withdrawn_while_it_loads_never_serves(world, held)
     async def steps(routes: Routes) -> None:
         routes.publish("held", 1, slow)
         await routes.files.check()
-        loading = await held.reached(1, "loads")
+        loading = await routes.reached(held, 1)
         routes.withdraw("held")
         await routes.files.check()
         loading.close()
         routes.publish("flights", 1, quick)
         await routes.until({"flights": 1})
 
-    following(world, steps)
+    following(world, held, steps)
 
 
 def test_the_first_look_waits_for_all_there_is(world, held):
