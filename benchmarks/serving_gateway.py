@@ -13,7 +13,8 @@ from typing import Any
 from serving_world import World
 
 from noria.surface.http.gateway import Gateway
-from noria.surface.http.listen import bind, serve
+from noria.surface.http.listen import serve
+from noria.surface.http.sockets import bind
 
 _ANSWER = (
     b'{"prediction_id":"f2a1c6a0d2b58a0d9c31000000000001","prediction":1,"model":"forest","model_version":"1",'
