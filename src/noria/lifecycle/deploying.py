@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from noria.clock import Clock
-from noria.errors import Conflict, InvalidInput, NoriaError, NotFound, PolicyRefused
+from noria.errors import InvalidInput, NoriaError, NotFound, PolicyRefused
 from noria.lifecycle.looks import CHAMPION
 from noria.lifecycle.served_forms import make_servable, variant_of
 from noria.registry import ModelVersion, Policies, Stage, get_version, list_versions, version_in_stage
@@ -17,6 +17,7 @@ from noria.registry.models import aliases, get_model
 from noria.registry.stages import parse_stage, request_transition
 from noria.rollout import RouteTable, current_routes, set_routes
 from noria.rollout.deployments import Deployment, all_deployments, own_name, save_deployment, write_routes
+from noria.rollout.moves import check_none_open
 from noria.rollout.records import open_rollout
 from noria.store.database import Transaction
 from noria.store.workspace import Workspace
@@ -95,7 +96,7 @@ def deploy(
         primary = own_name(tx, address.model)
         name = deployment or primary
         version = version_of(tx, address)
-        _check_free(tx, name)
+        check_none_open(tx, name)
     notes = make_servable(workspace, version, at=clock.now(), actor=actor, progress=progress)
     if name == primary and address.version is not None and version.stage is not Stage.PRODUCTION:
         version = request_transition(
@@ -110,7 +111,7 @@ def deploy(
         )
     check_preview(policies, version)
     with workspace.database.write() as tx:
-        _check_free(tx, name)
+        check_none_open(tx, name)
         save_deployment(tx, name, version.model, follows=address.follows, unit=unit, at=clock.now(), actor=actor)
         routes = _set(tx, name, version, unit, clock, actor, reason or f"{version.label} deployed")
     write_routes(workspace, name)
@@ -153,17 +154,10 @@ def _follow(workspace: Workspace, policies: Policies, clock: Clock, record: Depl
     check_preview(policies, version)
     make_servable(workspace, version, at=clock.now(), actor=actor)
     with workspace.database.write() as tx:
-        _check_free(tx, record.deployment)
+        check_none_open(tx, record.deployment)
         reason = f"{record.follows} of {record.model} is version {version.version} now"
         _set(tx, record.deployment, version, record.unit, clock, actor, reason)
     write_routes(workspace, record.deployment)
-
-
-def _check_free(tx: Transaction, name: str) -> None:
-    if open_rollout(tx, name) is not None:
-        raise Conflict(
-            f"deployment {name!r} has a rollout under way", remedy="`noria rollout promote` or `abort` it first."
-        )
 
 
 def _set(

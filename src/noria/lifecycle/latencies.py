@@ -7,12 +7,11 @@ from datetime import datetime
 from math import ceil
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.monitoring.log import PREDICTIONS, PredictionBatch
-from noria.monitoring.segments import frames, segments
+from noria.monitoring.log import PREDICTIONS, batches_of
+from noria.monitoring.segments import segments
 
 Floats = NDArray[np.float64]
 Times = NDArray[np.int64]
@@ -50,7 +49,7 @@ def latencies_lately(log: Path, deployment: str, revision: int, variant: str, si
     for segment, size in _newest(log, since):
         rows = [
             (batch.received_at, np.frombuffer(batch.latencies, np.float32))
-            for batch in _batches(segment)
+            for batch in batches_of(segment)
             if (batch.deployment, batch.revision, batch.variant) == (deployment, revision, variant)
         ]
         came = [np.full(len(took), received_at) for received_at, took in rows]
@@ -67,8 +66,3 @@ def _newest(log: Path, since: datetime) -> Iterator[tuple[Path, int]]:
     for stat, segment in sorted(found, key=lambda one: one[0].st_mtime, reverse=True):
         if stat.st_mtime >= since.timestamp():
             yield segment, stat.st_size
-
-
-def _batches(segment: Path) -> Iterator[PredictionBatch]:
-    decode = msgspec.msgpack.Decoder(PredictionBatch).decode
-    return (decode(payload) for _, payload in frames(segment.read_bytes()))

@@ -31,6 +31,7 @@ from noria.rollout.deployments import find_deployment, write_routes
 from noria.rollout.moves import (
     Overtaken,
     begin_step,
+    check_none_open,
     check_versions,
     fix_step,
     record_decision,
@@ -39,7 +40,7 @@ from noria.rollout.moves import (
     start_rollout,
 )
 from noria.rollout.plan import check_plan
-from noria.rollout.records import PAUSED, RUNNING, get_rollout, list_rollouts, list_steps, open_rollout
+from noria.rollout.records import PAUSED, RUNNING, get_rollout, list_rollouts, list_steps
 from noria.rollout.strategies import Judgement, judge_checks
 from noria.serving.served import load_served
 from noria.store.database import Transaction
@@ -326,11 +327,7 @@ class Rollouts:
 
     @staticmethod
     def _check_startable(tx: Transaction, deployment: str) -> None:
-        if (other := open_rollout(tx, deployment)) is not None:
-            raise Conflict(
-                f"deployment {deployment!r} has a rollout under way: {other.rollout_id[:8]}",
-                remedy="Promote or abort it first.",
-            )
+        check_none_open(tx, deployment)
         record = find_deployment(tx, deployment)
         if record is not None and record.follows and not record.follows.startswith(("@", Stage.PRODUCTION)):
             raise Conflict(

@@ -164,9 +164,14 @@ def read_predictions(root: Path, day: date | None = None, kind: str = PREDICTION
 
 def read_batches(root: Path, day: date | None = None, kind: str = PREDICTIONS) -> Iterator[PredictionBatch]:
     """The batches of one day of event time, or of all, as they were written."""
-    decode = msgspec.msgpack.Decoder(PredictionBatch).decode
     for segment in segments(root / kind, day):
-        yield from (decode(payload) for _, payload in frames(segment.read_bytes()))
+        yield from batches_of(segment)
+
+
+def batches_of(segment: Path) -> Iterator[PredictionBatch]:
+    """The batches of one segment."""
+    decode = msgspec.msgpack.Decoder(PredictionBatch).decode
+    return (decode(payload) for _, payload in frames(segment.read_bytes()))
 
 
 def read_labels(root: Path, day: date | None = None) -> Iterator[LabelRecord]:

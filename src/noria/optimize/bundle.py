@@ -118,6 +118,12 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
         looked_up = [kind == "String" for view in self.views for kind in view.types or ("",) * len(view.fields)]
         return tuple(place for place, is_text in enumerate([*sent, *looked_up]) if is_text)
 
+    @property
+    def number_names(self) -> tuple[str, ...]:
+        """The names of the inputs that are numbers, in order."""
+        texts = set(self.string_places)
+        return tuple(name for place, name in enumerate(self.inputs) if place not in texts)
+
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:
     """Put ``bundle.json`` into the folder."""

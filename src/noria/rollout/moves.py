@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Table, func, insert, select, update
 
 from noria import audit
 from noria.clock import to_millis
@@ -50,12 +50,7 @@ def start_rollout(
     """Record a new rollout at its first step. Raises Conflict while another one is open, InvalidInput for the plan."""
     check_plan(plan, len(challengers))
     check_versions(champion, challengers)
-    if (other := open_rollout(tx, deployment)) is not None:
-        raise Conflict(
-            f"deployment {deployment!r} has a rollout under way: {other.rollout_id[:8]}, {other.plan.strategy} of "
-            f"version {other.challenger}",
-            remedy="Promote or abort it first: `noria rollout promote` or `noria rollout abort`.",
-        )
+    check_none_open(tx, deployment)
     rollout_id = derived_id(deployment, model, *map(str, challengers), str(to_millis(at)))
     tx.execute(
         insert(rollouts).values(
@@ -85,6 +80,16 @@ def start_rollout(
     }
     _audit(tx, "start", deployment, detail, [(rollouts, (rollout_id,))], at=at, actor=actor)
     return get_rollout(tx, rollout_id)
+
+
+def check_none_open(tx: Transaction, deployment: str) -> None:
+    """Raises Conflict while a rollout of the deployment is under way."""
+    if (other := open_rollout(tx, deployment)) is not None:
+        raise Conflict(
+            f"deployment {deployment!r} has a rollout under way: {other.rollout_id[:8]}, {other.plan.strategy} of "
+            f"version {other.challenger}",
+            remedy="Promote or abort it first: `noria rollout promote` or `noria rollout abort`.",
+        )
 
 
 def check_versions(champion: int, challengers: Sequence[int]) -> None:
@@ -144,13 +149,11 @@ def record_decision(
     Raises Overtaken when it is no longer where ``rollout`` says: what was decided was decided about another state.
     """
     check_unchanged(tx, rollout)
-    number = tx.execute(
-        select(func.count()).select_from(rollout_decisions).where(rollout_decisions.c.rollout_id == rollout.rollout_id)
-    ).scalar_one()
+    number = _next_number(tx, rollout_decisions, rollout)
     tx.execute(
         insert(rollout_decisions).values(
             rollout_id=rollout.rollout_id,
-            number=number + 1,
+            number=number,
             percent=rollout.percent,
             decision=decision.value,
             evidence=to_json(dict(evidence)),
@@ -161,7 +164,7 @@ def record_decision(
         update(rollouts).where(rollouts.c.rollout_id == rollout.rollout_id).values(_moved(rollout, decision, at))
     )
     detail = {"challenger": rollout.challenger, "percent": rollout.percent, "evidence": dict(evidence)}
-    changed = [(rollouts, (rollout.rollout_id,)), (rollout_decisions, (rollout.rollout_id, number + 1))]
+    changed = [(rollouts, (rollout.rollout_id,)), (rollout_decisions, (rollout.rollout_id, number))]
     _audit(tx, decision.value, rollout.deployment, detail, changed, at=at, actor=actor)
     return get_rollout(tx, rollout.rollout_id)
 
@@ -187,21 +190,25 @@ def record_shares(
     _check_shares(rollout, shares)
     if _are_same(latest_shares(tx, rollout.rollout_id), shares, parameters):
         return
-    number = tx.execute(
-        select(func.count()).select_from(bandit_shares).where(bandit_shares.c.rollout_id == rollout.rollout_id)
-    ).scalar_one()
+    number = _next_number(tx, bandit_shares, rollout)
     tx.execute(
         insert(bandit_shares).values(
             rollout_id=rollout.rollout_id,
-            number=number + 1,
+            number=number,
             shares=to_json(dict(shares)),
             parameters=parameters,
             evidence=to_json(dict(evidence)),
             decided_at=to_millis(at),
         )
     )
-    detail = {"rollout_id": rollout.rollout_id, "number": number + 1, "shares": dict(shares)}
+    detail = {"rollout_id": rollout.rollout_id, "number": number, "shares": dict(shares)}
     _audit(tx, "share", rollout.deployment, detail, [], at=at, actor=actor)
+
+
+def _next_number(tx: Transaction, table: Table, rollout: Rollout) -> int:
+    """That of the next of a rollout's rows in ``table``, which are numbered from 1."""
+    mine = select(func.count()).select_from(table).where(table.c.rollout_id == rollout.rollout_id)
+    return tx.execute(mine).scalar_one() + 1
 
 
 def _check_shares(rollout: Rollout, shares: Mapping[str, float]) -> None:

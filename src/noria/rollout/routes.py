@@ -17,6 +17,9 @@ from noria.store.blobs import write_atomically
 _BUCKETS = 10_000
 
 
+Identity = tuple[str, int, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One version taking a share of the traffic.
@@ -33,6 +36,11 @@ class Variant:
     digest: str
     percent: float
     shadow: bool = False
+
+    @property
+    def identity(self) -> Identity:
+        """What is loaded for it: model, version, and the hash of its files."""
+        return self.model, self.version, self.digest
 
 
 @dataclass(frozen=True, slots=True)

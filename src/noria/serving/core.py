@@ -16,7 +16,7 @@ import structlog
 from noria.errors import InvalidData, InvalidInput, NoriaError, NotFound, Unavailable
 from noria.features.definition_watch import DefinitionWatch, OnChanged
 from noria.monitoring.log import PredictionLog
-from noria.rollout.routes import RouteTable, Variant
+from noria.rollout.routes import Identity, RouteTable, Variant
 from noria.serving.batcher import Batcher, Limits
 from noria.serving.completing import complete
 from noria.serving.inputs import OnlineInputs, PredictionRequest, parse_instant
@@ -296,7 +296,7 @@ class DataPlane:
             item.refuse(error)
             item.arm.batcher.release(item.count)
 
-    def _made(self, table: RouteTable, served: Mapping[_Key, Served], before: Live | None) -> Live:
+    def _made(self, table: RouteTable, served: Mapping[Identity, Served], before: Live | None) -> Live:
         arms = [self._arm(variant, served, before) for variant in table.answering]
         known = {} if before is None else {shadow.arm.variant: shadow for shadow in before.shadows}
         shadows = [
@@ -313,8 +313,8 @@ class DataPlane:
         ]
         return Live(table, arms, shadows)
 
-    def _arm(self, variant: Variant, served: Mapping[_Key, Served], before: Live | None) -> Arm:
-        key = _key(variant)
+    def _arm(self, variant: Variant, served: Mapping[Identity, Served], before: Live | None) -> Arm:
+        key = variant.identity
         for arm in () if before is None else before.all_arms:
             if arm.served is served[key]:
                 return Arm.of(variant, arm.served, arm.batcher)
@@ -326,19 +326,14 @@ def _future() -> asyncio.Future[Result]:
     return asyncio.get_running_loop().create_future()
 
 
-_Key = tuple[str, int, str]
-
-
-def _key(variant: Variant) -> _Key:
-    return variant.model, variant.version, variant.digest
-
-
-def _load(artifacts: BlobStore, table: RouteTable, before: Live | None) -> Mapping[_Key, Served]:
+def _load(artifacts: BlobStore, table: RouteTable, before: Live | None) -> Mapping[Identity, Served]:
     """The versions of ``table``; one that is loaded already is kept when its files are to be the same."""
     table.choose("probe")  # a malformed table fails here, not at its first request
-    served = {} if before is None else {_key(arm.variant): arm.served for arm in before.all_arms}
+    served = {} if before is None else {arm.variant.identity: arm.served for arm in before.all_arms}
     return {
-        key: served.get(key) or load_served(artifacts, variant) for variant in table.variants if (key := _key(variant))
+        key: served.get(key) or load_served(artifacts, variant)
+        for variant in table.variants
+        if (key := variant.identity)
     }
 
 

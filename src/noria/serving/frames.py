@@ -21,15 +21,14 @@ def arrays_of(arm: Arm, columns: Columns) -> tuple[NDArray[np.float64], NDArray[
     Raises InvalidInput for one that is missing, ragged, or of the wrong kind.
     """
     bundle = arm.served.bundle
-    texts = set(bundle.string_places)
     if missing := [name for name in bundle.inputs if name not in columns and name not in bundle.optional]:
         raise InvalidInput(
             f"columns are missing: {', '.join(missing)}", remedy=f"The model takes: {', '.join(bundle.inputs)}."
         )
     rows = _rows(columns)
     given = dict.fromkeys(bundle.optional, [None] * rows) | dict(columns)
-    numbers = [_numbers(name, given[name]) for place, name in enumerate(bundle.inputs) if place not in texts]
-    strings = [_strings(name, given[name]) for place, name in enumerate(bundle.inputs) if place in texts]
+    numbers = [_numbers(name, given[name]) for name in bundle.number_names]
+    strings = [_strings(name, given[name]) for name in (bundle.inputs[place] for place in bundle.string_places)]
     matrix = np.stack(numbers, axis=1) if numbers else np.empty((rows, 0))
     return matrix, np.stack(strings, axis=1) if strings else None
 
@@ -43,7 +42,7 @@ def requests_of(arm: Arm, columns: Columns) -> list[PredictionRequest] | None:
     return [
         PredictionRequest(
             entities={key: columns[key][row] for key in keys},
-            features={name: _plain(columns[name][row]) for name in bundle.sent},
+            features={name: _plain(name, columns[name][row]) for name in bundle.sent},
         )
         for row in range(_rows(columns))
     ]
@@ -96,5 +95,8 @@ def _strings(name: str, column: Sequence[Any]) -> NDArray[np.object_]:
     return np.array(column, dtype=object)
 
 
-def _plain(value: Any) -> Any:
-    return float(value) if value.__class__ is int else value
+def _plain(name: str, value: Any) -> Any:
+    try:
+        return float(value) if value.__class__ is int else value
+    except OverflowError:
+        raise InvalidInput(f"column {name!r} has a value too large for a double", remedy="Send less.") from None

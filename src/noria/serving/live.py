@@ -66,8 +66,7 @@ class Live:
 
     def serves(self, table: RouteTable) -> bool:
         """Whether every version that ``table`` names is loaded here."""
-        loaded = {(arm.variant.model, arm.variant.version, arm.variant.digest) for arm in self.all_arms}
-        return all((one.model, one.version, one.digest) in loaded for one in table.variants)
+        return {one.identity for one in table.variants} <= {arm.variant.identity for arm in self.all_arms}
 
     @property
     def models(self) -> set[str]:

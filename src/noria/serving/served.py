@@ -66,8 +66,9 @@ class Served:
 
     def no_number(self, rows: Rows, row: int) -> str:
         """Why the model gives no number for one of ``rows``, in words."""
-        names = [name for place, name in enumerate(self.bundle.inputs) if place not in self.texts]
-        missing = [name for name, value in zip(names, rows.numbers[row], strict=True) if np.isnan(value)]
+        missing = [
+            name for name, value in zip(self.bundle.number_names, rows.numbers[row], strict=True) if np.isnan(value)
+        ]
         cause = f"without {', '.join(missing)}" if missing else "for these values"
         return f"{self.label} gives no number {cause}"
 

@@ -119,15 +119,14 @@ def rows_of(bundle: Bundle, tensors: Sequence[InputTensor]) -> tuple[NDArray[np.
         return _finite(_numbers(first), columns), None
     by_name = {tensor.name: tensor for tensor in tensors}
     _check_columns(by_name, columns)
-    numbers = [_column(by_name[name]) for place, name in enumerate(columns) if place not in texts]
+    numbers = [_column(by_name[name]) for name in bundle.number_names]
     strings = [_texts(by_name[columns[place]]) for place in texts]
     lengths = {len(column) for column in [*numbers, *strings]}
     if len(lengths) > 1:
         raise InvalidInput("input tensors differ in rows", remedy="Give all of them the same first dimension.")
     rows = lengths.pop() if lengths else 0
     matrix = np.stack(numbers, axis=1) if numbers else np.empty((rows, 0))
-    named = [name for place, name in enumerate(columns) if place not in texts]
-    return _finite(matrix, named), np.stack(strings, axis=1) if strings else None
+    return _finite(matrix, bundle.number_names), np.stack(strings, axis=1) if strings else None
 
 
 def _finite(matrix: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.float64]:

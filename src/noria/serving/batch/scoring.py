@@ -218,8 +218,7 @@ def _finite(
     infinite = np.isinf(rows.numbers)
     if not infinite.any():
         return frame, places, rows
-    texts = set(bundle.string_places)
-    names = [name for place, name in enumerate(bundle.inputs) if place not in texts]
+    names = bundle.number_names
     bad = np.asarray(infinite.any(axis=1))
     for row in np.flatnonzero(bad):
         refused.append(Refusal(int(places[row]), f"input {names[int(infinite[row].argmax())]!r} is infinite"))

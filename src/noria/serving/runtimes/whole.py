@@ -35,9 +35,7 @@ class WholeColumns:
     @classmethod
     def of(cls, bundle: Bundle, *, nulls: bool = False) -> WholeColumns | None:
         """Those of a bundle; None when it has none. ``nulls`` says that optional ones may be missing."""
-        texts = set(bundle.string_places)
-        numbers = [name for place, name in enumerate(bundle.inputs) if place not in texts]
-        places = {name: place for place, name in enumerate(numbers) if bundle.kinds.get(name) in WHOLE}
+        places = {name: place for place, name in enumerate(bundle.number_names) if bundle.kinds.get(name) in WHOLE}
         return cls(places, bundle, nulls) if places else None
 
     def check(self, numbers: Floats) -> None:

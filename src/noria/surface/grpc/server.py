@@ -19,6 +19,7 @@ from noria.serving.live import Arm, Live
 from noria.surface.errors import outside
 from noria.surface.grpc import open_inference_pb2 as pb
 from noria.surface.grpc.messages import read_call, write_result
+from noria.surface.http.gateway_requests import key_of
 from noria.surface.http.listen import Tls
 from noria.surface.tensors import infer, metadata
 
@@ -162,9 +163,7 @@ class _Inference:
         live = self._plane.find(name)
         if live.table.key_hashes:
             sent = {key: str(value) for key, value in context.invocation_metadata() or ()}
-            scheme, _, token = sent.get("authorization", "").partition(" ")
-            key = sent.get("x-api-key") or (token if scheme.lower() == "bearer" else "")
-            if not live.admits(key.strip()):
+            if not live.admits(key_of(sent.get("x-api-key", ""), sent.get("authorization", ""))):
                 raise Unauthenticated(
                     f"deployment {live.table.deployment!r} wants a key", remedy="Send it as metadata x-api-key."
                 )

@@ -49,6 +49,12 @@ class TooSlow(InvalidInput):
     """The body did not arrive in time."""
 
 
+def key_of(own: str, authorization: str) -> str:
+    """The key in an x-api-key header, or in ``authorization`` as a Bearer token; empty without one."""
+    scheme, _, token = authorization.partition(" ")
+    return (own or (token if scheme.lower() == "bearer" else "")).strip()
+
+
 def admitted(plane: DataPlane, request: Request, name: str | None = None) -> Live:
     """The deployment a request is for, by its path or by ``name``.
 
@@ -116,10 +122,7 @@ class Request:
     @property
     def key(self) -> str:
         """The key a request came with: as x-api-key, or as a Bearer token; empty without one."""
-        if key := self.headers.get(b"x-api-key"):
-            return key.decode("latin-1").strip()
-        scheme, _, token = self.header(b"authorization").partition(" ")
-        return token.strip() if scheme.lower() == "bearer" else ""
+        return key_of(self.header(b"x-api-key"), self.header(b"authorization"))
 
     @property
     def timeout(self) -> float | None:

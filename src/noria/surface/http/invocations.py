@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from noria.errors import InvalidInput
 from noria.optimize.bundle import DTYPES, TEXTS
-from noria.serving import Block, DataPlane, PredictionRequest
+from noria.serving import Block, DataPlane
 from noria.serving.frames import Columns, arrays_of, columns_of_records, columns_of_rows, requests_of
 from noria.serving.live import Arm, Live
 from noria.serving.runtimes import Tensors
@@ -33,7 +33,7 @@ async def invoke(plane: DataPlane, request: Request) -> bytes:
     if arm.served.bundle.tensors:
         return await _invoke_tensors(plane, live, request)
     columns, params = await beside(len(request.body), _read, arm, request)
-    if (requests := _requests(arm, columns)) is not None:
+    if (requests := requests_of(arm, columns)) is not None:
         answers = await plane.predict_many(live, requests, request.timeout)
         return _encode({"predictions": [one.prediction for one in answers]})
     numbers, texts = arrays_of(arm, columns)
@@ -41,13 +41,6 @@ async def invoke(plane: DataPlane, request: Request) -> bytes:
         return _encode({"predictions": []})
     _, outcome = await plane.predict_block(live, Block(numbers, texts, params=params or None), timeout=request.timeout)
     return _encode({"predictions": outcome.predictions})
-
-
-def _requests(arm: Arm, columns: Columns) -> Sequence[PredictionRequest] | None:
-    try:
-        return requests_of(arm, columns)
-    except OverflowError:
-        raise InvalidInput("a column has a value too large for a double", remedy="Send less.") from None
 
 
 async def _invoke_tensors(plane: DataPlane, live: Live, request: Request) -> bytes:
