@@ -126,3 +126,12 @@ class RolloutWorld:
 def forest(trees: int) -> RandomForestClassifier:
     """A model that takes its time."""
     return RandomForestClassifier(trees, random_state=0)
+
+
+def world_of_three(root: Path) -> RolloutWorld:
+    """Three versions, of which the first was deployed."""
+    made = RolloutWorld(root)
+    for _ in range(3):
+        made.add_version()
+    made.deploy(1)
+    return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lifecycle.rollout_world import MODEL, RolloutWorld
+from lifecycle.rollout_world import MODEL, RolloutWorld, world_of_three
 from noria.errors import Conflict, NotFound
 from noria.lifecycle.deploying import deploy, follow, parse_address
 from noria.lifecycle.rolling_back import RolledBack, roll_back
@@ -15,12 +15,7 @@ from noria.rollout import Strategy, current_routes
 
 @pytest.fixture
 def world(tmp_path) -> RolloutWorld:
-    """Three versions, of which the first was deployed."""
-    made = RolloutWorld(tmp_path)
-    for _ in range(3):
-        made.add_version()
-    made.deploy(1)
-    return made
+    return world_of_three(tmp_path)
 
 
 def back(world: RolloutWorld, name: str = MODEL) -> RolledBack:
