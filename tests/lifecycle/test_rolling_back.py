@@ -7,10 +7,12 @@ import pytest
 from lifecycle.rollout_world import MODEL, RolloutWorld, world_of_three
 from noria.errors import Conflict, NotFound
 from noria.lifecycle.deploying import deploy, follow, parse_address
+from noria.lifecycle.plans import planned
 from noria.lifecycle.rolling_back import RolledBack, roll_back
 from noria.registry import Stage, get_version
 from noria.registry.models import aliases, set_alias
 from noria.rollout import Strategy, current_routes
+from noria.rollout.deployments import withdraw
 
 
 @pytest.fixture
@@ -20,6 +22,11 @@ def world(tmp_path) -> RolloutWorld:
 
 def back(world: RolloutWorld, name: str = MODEL) -> RolledBack:
     return roll_back(world.workspace, world.policies, world.clock, name, actor="ann", reason="worse")
+
+
+def deploy_as(world: RolloutWorld, name: str, what: int | str) -> None:
+    address = parse_address(f"models:/{MODEL}{what}" if str(what).startswith("@") else f"models:/{MODEL}/{what}")
+    deploy(world.workspace, world.policies, world.clock, address, actor="ann", reason="", deployment=name)
 
 
 def serves(world: RolloutWorld, name: str = MODEL) -> dict[int, float]:
@@ -63,8 +70,7 @@ def test_after_a_promotion_the_version_before_serves_and_is_in_production_again(
 
 def test_a_deployment_of_another_name_goes_back_by_itself(world):
     for number in (1, 2):
-        address = parse_address(f"models:/{MODEL}/{number}")
-        deploy(world.workspace, world.policies, world.clock, address, actor="ann", reason="", deployment="beside")
+        deploy_as(world, "beside", number)
     assert back(world, "beside").version.version == 1
     assert (serves(world, "beside"), serves(world)) == ({1: 100}, {1: 100})
     assert stage(world, 1) is Stage.PRODUCTION
@@ -78,8 +84,7 @@ def test_the_alias_that_a_deployment_follows_moves_back_with_it(world):
             set_alias(tx, MODEL, "live", number, at=world.clock.now(), actor="ann")
 
     point(1)
-    address = parse_address(f"models:/{MODEL}@live")
-    deploy(world.workspace, world.policies, world.clock, address, actor="ann", reason="", deployment="live")
+    deploy_as(world, "live", "@live")
     point(2)
     follow(world.workspace, world.policies, world.clock, actor="ann")
     assert serves(world, "live") == {2: 100}
@@ -91,5 +96,50 @@ def test_the_alias_that_a_deployment_follows_moves_back_with_it(world):
 
 
 def test_what_does_not_exist_is_told(world):
-    with pytest.raises(NotFound, match="nothing-such"):
+    with pytest.raises(NotFound, match="no deployment 'nothing-such'") as refused:
         back(world, "nothing-such")
+    assert "noria deploy list" in (refused.value.remedy or "")
+
+
+def test_an_older_version_that_was_put_forward_again_goes_back_to_the_one_it_replaced(world):
+    for version in (2, 3, 1):
+        world.deploy(version)
+    assert back(world).version.version == 3
+    assert (serves(world), stage(world, 3), stage(world, 1)) == ({3: 100}, Stage.PRODUCTION, Stage.ARCHIVED)
+    assert back(world).version.version == 2
+    assert back(world).version.version == 1
+    with pytest.raises(Conflict, match="no earlier version"):
+        back(world)
+
+
+def test_so_it_is_under_another_name(world):
+    for version in (1, 2, 1):
+        deploy_as(world, "eu", version)
+    assert back(world, "eu").version.version == 2
+    assert back(world, "eu").version.version == 1
+
+
+def test_an_alias_that_moved_during_a_rollout_moves_back_with_the_traffic(world):
+    with world.workspace.database.write() as tx:
+        set_alias(tx, MODEL, "live", 1, at=world.clock.now(), actor="ann")
+    deploy_as(world, "eu", "@live")
+    plan = planned(world.settings, Strategy.CANARY)
+    world.rollouts.start("eu", [3], plan, actor="ann", reason="try")
+    with world.workspace.database.write() as tx:
+        set_alias(tx, MODEL, "live", 3, at=world.clock.now(), actor="bob")
+    assert back(world, "eu").version.version == 1
+    follow(world.workspace, world.policies, world.clock, actor="noria/lifecycle")
+    assert serves(world, "eu") == {1: 100}
+    with world.workspace.database.read() as tx:
+        assert aliases(tx, MODEL) == {"live": 1}
+
+
+def test_what_was_withdrawn_is_neither_rolled_back_nor_rolled_out_to(world):
+    world.deploy(2)
+    with world.workspace.database.write() as tx:
+        withdraw(tx, MODEL, at=world.clock.now(), actor="ann", reason="no longer")
+    with pytest.raises(Conflict, match="was withdrawn"):
+        back(world)
+    with pytest.raises(Conflict, match="was withdrawn"):
+        world.start(Strategy.CANARY, 3)
+    assert (stage(world, 2), stage(world, 3)) == (Stage.PRODUCTION, Stage.NONE)

@@ -90,3 +90,12 @@ def test_nothing_is_rolled_out_to_what_follows_staging(world):
     with pytest.raises(Conflict, match="serves what is in Staging"):
         world.rollouts.start("next", [3], planned(world.settings, Strategy.CANARY), actor="ann", reason="try")
     assert stages(world)[2] is Stage.NONE
+
+
+def test_only_a_challenger_of_the_rollout_is_promoted(world):
+    rollout = world.start(Strategy.CANARY, 2)
+    for other in (1, 3, 99):
+        with pytest.raises(InvalidInput, match="is no challenger"):
+            world.rollouts.promote(rollout.rollout_id, actor="ann", reason="", version=other)
+    assert stages(world) == [Stage.PRODUCTION, Stage.STAGING, Stage.NONE]
+    assert world.rollouts.promote(rollout.rollout_id, actor="ann", reason="good", version=2).status == PROMOTED

@@ -6,22 +6,23 @@ from collections.abc import Callable
 from datetime import datetime
 
 from noria.clock import Clock, SystemClock, as_utc, iso
-from noria.errors import PolicyRefused
+from noria.errors import Conflict, PolicyRefused
 from noria.features import intervals
 from noria.features.materialize import materialize as materialize_view
 from noria.lifecycle.wheel import Wheel
 from noria.pipelines import Project, TrainingRequest, train_version
 from noria.registry import ModelVersion, Stage, version_in_stage
 from noria.registry.stages import request_transition
+from noria.rollout.moves import check_none_open
 from noria.store.workspace import Workspace
 
 
 def train_now(
     project: Project, workspace: Workspace, *, actor: str, progress: Callable[[str], None]
-) -> tuple[ModelVersion, PolicyRefused | None]:
+) -> tuple[ModelVersion, PolicyRefused | Conflict | None]:
     """Train on all rows the settings name, then take the version as far as the policy lets it.
 
-    Returns the version, and the refusal that stopped it short of Production, if any.
+    Returns the version, and what stopped it short of Production, if anything: the policy, or a rollout under way.
     """
     now = SystemClock().now()
     model = project.settings.model
@@ -47,7 +48,7 @@ def train_now(
             version = move_version(
                 project, workspace, version.model, version.version, stage, actor=actor, reason="trained by noria run"
             )
-    except PolicyRefused as refusal:
+    except (PolicyRefused, Conflict) as refusal:
         return version, refusal
     return version, None
 
@@ -55,8 +56,15 @@ def train_now(
 def move_version(
     project: Project, workspace: Workspace, model: str, version: int, stage: Stage, *, actor: str, reason: str
 ) -> ModelVersion:
-    """Move a version under the policy; one of the project's model that enters Production is deployed."""
+    """Move a version under the policy; one of the project's model that enters Production is deployed.
+
+    Raises Conflict where that deployment has a rollout under way, which decides what serves, before anything moves.
+    """
     clock: Clock = SystemClock()
+    deploys = stage is Stage.PRODUCTION and model == project.settings.model.name
+    if deploys:
+        with workspace.database.read() as tx:
+            check_none_open(tx, project.deployment)
     moved = request_transition(
         workspace.database,
         model,
@@ -67,7 +75,7 @@ def move_version(
         actor=actor,
         reason=reason,
     )
-    if moved.stage is Stage.PRODUCTION and model == project.settings.model.name:
+    if deploys:
         Wheel(project, workspace, clock).deploy(moved, reason=f"{moved.label} entered Production", actor=actor)
     return moved
 

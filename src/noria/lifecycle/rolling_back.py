@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from noria.clock import Clock
-from noria.errors import Conflict
+from noria.errors import Conflict, NotFound
 from noria.lifecycle.looks import CHAMPION
 from noria.lifecycle.rollouts import Rollouts
 from noria.lifecycle.served_forms import make_servable, variant_of
 from noria.registry import ModelVersion, Policies, Stage, get_version
-from noria.registry.models import get_model, set_alias
+from noria.registry.models import find_model, set_alias
 from noria.registry.stages import roll_back as restore_production
 from noria.registry.stages import rollback_target
 from noria.rollout import current_routes, set_routes
-from noria.rollout.deployments import find_deployment, own_name, write_routes
+from noria.rollout.deployments import check_served, find_deployment, own_name, write_routes
 from noria.rollout.records import open_rollout
-from noria.rollout.route_records import earlier_champion
+from noria.rollout.route_records import WENT_BACK, earlier_champion
 from noria.store.database import Transaction
 from noria.store.workspace import Workspace
 
@@ -50,11 +50,12 @@ def roll_back(
 
     ``name`` is a deployment or a model. Under a model's own name, or where the deployment follows Production, the
     version goes back into Production that was there before; an alias moves back that the deployment follows; no policy
-    is asked, as it was let in before. Raises Conflict where there is nothing to go back to, NotFound for an unknown
-    name.
+    is asked, as it was let in before. Raises Conflict where there is nothing to go back to or nothing served, NotFound
+    for an unknown name.
     """
     with workspace.database.read() as tx:
         deployment = name if find_deployment(tx, name) or current_routes(tx, name) else own_name(tx, name)
+        check_served(tx, deployment)
         rollout = open_rollout(tx, deployment)
     if rollout is not None:
         after = Rollouts(workspace, policies, clock).abort(rollout.rollout_id, actor=actor, reason=reason)
@@ -76,7 +77,7 @@ def roll_back(
 
 def _target(tx: Transaction, deployment: str) -> _Target:
     record, routes = find_deployment(tx, deployment), current_routes(tx, deployment)
-    model = record.model if record else routes.variants[0].model if routes else get_model(tx, deployment).name
+    model = record.model if record else routes.variants[0].model if routes else _model_named(tx, deployment)
     follows = record.follows if record else ""
     by_alias = follows.startswith("@")
     by_stage = not by_alias and (own_name(tx, model) == deployment or follows == Stage.PRODUCTION)
@@ -94,6 +95,15 @@ def _target(tx: Transaction, deployment: str) -> _Target:
     return _Target(deployment, model, version, by_stage, alias, record.unit if record else "", routes is not None)
 
 
+def _model_named(tx: Transaction, name: str) -> str:
+    if find_model(tx, name) is None:
+        raise NotFound(
+            f"there is no deployment {name!r}, nor a model of that name",
+            remedy="`noria deploy list` shows the deployments.",
+        )
+    return name
+
+
 def _restore(tx: Transaction, target: _Target, clock: Clock, actor: str, reason: str) -> ModelVersion:
     """Registry, alias and routes in one transaction."""
     now = clock.now()
@@ -104,6 +114,6 @@ def _restore(tx: Transaction, target: _Target, clock: Clock, actor: str, reason:
     restored = get_version(tx, target.model, target.version)
     if target.serves:
         variants = [variant_of(tx, restored, CHAMPION, 100)]
-        why = f"rolled back: {reason}"
+        why = f"{WENT_BACK} {reason}"
         set_routes(tx, target.deployment, variants, at=now, actor=actor, reason=why, unit=target.unit)
     return restored

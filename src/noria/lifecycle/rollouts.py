@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from noria.clock import Clock
-from noria.errors import Conflict, NoriaError, PolicyRefused
+from noria.errors import Conflict, InvalidInput, NoriaError, PolicyRefused
 from noria.lifecycle.checks import check_with_log
 from noria.lifecycle.evidence import Evidence
 from noria.lifecycle.latencies import Floats, latencies_lately
@@ -24,10 +24,10 @@ from noria.lifecycle.rollout_routes import route, route_to
 from noria.lifecycle.served_forms import make_servable, variant_of
 from noria.optimize.bundle import Task
 from noria.registry import ModelVersion, Policies, Stage, approve, get_version, transition
-from noria.registry.models import set_alias
+from noria.registry.models import aliases, set_alias
 from noria.registry.stages import request_transition
 from noria.rollout import Decision, Plan, Rollout, Strategy, Variant, current_routes
-from noria.rollout.deployments import find_deployment, write_routes
+from noria.rollout.deployments import check_served, find_deployment, write_routes
 from noria.rollout.moves import (
     Overtaken,
     begin_step,
@@ -118,22 +118,28 @@ class Rollouts:
     def promote(self, rollout_id: str, *, actor: str, reason: str, version: int | None = None) -> Rollout:
         """Give a challenger all the traffic and Production, under policy; ``version`` says which of several.
 
-        Raises Conflict when the rollout has ended, PolicyRefused with all that is missing.
+        Raises Conflict when the rollout has ended, InvalidInput for a version that is none of its challengers,
+        PolicyRefused with all that is missing.
         """
         with self._workspace.database.write() as tx:
             rollout = self._open(tx, rollout_id)
-            winner = version if version is not None else self._only_challenger(rollout)
+            winner = self._only_challenger(rollout) if version is None else version
+            self._check_challenger(rollout, winner)
             after = self._promoted(tx, rollout, winner, Judgement(Decision.PROMOTE, reason), actor, passed=False)
         write_routes(self._workspace, after.deployment)
         return after
 
     def abort(self, rollout_id: str, *, actor: str, reason: str) -> Rollout:
-        """Give the champion all the traffic again, at once, from whatever state the rollout is in."""
+        """Give the champion all the traffic again, at once, from whatever state the rollout is in.
+
+        An alias that the deployment follows and that was moved meanwhile moves back: it would take the traffic along.
+        """
         with self._workspace.database.write() as tx:
             rollout = self._open(tx, rollout_id)
             after = record_decision(
                 tx, rollout, Decision.ROLL_BACK, {"reason": reason}, at=self._clock.now(), actor=actor
             )
+            self._point_alias(tx, after, after.champion, actor)
             route(tx, after, at=self._clock.now(), actor=actor, reason=reason)
         write_routes(self._workspace, after.deployment)
         self._evidence.pop(after.rollout_id, None)
@@ -205,7 +211,10 @@ class Rollouts:
         return self._advance(rollout, judgement)
 
     def _roll_back(self, rollout: Rollout, judgement: Judgement) -> Rollout:
-        """Take the traffic away first; archiving comes second, since a policy may refuse it."""
+        """Take the traffic away first; archiving comes second, since a policy may refuse it.
+
+        A version that is in Production all the same got there by another way, and stays.
+        """
         with self._workspace.database.write() as tx:
             after = record_decision(
                 tx, rollout, Decision.ROLL_BACK, judgement.as_document(), at=self._clock.now(), actor=ACTOR
@@ -213,6 +222,8 @@ class Rollouts:
             route(tx, after, at=self._clock.now(), actor=ACTOR, reason=judgement.reason)
             versions = [get_version(tx, rollout.model, number) for number in rollout.challengers]
         for version in versions:
+            if version.stage is Stage.PRODUCTION:
+                continue
             with contextlib.suppress(PolicyRefused):  # audited; the version keeps its stage, without traffic
                 self._move(version, Stage.ARCHIVED, ACTOR, f"rolled back: {judgement.reason}")
         return after
@@ -258,11 +269,18 @@ class Rollouts:
         document = judgement.as_document() | {"winner": winner}
         decision = Decision.ADVANCE if judgement.decision is Decision.ADVANCE else Decision.PROMOTE
         after = record_decision(tx, rollout, decision, document, at=now, actor=actor)
-        record = find_deployment(tx, after.deployment)
-        if record is not None and record.follows.startswith("@"):
-            set_alias(tx, model, record.follows[1:], winner, at=now, actor=actor)
+        self._point_alias(tx, after, winner, actor)
         route_to(tx, after, winner, at=now, actor=actor, reason=judgement.reason)
         return after
+
+    def _point_alias(self, tx: Transaction, rollout: Rollout, version: int, actor: str) -> None:
+        """Let the alias that the deployment follows, if any, point at ``version``."""
+        record = find_deployment(tx, rollout.deployment)
+        if record is None or not record.follows.startswith("@"):
+            return
+        alias = record.follows[1:]
+        if aliases(tx, rollout.model).get(alias) != version:
+            set_alias(tx, rollout.model, alias, version, at=self._clock.now(), actor=actor)
 
     def _begin_step(self, tx: Transaction, rollout: Rollout, reason: str, actor: str, latencies: Floats) -> None:
         now = self._clock.now()
@@ -312,6 +330,15 @@ class Rollouts:
         return rollout.challenger
 
     @staticmethod
+    def _check_challenger(rollout: Rollout, version: int) -> None:
+        if version not in rollout.challengers:
+            raise InvalidInput(
+                f"version {version} is no challenger of rollout {rollout.rollout_id[:8]}; it tries "
+                f"{', '.join(map(str, rollout.challengers))}",
+                remedy="Promote one of these, or abort the rollout and deploy another version.",
+            )
+
+    @staticmethod
     def _winner(rollout: Rollout, judgement: Judgement) -> int:
         named = [number for number in rollout.challengers if judgement.winner == f"v{number}"]
         return named[0] if named else rollout.challenger
@@ -328,6 +355,7 @@ class Rollouts:
     @staticmethod
     def _check_startable(tx: Transaction, deployment: str) -> None:
         check_none_open(tx, deployment)
+        check_served(tx, deployment)
         record = find_deployment(tx, deployment)
         if record is not None and record.follows and not record.follows.startswith(("@", Stage.PRODUCTION)):
             raise Conflict(

@@ -23,8 +23,9 @@ from noria.pipelines import Project, TrainingRequest, train_version
 from noria.registry import ModelVersion, Stage, version_in_stage
 from noria.registry.stages import history
 from noria.rollout import Strategy, set_routes
-from noria.rollout.deployments import save_deployment, write_routes
+from noria.rollout.deployments import find_deployment, save_deployment, write_routes
 from noria.rollout.evidence import QUALITY
+from noria.rollout.moves import check_none_open
 from noria.rollout.records import list_decisions, list_rollouts, open_rollout
 from noria.store.database import Transaction
 from noria.store.workspace import Workspace, artifact_key
@@ -45,17 +46,23 @@ class Wheel:
         self._rollouts = Rollouts(workspace, project.policies, clock, progress)
 
     def deploy(self, version: ModelVersion, *, reason: str, actor: str) -> None:
-        """Give a version in Production all the traffic."""
+        """Give a version in Production all the traffic; what else the deployment is set to stays.
+
+        One that was withdrawn stays so. Raises Conflict while a rollout is under way.
+        """
         if version.stage is not Stage.PRODUCTION:
             raise Conflict(
                 f"{version.label} is in stage {version.stage}, not Production",
                 remedy="Only a version in Production is deployed: approve it and move it there.",
             )
         with self.workspace.database.write() as tx:
+            name, now = self.project.deployment, self.clock.now()
+            check_none_open(tx, name)
+            record = find_deployment(tx, name)
+            if record is None:
+                record = save_deployment(tx, name, version.model, follows="", unit="", at=now, actor=actor)
             variants = [variant_of(tx, version, CHAMPION, 100)]
-            name = self.project.deployment
-            save_deployment(tx, name, version.model, follows="", unit="", at=self.clock.now(), actor=actor)
-            set_routes(tx, self.project.deployment, variants, at=self.clock.now(), actor=actor, reason=reason)
+            set_routes(tx, name, variants, at=now, actor=actor, reason=reason, unit=record.unit)
         self.publish_routes()
 
     def publish_routes(self) -> int:
@@ -90,7 +97,8 @@ class Wheel:
             if any(version.version in one.challengers for one in list_rollouts(tx, self.project.deployment)):
                 return True
         plan = plan_of(self.project.settings.rollout, Strategy.CANARY)
-        plan = replace(plan, required=tuple(dict.fromkeys([*plan.required, QUALITY])))  # its labels will come
+        if QUALITY in plan.guards.guards:
+            plan = replace(plan, required=tuple(dict.fromkeys([*plan.required, QUALITY])))  # its labels will come
         try:
             self._rollouts.start(self.project.deployment, [version.version], plan, actor=ACTOR)
         except PolicyRefused:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeVar
 
 from sqlalchemy import func, insert, select, update
 
@@ -19,6 +20,10 @@ from noria.registry.versions import get_version, list_versions, version_in_stage
 from noria.store import tables
 from noria.store.database import Database, Transaction
 from noria.tracking import runs
+
+Key = TypeVar("Key")
+_BACK = "rolled back from version"
+"""How the reason of a move begins that took a version back into Production."""
 
 
 def parse_stage(text: str) -> Stage:
@@ -59,7 +64,7 @@ def transition(
         raise PolicyRefused(
             f"policy refuses {found.label} {found.stage} → {stage}",
             details=unmet,
-            remedy="Meet every condition listed, then ask again.",
+            remedy=_remedy(found),
         )
     for other in _replaced(tx, model, stage, policy, archive_existing=archive_existing):
         _move(tx, other, Stage.ARCHIVED, at, actor, f"replaced by version {version}")
@@ -78,6 +83,18 @@ def _replaced(
         return there
     room = policy.production_versions
     return there[: max(len(there) - room + 1, 0)] if stage is Stage.PRODUCTION and room else []
+
+
+def _remedy(version: ModelVersion) -> str:
+    """Nothing can be logged for a version without a run, such as a chain: there is another way then."""
+    remedy = "Meet every condition listed, then ask again."
+    if version.run_id is not None:
+        return remedy
+    return (
+        f"{remedy} It has no run that metrics were logged to: say what it is to meet instead under "
+        f'[policies."{version.model}".stages.STAGE], above other patterns in noria.toml, or deploy it beside, with '
+        "--name, where it keeps its stage."
+    )
 
 
 def _measured(tx: Transaction, version: ModelVersion) -> ModelVersion:
@@ -102,24 +119,34 @@ def roll_back(tx: Transaction, model: str, *, at: datetime, actor: str, reason: 
         )
     _move(tx, current, Stage.ARCHIVED, at, actor, f"rolled back to version {target}: {reason}")
     previous = get_version(tx, model, target)
-    _move(tx, previous, Stage.PRODUCTION, at, actor, f"rolled back from version {current.version}: {reason}")
+    _move(tx, previous, Stage.PRODUCTION, at, actor, f"{_BACK} {current.version}: {reason}")
     return get_version(tx, model, previous.version)
 
 
 def rollback_target(tx: Transaction, model: str) -> int | None:
     """The version a rollback would put back, or None.
 
-    That is the last one in Production before the one there; those that were rolled back or deleted are passed over.
+    That is the last one in Production before the one there; those that were rolled back or deleted are passed over. An
+    older version that was put forward again is no rollback: what it replaced is the version before it.
     """
-    line: list[int] = []
-    for move in history(tx, model):
-        if move.to_stage is Stage.PRODUCTION:
-            line = line[: line.index(move.version)] if move.version in line else line
-            line.append(move.version)
+    moves = [move for move in history(tx, model) if move.to_stage is Stage.PRODUCTION]
+    line = in_line((move.version, move.reason.startswith(_BACK)) for move in moves)
     there = {version.version for version in list_versions(tx, model)}
     current = version_in_stage(tx, model, Stage.PRODUCTION)
     earlier = [number for number in line if number in there and (current is None or number != current.version)]
     return earlier[-1] if earlier else None
+
+
+def in_line(served: Iterable[tuple[Key, bool]]) -> list[Key]:
+    """What served, one after the other; one that was gone back to (true) takes away all that came after it."""
+    line: list[Key] = []
+    for one, is_back in served:
+        if is_back and one in line:
+            while line[-1] != one:
+                line.pop()
+        elif not line or line[-1] != one:
+            line.append(one)
+    return line
 
 
 def history(tx: Transaction, model: str, version: int | None = None) -> list[Transition]:

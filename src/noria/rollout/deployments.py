@@ -12,7 +12,7 @@ from sqlalchemy import Row, delete, insert, select, update
 
 from noria import audit
 from noria.clock import from_millis, to_millis
-from noria.errors import InvalidInput, NotFound
+from noria.errors import Conflict, InvalidInput, NotFound
 from noria.ids import new_id
 from noria.registry import Stage, version_in_stage
 from noria.registry.models import aliases
@@ -73,7 +73,8 @@ def save_deployment(
         return before
     else:
         tx.execute(update(table).where(table.c.deployment == deployment).values(values))
-    _audit(tx, "set", deployment, {"model": model, "follows": follows, "unit": unit}, at=at, actor=actor)
+    detail: dict[str, object] = {"model": model, "follows": follows, "unit": unit}
+    _audit(tx, "set", deployment, detail, _row(deployment), at=at, actor=actor)
     return get_deployment(tx, deployment)
 
 
@@ -82,7 +83,7 @@ def withdraw(tx: Transaction, deployment: str, *, at: datetime, actor: str, reas
     get_deployment(tx, deployment)
     table = tables.deployments
     tx.execute(update(table).where(table.c.deployment == deployment).values(withdrawn_at=to_millis(at)))
-    _audit(tx, "withdraw", deployment, {"reason": reason}, at=at, actor=actor)
+    _audit(tx, "withdraw", deployment, {"reason": reason}, _row(deployment), at=at, actor=actor)
 
 
 def find_deployment(tx: Transaction, deployment: str) -> Deployment | None:
@@ -97,6 +98,16 @@ def get_deployment(tx: Transaction, deployment: str) -> Deployment:
     if found is None:
         raise NotFound(f"there is no deployment {deployment!r}", remedy="`noria deploy list` shows all.")
     return found
+
+
+def check_served(tx: Transaction, deployment: str) -> None:
+    """Raises Conflict for a deployment that was withdrawn."""
+    record = find_deployment(tx, deployment)
+    if record is not None and record.withdrawn_at is not None:
+        raise Conflict(
+            f"deployment {deployment!r} was withdrawn and serves nothing",
+            remedy="`noria deploy` puts it back; `noria deploy list` shows what is served.",
+        )
 
 
 def own_name(tx: Transaction, model: str) -> str:
@@ -133,7 +144,7 @@ def revoke_key(tx: Transaction, key_id: str, *, at: datetime, actor: str) -> Non
     table = tables.gateway_keys
     row = tx.execute(select(table).where(table.c.key_id == key_id, table.c.revoked_at.is_(None))).first()
     if row is None:
-        raise NotFound(f"there is no key {key_id!r} to revoke", remedy="`noria deploy keys` lists them.")
+        raise NotFound(f"there is no key {key_id!r} to revoke", remedy="`noria deploy keys list` shows all.")
     tx.execute(update(table).where(table.c.key_id == key_id).values(revoked_at=to_millis(at)))
     _audit_key(tx, "revoke", row.deployment, key_id, row.name, at=at, actor=actor)
 
@@ -142,10 +153,12 @@ def drop_keys(tx: Transaction, deployment: str, *, at: datetime, actor: str) -> 
     """Forget all keys of a deployment, so that it lets everyone in again; how many there were. Raises NotFound."""
     get_deployment(tx, deployment)
     table = tables.gateway_keys
-    dropped = tx.execute(delete(table).where(table.c.deployment == deployment)).rowcount
+    dropped = list(tx.execute(select(table.c.key_id).where(table.c.deployment == deployment)).scalars())
+    tx.execute(delete(table).where(table.c.key_id.in_(dropped)))
     if dropped:
-        _audit(tx, "drop_keys", deployment, {"keys": dropped}, at=at, actor=actor)
-    return dropped
+        gone = [(table, (key_id,)) for key_id in dropped]
+        _audit(tx, "drop_keys", deployment, {"keys": len(dropped)}, gone, at=at, actor=actor)
+    return len(dropped)
 
 
 def list_keys(tx: Transaction, deployment: str | None = None) -> list[GatewayKey]:
@@ -249,11 +262,22 @@ def _deployment(row: Row[tuple[object, ...]]) -> Deployment:
     )
 
 
+def _row(deployment: str) -> Sequence[audit.RowKey]:
+    return [(tables.deployments, (deployment,))]
+
+
 def _audit(
-    tx: Transaction, what: str, deployment: str, detail: Mapping[str, object], *, at: datetime, actor: str
+    tx: Transaction,
+    what: str,
+    deployment: str,
+    detail: Mapping[str, object],
+    changed: Sequence[audit.RowKey],
+    *,
+    at: datetime,
+    actor: str,
 ) -> None:
-    subject, changed = f"deployment:{deployment}", [(tables.deployments, (deployment,))]
-    audit.append(tx, at=at, actor=actor, action=f"deployment.{what}", subject=subject, detail=detail, changed=changed)
+    action, subject = f"deployment.{what}", f"deployment:{deployment}"
+    audit.append(tx, at=at, actor=actor, action=action, subject=subject, detail=detail, changed=changed)
 
 
 def _audit_key(

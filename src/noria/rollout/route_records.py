@@ -11,9 +11,13 @@ from sqlalchemy import Row, insert, select
 from noria import audit
 from noria.clock import from_millis, to_millis
 from noria.errors import InvalidInput
+from noria.registry.stages import in_line
 from noria.rollout.routes import RouteTable, Variant, variant_document
 from noria.store.database import Transaction, to_json
 from noria.store.tables import route_tables
+
+WENT_BACK = "rolled back:"
+"""How the reason of routes begins that gave the version before all the traffic again."""
 
 
 def set_routes(
@@ -87,14 +91,12 @@ def routes_with(tx: Transaction, model: str, version: int) -> list[RouteTable]:
 def earlier_champion(tx: Transaction, deployment: str) -> Variant | None:
     """The champion to go back to: the one before the present one; those that were gone back from are passed over."""
     query = select(route_tables).where(route_tables.c.deployment == deployment).order_by(route_tables.c.revision)
-    line: list[Variant] = []
-    for row in tx.execute(query):
-        champion = _table(row).variants[0]
-        places = [(one.model, one.version) for one in line]
-        if (key := (champion.model, champion.version)) in places:
-            del line[places.index(key) :]
-        line.append(champion)
-    return line[-2] if len(line) > 1 else None
+    routes = [_table(row) for row in tx.execute(query)]
+    champions = {(one.variants[0].model, one.variants[0].version): one.variants[0] for one in routes}
+    line = in_line(
+        ((one.variants[0].model, one.variants[0].version), one.reason.startswith(WENT_BACK)) for one in routes
+    )
+    return champions[line[-2]] if len(line) > 1 else None
 
 
 def _check(deployment: str, variants: Sequence[Variant]) -> None:
