@@ -154,6 +154,23 @@ def false_stops(generator: np.random.Generator, runs: int) -> Iterator[dict[str,
         yield row(f"canary A/A, {name}: false stops %, {count} runs", stopped, nan if rich else naive, 5, less=True)
 
 
+def cold_arms(generator: np.random.Generator, runs: int) -> Iterator[dict[str, Any]]:
+    """Equal versions that answer in 0.1 ms (the unit here), the seldom-asked one colder by half of that.
+
+    The tolerance is the usual 0.5 ms; the peer is the same guard with the factor alone.
+    """
+    settings, world = GuardSettings(max_quality_loss=None), World()
+    latencies = generator.lognormal(0, world.sigma, 20_000)
+    factor = settings.max_latency_factor or 1.1
+    stopped = []
+    for tolerance in (settings.latency_tolerance_seconds / 1e-4, 0.0):
+        bar = latency_bar(latencies, factor, tolerance)
+        plan = Plan(settings, plan_errors(settings, world, bar).needed, bar)
+        ends = [climb(generator, replace(world, slower=1.5), plan) for _ in range(runs)]
+        stopped.append(100 * float(np.mean([guard != "" for _, _, guard in ends])))
+    yield row(f"canary A/A, 0.1 ms, one arm 50 us colder: false stops %, {runs} runs", *stopped, 5, less=True)
+
+
 def naive_stops(generator: np.random.Generator, world: World, needed: Sequence[int], runs: int) -> float:
     """How often a z-test at 5% per look stops an equal version by its errors or its slow answers."""
     stopped = np.zeros(runs, dtype=bool)
@@ -200,3 +217,4 @@ def single_look(settings: GuardSettings, world: World, bar: LatencyBar) -> int:
 def rows(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
     yield from harm_is_stopped(generator, 1000)
     yield from false_stops(generator, 100)
+    yield from cold_arms(generator, 100)

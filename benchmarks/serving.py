@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from serving_goals import Goals, Row
+from serving_goals import BEST_AT_100, Goals, Row
 from serving_load import HUNDRED, MANY, ONE, TEN_THOUSAND, Measured, find_wrk
 from serving_measure import SECONDS, Data, Figures, measure, tell
 from serving_ours import FULL, WORKERS, batched_row_seconds, load_average, take_turn
@@ -140,6 +140,17 @@ def warn_of_processors(workers: Measured | None) -> None:
         )
 
 
+def tell_of_the_model(rows: Sequence[Row], row_seconds: float) -> None:
+    """Say what the model leaves to gain at 100 rows: no server around it is faster than it alone."""
+    missed = next((row for row in rows if row.what == BEST_AT_100 and row.peer and not row.met), None)
+    if missed is not None and missed.peer is not None:
+        alone = 1 / (HUNDRED.rows * row_seconds)
+        tell(
+            f"100 rows: the model alone does {alone:,.0f} requests/s on one processor, {alone / missed.peer:.2f}x the "
+            "best peer: what a server around it adds can come near that, not beyond"
+        )
+
+
 def noise(figures: Figures) -> Mapping[str, float]:
     """How far apart our own turns are, the fastest over the slowest, by case."""
     return {
@@ -160,6 +171,7 @@ def main() -> None:
     spread = noise(ours[FULL])
     warn_of_noise(spread)
     warn_of_processors(ours[WORKERS].of(MANY.name))
+    tell_of_the_model(rows, row_seconds)
     document = {
         "bench": "serving",
         "rows": [row.as_json() for row in rows],

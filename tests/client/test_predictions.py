@@ -15,6 +15,8 @@ import polars as pl
 import pytest
 
 from noria.client import PredictionClient
+from noria.client.load import NEVER_DUE
+from noria.client.predictions import Address
 from noria.client.rows import encoded, listed
 from noria.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound, Unavailable
 from noria.monitoring.log import REWARDS, RewardRecord, read_labels, read_predictions, read_records
@@ -107,6 +109,22 @@ def test_values_of_numpy_and_pandas_are_sent_as_jsons_own(value, sent):
     assert json.loads(encoded({"x": value})) == {"x": sent}
 
 
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        ({"features": {"hour": float("inf")}}, "features.hour"),
+        ({"features": [1, None, float("-inf")]}, r"features\[3\]"),
+        ({"x": np.float32("inf")}, "x"),
+        ({"x": np.array([1.0, np.inf])}, r"x\[2\]"),
+        ({"instances": [{"a": pd.NA}, {"a": np.float64("-inf")}]}, r"instances\[2\].a"),
+    ],
+    ids=repr,
+)
+def test_an_infinite_number_is_not_sent_as_a_missing_one(row, place):
+    with pytest.raises(InvalidInput, match=f"^{place} is infinite"):
+        encoded(row)
+
+
 def test_a_data_frame_is_rows(client):
     rows = [{"distance": 700, "hour": 17.5}, {"distance": 90, "hour": 3.0}]
     for frame in (pd.DataFrame(rows), pl.DataFrame(rows, strict=False)):
@@ -181,9 +199,46 @@ def test_refusals_are_the_errors_they_are(gateway, client):
         other.predict(FEATURES)
     with PredictionClient("http://127.0.0.1:1") as nobody, pytest.raises(Unavailable, match="does not answer"):
         nobody.predict(FEATURES)
-    for url in ("127.0.0.1:8000", "ftp://host", "http://host:x", "http://host/path"):
+    ignored = ("http://me:pw@host", "http://host?x=1", "http://host#x")
+    for url in ("127.0.0.1:8000", "ftp://host", "http://host:x", "http://host/path", *ignored):
         with pytest.raises(InvalidInput, match="names no gateway"):
             PredictionClient(url)
+
+
+@pytest.mark.parametrize("key", ["a\nb", "k\u00e9y\u20ac", "k\u00e9y", "a\x00b"])
+def test_a_key_that_no_header_carries_is_told_and_not_shown(tmp_path, key):
+    with pytest.raises(InvalidInput, match="API key") as refused:
+        PredictionClient("http://127.0.0.1:1", key=key)
+    assert key not in str(refused.value)
+    for words in (("predict", "rows", "{}", "--url"), ("bench", "serve", "--body", "b.jsonl")):
+        (tmp_path / "b.jsonl").write_text("{}\n")
+        done = noria(*words, "http://127.0.0.1:1", cwd=tmp_path, check=False, NORIA_API_KEY=key.replace("\x00", "\n"))
+        assert done.returncode == 2 and "API key" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_key_is_sent_without_the_line_end_of_its_file():
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with server.accept()[0] as connection:
+                asked.append(connection.recv(65536))
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        with PredictionClient(f"http://127.0.0.1:{server.getsockname()[1]}", key="secret \r\n") as client:
+            client.info()
+        thread.join(10)
+    assert b"x-api-key: secret\r\n" in asked[0]
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), 1e12])
+def test_a_time_to_wait_that_is_none_is_told(seconds):
+    with pytest.raises(InvalidInput, match="no time to wait"):
+        PredictionClient("http://127.0.0.1:1", timeout_seconds=seconds)
+    with pytest.raises(InvalidInput, match="retries=-1"):
+        PredictionClient("http://127.0.0.1:1", retries=-1)
 
 
 def test_who_does_not_answer_in_time_is_given_up():
@@ -232,6 +287,13 @@ def test_the_command_line_asks_about_rows(gateway, tmp_path):
     for bad, words in [("{", "row 1 is no JSON"), ("3", "neither an object nor a list"), ('{"x": 1}', "distance")]:
         done = noria("predict", "rows", bad, *row, cwd=tmp_path, check=False)
         assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    for words, said in [([whole, "--entity", "carrier=AA"], "given twice"), (['{"hour": 1e999}'], "infinite")]:
+        done = noria("predict", "rows", *words, *row, cwd=tmp_path, check=False)
+        assert done.returncode == 2 and said in done.stderr
+
+
+def test_an_address_of_ipv6_is_shown_as_it_is_written():
+    assert str(Address.of("http://[::1]:24710")) == "http://[::1]:24710"
 
 
 def test_load_is_put_on_and_measured(gateway, tmp_path):
@@ -250,6 +312,9 @@ def test_load_is_put_on_and_measured(gateway, tmp_path):
 
 def test_load_that_is_refused_is_told(gateway, tmp_path):
     common = ["bench", "serve", gateway[1], "--seconds", "0.3", "--warmup", "0", "--json"]
+    (tmp_path / "none.jsonl").write_text("{}\n")
+    done = noria(*common, "--body", str(tmp_path / "none.jsonl"), "--rate", "0.1", cwd=tmp_path, check=False)
+    assert done.returncode == 1 and json.loads(done.stdout)["faults"] == {NEVER_DUE: 1}
     done = noria(*common, cwd=tmp_path, check=False)
     assert done.returncode == 2 and "takes entity keys (carrier, origin)" in done.stderr
     bodies = tmp_path / "bodies.jsonl"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+NEVER_DUE = "no request was due while it was measured"
+"""The fault of a rate that is too low for the time."""
 NEVER_SENT = "never sent, all connections were busy"
 """The fault of a rate that is more than the gateway answers."""
 _LAST_ANSWERS_SECONDS = 5.0
@@ -108,6 +110,8 @@ class _Generator:
                 self._told(now - started, len(self.latencies))
                 await asyncio.sleep(min(0.2, self.ends - now))
         await self._last_answers()
+        if not self.latencies and not self.faults:
+            self.faults[NEVER_DUE] = 1
         return Measured(np.sort(np.array(self.latencies)), dict(self.faults), self.load.seconds)
 
     async def _at_a_rate(self, started: float) -> None:
@@ -254,7 +258,7 @@ class _Connection(asyncio.Protocol):
 
 def _request(load: Load, body: bytes) -> bytes:
     """The request on the wire."""
-    host = "localhost" if load.address.socket_path else f"{load.address.host}:{load.address.port}"
+    host = "localhost" if load.address.socket_path else load.address.authority
     headers = {
         "host": host,
         "user-agent": "noria-bench",

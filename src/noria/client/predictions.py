@@ -49,6 +49,7 @@ _BUSY = (429, 503)
 """Nothing was done: the same may be asked again."""
 _WAIT_SECONDS = 0.1
 _IDLE_KEPT = 8
+_LONGEST_SECONDS = 86_400
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -77,9 +78,10 @@ class PredictionClient:
 
     ``url`` is http://, https:// or unix:///PATH of a socket. ``deployment`` is needed where several are served, ``key``
     where they want one. ``timeout_seconds`` bounds each call, retries included; the gateway is told what is left, and
-    gives up by then as well. A busy gateway is asked up to ``retries`` times again.
+    gives up by then as well. A busy gateway is asked up to ``retries`` times again. White space around a key, such as
+    the end of the line it was read from, is left out.
 
-    Values may be numpy's or pandas': NaN, NaT and NA are sent as None.
+    Values may be numpy's or pandas': NaN, NaT and NA are sent as None; an infinite number is refused.
 
     Errors: InvalidInput for what the model does not take, NotFound, Unauthenticated, Overloaded, Unavailable when
     nothing answers or something else than a gateway, DeadlineExceeded, and Conflict once the client is closed.
@@ -88,10 +90,17 @@ class PredictionClient:
     def __init__(
         self, url: str, *, deployment: str = "", key: str = "", timeout_seconds: float = 10.0, retries: int = 2
     ) -> None:
+        if not 0 < timeout_seconds <= _LONGEST_SECONDS:
+            raise InvalidInput(
+                f"timeout_seconds={timeout_seconds} is no time to wait",
+                remedy=f"Give seconds above 0, and at most {_LONGEST_SECONDS:,}.",
+            )
+        if retries < 0:
+            raise InvalidInput(f"retries={retries} is less than none", remedy="Give 0 or more.")
         self._address = Address.of(url)
         self._deployment = deployment
         self._prefix = f"/models/{quote(deployment, safe='')}" if deployment else ""
-        self._headers = {"user-agent": "noria", **({"x-api-key": key} if key else {})}
+        self._headers = {"user-agent": "noria", **key_header(key)}
         self._timeout_seconds = timeout_seconds
         self._retries = retries
         self._idle: list[http.client.HTTPConnection] = []
@@ -273,13 +282,19 @@ class Address(msgspec.Struct, frozen=True):
         if parts.scheme == "unix" and parts.path:
             return cls("http", "localhost", 80, unquote(parts.path))
         with suppress(ValueError):  # a port that is none
-            if parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/"):
+            nothing_else = parts.path in ("", "/") and not (parts.query or parts.fragment or "@" in parts.netloc)
+            if parts.scheme in ("http", "https") and parts.hostname and nothing_else:
                 return cls(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
         raise InvalidInput(f"{url!r} names no gateway", remedy="Write http://host:port, https:// or unix:///path.")
 
     def __str__(self) -> str:
         """As it is written."""
-        return f"unix://{self.socket_path}" if self.socket_path else f"{self.scheme}://{self.host}:{self.port}"
+        return f"unix://{self.socket_path}" if self.socket_path else f"{self.scheme}://{self.authority}"
+
+    @property
+    def authority(self) -> str:
+        """HOST:PORT, an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def connection(self, timeout_seconds: float) -> http.client.HTTPConnection:
         """A connection, not yet made."""
@@ -290,6 +305,20 @@ class Address(msgspec.Struct, frozen=True):
         return http.client.HTTPSConnection(
             self.host, self.port, timeout=timeout_seconds, context=ssl.create_default_context()
         )
+
+
+def key_header(key: str) -> dict[str, str]:
+    """The header with an API key, without the white space around it; none for an empty one.
+
+    Raises InvalidInput for a key that no header can carry; the message does not have it.
+    """
+    plain = key.strip()
+    if not (plain.isascii() and plain.isprintable()):
+        raise InvalidInput(
+            "the API key holds a line end, or another character that no header carries",
+            remedy="Give it as it was issued: printable ASCII, on one line.",
+        )
+    return {"x-api-key": plain} if plain else {}
 
 
 class _UnixConnection(http.client.HTTPConnection):

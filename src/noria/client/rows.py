@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,13 +15,17 @@ Rows = Iterable[Mapping[str, Any]]
 
 
 def encoded(document: object) -> bytes:
-    """As JSON. Raises InvalidInput."""
+    """As JSON. Raises InvalidInput for what JSON has nothing for, and for infinite numbers."""
     try:
-        return _encoder.encode(document)
+        text = _encoder.encode(document)
     except (TypeError, ValueError) as error:
         raise InvalidInput(
             f"the row is no JSON: {error}", remedy="Send numbers, texts, booleans, times and None."
         ) from None
+    if b"null" in text:  # what infinity is written as, which would be taken for a value that is missing
+        for place in _infinities(document):
+            raise InvalidInput(f"{place} is infinite", remedy="Send a finite number, or None where there is none.")
+    return text
 
 
 def features_of(row: Any) -> dict[str, Any] | list[Any]:
@@ -58,6 +63,21 @@ def _records(rows: Any) -> list[dict[str, Any]] | None:
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # pandas
         return rows.to_dict("records")  # type: ignore[no-any-return]
     return None
+
+
+def _infinities(value: Any, place: str = "") -> Iterator[str]:
+    """Where infinite numbers are."""
+    if isinstance(value, float):
+        if math.isinf(value):
+            yield place or "the number"
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _infinities(one, f"{place}.{name}" if place else str(name))
+    elif isinstance(value, list | tuple):
+        for number, one in enumerate(value, start=1):
+            yield from _infinities(one, f"{place}[{number}]")
+    elif getattr(getattr(value, "dtype", None), "kind", "") in ("f", "O"):
+        yield from _infinities(value.tolist(), place)
 
 
 def _plain(value: Any) -> object:

@@ -32,8 +32,8 @@ def chart(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, list[di
     return tmp_path / "chart", manifests(PLANS[request.param], Target.DEPLOYMENT)
 
 
-def rendered(folder: Path, *words: str, namespace: str = "ml") -> list[dict[str, Any]]:
-    text = helm("template", "any", str(folder), "--namespace", namespace, *words)
+def rendered(folder: Path, *words: str, release: str = "churn", namespace: str = "ml") -> list[dict[str, Any]]:
+    text = helm("template", release, str(folder), "--namespace", namespace, *words)
     return [one for one in yaml.safe_load_all(text) if one]
 
 
@@ -52,7 +52,7 @@ def test_a_key_that_no_model_has_is_found():
 def test_the_chart_is_rendered_to_the_plain_manifests(chart):
     folder, plain = chart
     assert "0 chart(s) failed" in helm("lint", "--strict", str(folder))
-    found = rendered(folder)
+    found = rendered(folder, release=yaml.safe_load((folder / "Chart.yaml").read_text())["name"])
     check_core(found)
     assert by_name(found) == by_name(plain)
 
@@ -75,11 +75,45 @@ def test_the_chart_follows_its_values(tmp_path):
     assert 'namespace="blue"' in scaled["spec"]["triggers"][0]["metadata"]["query"]
 
 
-@pytest.mark.parametrize("wrong", ["imagee=x", "autoscaling.maxReplicas=many", "networkPolicy.enabled=perhaps"])
+@pytest.mark.parametrize("wrong", [
+    "imagee=x", "autoscaling.maxReplicas=many", "networkPolicy.enabled=perhaps",
+    "resources.requests.memory=10x", "resources.request.memory=1Gi", "image=R.io/X:1:2",
+])  # fmt: skip
 def test_a_value_that_is_none_is_refused_by_the_schema(tmp_path, wrong):
     write_files(chart_files(PLANS["everything"]), tmp_path / "chart")
     refused = helm("template", "any", str(tmp_path / "chart"), "--set", wrong, check=False)
     assert "values don't meet the specifications of the schema" in refused
+
+
+def test_the_least_pods_are_no_more_than_the_most(tmp_path):
+    for name in ("everything", "mesh"):
+        write_files(chart_files(PLANS[name]), tmp_path / name)
+        wrong = "autoscaling.maxReplicas=1,autoscaling.minReplicas=4"
+        refused = helm("template", "any", str(tmp_path / name), "--set", wrong, check=False)
+        assert "autoscaling.minReplicas is above autoscaling.maxReplicas" in refused
+
+
+def test_two_releases_of_a_chart_share_a_namespace(tmp_path):
+    write_files(chart_files(PLANS["mesh"]), tmp_path / "chart")
+    releases = ["blue", "green", "x" * 53, "x" * 52 + "y"]
+    found = [by_name(rendered(tmp_path / "chart", release=release)) for release in releases]
+    assert len({name for one in found for name in one}) == sum(map(len, found))
+    for one in found:
+        check_core(list(one.values()))
+        deployments = of_kind(list(one.values()), "Deployment")
+        selected = [of["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"] for of in deployments]
+        (policy,) = of_kind(list(one.values()), "NetworkPolicy")
+        assert set(selected) == {policy["metadata"]["name"]} and len(selected[0]) <= 40
+    (deployment, *_) = of_kind(list(found[0].values()), "Deployment")
+    assert deployment["metadata"]["name"] == "blue-churn--champion"
+
+
+def test_a_pod_of_a_chart_can_ask_for_a_gpu(tmp_path):
+    write_files(chart_files(PLANS["plain"]), tmp_path / "chart")
+    found = rendered(tmp_path / "chart", "--set", r"resources.limits.nvidia\.com/gpu=1")
+    check_core(found)
+    (deployment,) = of_kind(found, "Deployment")
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
 
 
 @pytest.mark.parametrize("name", PLANS)

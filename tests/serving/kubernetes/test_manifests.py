@@ -26,6 +26,7 @@ from noria.serving.kubernetes.pods import DRAIN_SECONDS
 from noria.serving.kubernetes.quantities import cpu, memory
 from noria.surface.cli import pool
 from noria.surface.cli.deploy import app as cli
+from noria.surface.cli.kubernetes import _scaling
 from serving.kubernetes.plans import plan
 
 CORE = ("", "apps", "batch", "policy", "autoscaling", "networking.k8s.io")
@@ -254,6 +255,16 @@ def test_shares_stay_whole_and_sum_to_a_hundred(parts):
         ({"grpc_port": 70_000}, "70000 is no TCP port"),
         ({"grpc_port": 8000}, "cannot both have port 8000"),
         ({"image": "a b"}, "no image"),
+        ({"image": "R.io/X:tag"}, "no image"),
+        ({"image": "r.io/x:tag:tag"}, "no image"),
+        ({"image": "r.io/x:1 --privileged"}, "no image"),
+        ({"secret": "Bad Name"}, "--secret 'Bad Name' is a name that no cluster takes"),
+        ({"pull_secret": "-a"}, "--pull-secret"),
+        ({"service_account": "Foo_"}, "--service-account"),
+        ({"log_claim": "a..b"}, "--log-claim"),
+        ({"exposure": Exposure(("m.example.com",), gateway_class="Envoy")}, "--gateway-class"),
+        ({"exposure": Exposure(("m.example.com",), gateway_class="c", tls_secret="a/b")}, "--tls-secret"),
+        ({"exposure": Exposure(("10.0.0.1",), gateway="g")}, "is an IP address"),
     ],
 )  # fmt: skip
 def test_what_no_cluster_would_take_is_told_before(options, words):
@@ -264,6 +275,43 @@ def test_what_no_cluster_would_take_is_told_before(options, words):
     ):
         with pytest.raises(InvalidInput, match=words):
             written()
+
+
+@pytest.mark.parametrize("image", ["churn", "localhost:5000/a/b_c:1.2", f"R.io/x@sha256:{'a' * 64}", "r.io/x--y:V_1"])
+def test_images_are_named_as_registries_do(image):
+    (one,) = of_kind(manifests(plan(image=image), Target.DEPLOYMENT), "Deployment")
+    assert one["spec"]["template"]["spec"]["containers"][0]["image"] == image
+
+
+def test_a_transformer_is_an_image():
+    with pytest.raises(InvalidInput, match="'bad image' is no image"):
+        manifests(plan(), Target.KSERVE, KServeOptions("bad image"))
+
+
+def test_bounds_of_pods_that_nothing_scales_are_told():
+    assert _scaling(None, None, None).autoscaler is Autoscaler.NONE
+    assert _scaling(None, 12, 20) == Scaling(Autoscaler.HPA, minimum=12, maximum=20)
+    assert _scaling(Autoscaler.HPA, 12, None) == Scaling(Autoscaler.HPA, minimum=12, maximum=12)
+    for asked in ((None, 3, None), (Autoscaler.NONE, None, 5), (Autoscaler.NONE, 2, None)):
+        with pytest.raises(InvalidInput, match="bounds nothing"):
+            _scaling(*asked)
+
+
+def test_a_gateway_without_a_namespace_is_one_of_the_deployments():
+    found = plan(exposure=Exposure(("m.example.com",), gateway="public"))
+    (route,) = of_kind(manifests(found, Target.DEPLOYMENT), "HTTPRoute")
+    assert route["spec"]["parentRefs"] == [{"name": "public"}] and found.askers == ["ml"]
+
+
+def test_a_charts_objects_are_named_by_their_release():
+    files = chart_files(PLANS["mesh"])
+    templates = {name: text for name, text in files.items() if name.endswith(".yaml") and "/" in name}
+    for name, text in templates.items():
+        assert """name: '{{ include "noria.fullname" . }}""" in text, name
+        assert "%" not in name and "%name%" not in text
+    assert 'define "noria.fullname"' in files["templates/_helpers.tpl"]
+    assert set(yaml.safe_load(files["values.yaml"])["weights"]) == {
+        "churn--champion", "churn--challenger-1", "churn--challenger-2"}  # fmt: skip
 
 
 def test_a_job_without_its_ends_names_the_options_that_the_command_has():

@@ -13,13 +13,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from noria.serving.kubernetes.plan import ClusterPlan
+from noria.serving.kubernetes.plan import IMAGE, LONGEST_NAME, ClusterPlan
 from noria.serving.kubernetes.pods import Manifest
 from noria.serving.kubernetes.workload import workload
 from noria.serving.kubernetes.writing import HEAD, file_names, yaml_of
 
 _NAMESPACE = "%namespace%"
 """In place of the namespace while manifests are built: YAML quotes what begins with %, so it stays a text."""
+_NAME = "%name%"
+"""In place of the deployment's name: objects are named by their release, so that a namespace can hold several."""
+_FULL_NAME = '{{ include "noria.fullname" . }}'
+_HELPERS = f"""\
+{{{{- define "noria.fullname" -}}}}
+{{{{- $name := printf "%s-%s" .Release.Name .Chart.Name -}}}}
+{{{{- if contains .Chart.Name .Release.Name -}}}}
+{{{{- $name = .Release.Name -}}}}
+{{{{- end -}}}}
+{{{{- if gt (len $name) {LONGEST_NAME} -}}}}
+{{{{- $name = printf "%s-%s" (trunc {LONGEST_NAME - 9} $name | trimSuffix "-") (sha256sum $name | trunc 8) -}}}}
+{{{{- end -}}}}
+{{{{- $name -}}}}
+{{{{- end -}}}}
+"""
+"""The release's name where it has the chart's in it, else both; what is too long is cut, with a hash of it all."""
+_BOUNDS = """\
+{{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}
+{{- fail "autoscaling.minReplicas is above autoscaling.maxReplicas" }}
+{{- end }}
+"""
+"""What a schema cannot say."""
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _TOGGLES = {
     "PodDisruptionBudget": "podDisruptionBudget",
@@ -41,13 +63,23 @@ class _Value:
     schema: Mapping[str, object]
 
 
+_QUANTITY = {
+    "type": ["string", "number"],
+    "pattern": r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|[kMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$",
+}
+_QUANTITIES = {"type": "object", "additionalProperties": _QUANTITY}
+_RESOURCES = {
+    "type": "object",
+    "properties": {"requests": _QUANTITIES, "limits": _QUANTITIES, "claims": {"type": "array"}},
+    "additionalProperties": False,
+}
 _COUNT = {"type": "integer", "minimum": 1}
 _CONTAINER = ("spec", "template", "spec", "containers", 0)
 _TABLE = (
     _Value("Deployment", ("spec", "replicas"), ("replicas",), {"type": "integer", "minimum": 0}),
-    _Value("Deployment", (*_CONTAINER, "image"), ("image",), {"type": "string", "minLength": 1}),
+    _Value("Deployment", (*_CONTAINER, "image"), ("image",), {"type": "string", "pattern": f"^{IMAGE}$"}),
     _Value("Deployment", (*_CONTAINER, "env"), ("env",), {"type": "array", "items": {"type": "object"}}),
-    _Value("Deployment", (*_CONTAINER, "resources"), ("resources",), {"type": "object"}),
+    _Value("Deployment", (*_CONTAINER, "resources"), ("resources",), _RESOURCES),
     _Value("HorizontalPodAutoscaler", ("spec", "minReplicas"), ("autoscaling", "minReplicas"), _COUNT),
     _Value("HorizontalPodAutoscaler", ("spec", "maxReplicas"), ("autoscaling", "maxReplicas"), _COUNT),
     _Value("HorizontalPodAutoscaler", ("spec", "metrics", 0, "resource", "target", "averageUtilization"),
@@ -77,6 +109,8 @@ class _Chart:
         last = value.path[-1]
         if holder is None or (isinstance(holder, dict) and last not in holder):
             return
+        if _NAME in json.dumps(holder[last]):  # it names the chart's own object, which goes by the release
+            return
         _put(self.values, value.name, holder[last])
         _put_schema(self.schema, value.name, value.schema)
         token = f"%value-{len(tokens)}%"
@@ -88,9 +122,9 @@ def chart_files(plan: ClusterPlan) -> dict[str, str]:
     """Name → text of every file of the chart."""
     plan.check()
     chart = _Chart()
-    manifests = workload(replace(plan, namespace=_NAMESPACE))
+    manifests = workload(replace(plan, namespace=_NAMESPACE, renamed=_NAME))
     for name, manifest in zip(file_names(manifests), manifests, strict=True):
-        chart.files[f"templates/{name}"] = _template(chart, manifest)
+        chart.files[f"templates/{name.replace(_NAME, plan.name)}"] = _template(chart, manifest, plan.name)
     version = f"0.1.{plan.routes.revision}"
     described = {
         "apiVersion": "v2",
@@ -105,29 +139,32 @@ def chart_files(plan: ClusterPlan) -> dict[str, str]:
         "Chart.yaml": HEAD + yaml_of(described),
         "values.yaml": HEAD + yaml_of(chart.values),
         "values.schema.json": json.dumps(schema, indent=1) + "\n",
+        "templates/_helpers.tpl": _HELPERS,
         **chart.files,
     }
 
 
-def _template(chart: _Chart, manifest: Manifest) -> str:
-    """The manifest with what may differ taken out of it."""
+def _template(chart: _Chart, manifest: Manifest, plain_name: str) -> str:
+    """The manifest with what may differ taken out of it; ``plain_name`` is the deployment's."""
     manifest, tokens = copy.deepcopy(manifest), dict[str, str]()
-    for value in [*_TABLE, *_weights(manifest)]:
+    for value in [*_TABLE, *_weights(manifest, plain_name)]:
         if value.kind == manifest["kind"]:
             chart.take(manifest, value, tokens)
     if manifest["kind"] == "ConfigMap":
-        file = f"routes/{manifest['metadata']['name']}.json"
+        file = f"routes/{manifest['metadata']['name'].replace(_NAME, plain_name)}.json"
         chart.files[file] = manifest["data"]["routes.json"]
         manifest["data"]["routes.json"] = "%routes%"
         tokens["'%routes%'"] = f'{{{{ .Files.Get "{file}" | toJson }}}}'
     text = yaml_of(manifest).replace("{{", '{{ "{{" }}')
-    for token, expression in {**tokens, _NAMESPACE: "{{ .Release.Namespace }}"}.items():
+    for token, expression in {**tokens, _NAMESPACE: "{{ .Release.Namespace }}", _NAME: _FULL_NAME}.items():
         text = text.replace(token, expression)
     return HEAD + _wrapped(chart, manifest["kind"], text)
 
 
 def _wrapped(chart: _Chart, kind: str, text: str) -> str:
-    """The template, left out where the values say so."""
+    """The template, left out where the values say so, and refused where they contradict each other."""
+    if kind in ("HorizontalPodAutoscaler", "ScaledObject"):
+        return _BOUNDS + text
     if kind not in _TOGGLES:
         return text
     name = (_TOGGLES[kind], "enabled")
@@ -136,14 +173,14 @@ def _wrapped(chart: _Chart, kind: str, text: str) -> str:
     return f"{{{{- if {_reference(name)} }}}}\n{text}{{{{- end }}}}\n"
 
 
-def _weights(manifest: Manifest) -> Iterator[_Value]:
+def _weights(manifest: Manifest, plain_name: str) -> Iterator[_Value]:
     """Of a route over several variants: the weight of each, by its service."""
     rules = manifest["spec"]["rules"] if manifest["kind"] == "HTTPRoute" else []
     backends = rules[0]["backendRefs"] if rules else []
     for place, backend in enumerate(backends if len(backends) > 1 else []):
         path = ("spec", "rules", 0, "backendRefs", place, "weight")
         schema = {"type": "integer", "minimum": 0, "maximum": 1_000_000}
-        yield _Value("HTTPRoute", path, ("weights", backend["name"]), schema)
+        yield _Value("HTTPRoute", path, ("weights", backend["name"].replace(_NAME, plain_name)), schema)
 
 
 def _reference(name: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from noria.errors import InvalidInput
-from noria.serving.kubernetes.plan import Autoscaler, ClusterPlan, Split, Tier, whole_shares
+from noria.serving.kubernetes.plan import Autoscaler, ClusterPlan, Split, Tier, check_image, whole_shares
 from noria.serving.kubernetes.pods import Manifest, container, metadata, pod_spec, resources, security
 from noria.serving.kubernetes.workload import routes_map, service_account
 
@@ -43,6 +43,8 @@ def kserve(plan: ClusterPlan, options: KServeOptions) -> list[Manifest]:
         )
     if plan.scaling.autoscaler is Autoscaler.KEDA:
         raise InvalidInput("KServe scales by itself", remedy="Use --autoscale hpa, or none.")
+    if options.transformer:
+        check_image(options.transformer)
     if options.storage:
         tiers = [_stored(tier, options.storage) for tier in tiers]
     shares = whole_shares([one.percent for one in plan.routes.answering]) if len(tiers) > 1 else [100]

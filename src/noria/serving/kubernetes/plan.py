@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -20,6 +22,14 @@ _BETWEEN = "--"
 _LAST_PORT = 65_535
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _GATEWAY = re.compile(r"([a-z0-9-]+/)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_OBJECT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+"""The name of most objects: a DNS subdomain (RFC 1123)."""
+_REPOSITORY = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+IMAGE = (
+    r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]+)?/)?"
+    + rf"{_REPOSITORY}(/{_REPOSITORY})*(:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(@[a-z0-9]+:[0-9a-f]{{32,}})?"
+)
+"""A reference to an image: registry, repository, tag and digest."""
 _HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -96,8 +106,14 @@ class Exposure:
         for host in self.hosts:
             if not _HOST.fullmatch(host) or len(host) > 253:
                 raise InvalidInput(f"{host!r} is no host name", remedy="Write it in lower case, as models.example.com.")
+            with suppress(ValueError):
+                ipaddress.ip_address(host)
+                raise InvalidInput(
+                    f"{host} is an IP address, which the Gateway API takes for no host",
+                    remedy="Name a host; without --host every one is taken.",
+                )
         if self.gateway and not _GATEWAY.fullmatch(self.gateway):
-            raise InvalidInput(f"{self.gateway!r} is no Gateway", remedy="Write it as NAMESPACE/NAME.")
+            raise InvalidInput(f"{self.gateway!r} is no Gateway", remedy="Write it as NAMESPACE/NAME, or NAME.")
         if self.gateway and self.gateway_class:
             raise InvalidInput(
                 "there are two Gateways", remedy="Name one that is there (--gateway), or a class to make one of."
@@ -129,7 +145,7 @@ class ClusterPlan:
 
     ``secret`` names a Secret whose keys become environment variables. ``allow_from`` are the namespaces that may ask,
     ``monitoring`` is the one that scrapes, ``egress_ports`` are those of stores that are asked. The prediction log goes
-    to the claim ``log_claim``, or is lost with its pod.
+    to the claim ``log_claim``, or is lost with its pod. ``renamed`` stands in for its name while a chart is made.
     """
 
     routes: RouteTable
@@ -146,6 +162,7 @@ class ClusterPlan:
     pull_secret: str = ""
     service_account: str = ""
     log_claim: str = ""
+    renamed: str = ""
     allow_from: Sequence[str] = ()
     monitoring: str = "monitoring"
     egress_ports: Sequence[int] = ()
@@ -153,7 +170,7 @@ class ClusterPlan:
     @property
     def name(self) -> str:
         """The name its objects have."""
-        return dns_label(self.routes.deployment, longest=LONGEST_NAME)
+        return self.renamed or dns_label(self.routes.deployment, longest=LONGEST_NAME)
 
     @property
     def account(self) -> str:
@@ -177,13 +194,26 @@ class ClusterPlan:
                 raise InvalidInput(
                     f"{namespace!r} is no namespace", remedy="Use lower-case letters, digits and -, 63 at most."
                 )
-        if not self.image or any(sign.isspace() for sign in self.image):
-            raise InvalidInput(f"{self.image!r} is no image", remedy="Write it as registry.example.com/churn:3.")
+        self._check_names()
+        check_image(self.image)
         if self.split is Split.MESH and self.routes.contextual:
             raise InvalidInput(
                 f"deployment {self.routes.deployment!r} chooses by a request's features, which a mesh does not see",
                 remedy="Leave the split to the gateway: --split gateway.",
             )
+
+    def _check_names(self) -> None:
+        named = {
+            "secret": self.secret, "pull-secret": self.pull_secret, "service-account": self.service_account,
+            "log-claim": self.log_claim, "tls-secret": self.exposure.tls_secret,
+            "gateway-class": self.exposure.gateway_class,
+        }  # fmt: skip
+        for option, name in named.items():
+            if name and (not _OBJECT.fullmatch(name) or len(name) > 253):
+                raise InvalidInput(
+                    f"--{option} {name!r} is a name that no cluster takes",
+                    remedy="Use lower-case letters, digits, - and ., beginning and ending with a letter or digit.",
+                )
 
     def _check_ports(self) -> None:
         for port in (self.port, *([self.grpc_port] if self.grpc_port else []), *self.egress_ports):
@@ -209,6 +239,15 @@ class ClusterPlan:
             label = dns_label(variant.name, longest=_LONGEST_VARIANT)
             found.append(Tier(f"{self.name}{_BETWEEN}{label}", routes, variant.name))
         return found
+
+
+def check_image(image: str) -> None:
+    """Raises InvalidInput for what is no reference to an image."""
+    if not re.fullmatch(IMAGE, image):
+        raise InvalidInput(
+            f"{image!r} is no image",
+            remedy="Write it as registry.example.com/churn:3, in lower case, with one tag at most.",
+        )
 
 
 def whole_shares(percents: Sequence[float]) -> list[int]:

@@ -70,10 +70,12 @@ def _read(folder: Path) -> tuple[Mapping[str, Any], str]:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Whatever is there but folders that hold something: a pipe or an empty folder is as little the package's."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        later = any(name.startswith(f"{one}/") for one in _MADE_LATER)
-        if name != MANIFEST_FILE and not later and (path.is_file() or path.is_symlink()):
+        later = any(f"{name}/".startswith(f"{one}/") for one in _MADE_LATER)
+        holder = path.is_dir() and not path.is_symlink() and any(path.iterdir())
+        if name != MANIFEST_FILE and not later and not holder:
             yield name, path
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from noria.errors import Unavailable
+from noria.errors import InvalidInput, Unavailable
 from noria.serving.streams.brokers import StreamUrl
-from noria.serving.streams.messages import Answer, Message
+from noria.serving.streams.messages import Answer, Message, NotTaken
 
 _DELIVERY_MILLIS = 30_000
 _TICK_SECONDS = 0.5
@@ -23,6 +24,14 @@ _MOVED = (
     KafkaError._ASSIGNMENT_LOST,
 )
 """Why offsets are not taken while partitions go to other members: whoever has them next answers the messages again."""
+_NOT_TAKEN = (
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.RECORD_LIST_TOO_LARGE,
+    KafkaError.INVALID_MSG,
+    KafkaError.INVALID_MSG_SIZE,
+    KafkaError.INVALID_RECORD,
+)
+"""What is wrong with a message itself, whoever sends it."""
 
 _log = structlog.get_logger()
 
@@ -40,8 +49,9 @@ class KafkaReader:
             "auto.offset.reset": "earliest",
         }
         self._fault: KafkaError | None = None
-        self._consumer = Consumer({**ours, **stream.options, "logger": _Quiet(), "error_cb": self._note})
-        self._consumer.subscribe([stream.stream])
+        with _options_of(stream):
+            self._consumer = Consumer({**ours, **stream.options, "logger": _Quiet(), "error_cb": self._note})
+            self._consumer.subscribe([stream.stream])
         self._held: list[Any] = []
         self._paused = False
 
@@ -139,7 +149,8 @@ class KafkaWriter:
             "message.timeout.ms": _DELIVERY_MILLIS,
             "linger.ms": 2,
         }
-        self._producer = Producer({**ours, **stream.options, "logger": _Quiet()})
+        with _options_of(stream):
+            self._producer = Producer({**ours, **stream.options, "logger": _Quiet()})
 
     async def send(self, answers: Sequence[Answer]) -> None:
         """See Writer."""
@@ -150,30 +161,43 @@ class KafkaWriter:
         await asyncio.to_thread(self._producer.flush, _ASK_SECONDS)
 
     def _send(self, answers: Sequence[Answer]) -> None:
-        faults: list[KafkaError] = []
+        faults = self._deliver(answers)
+        if len(answers) > 1:  # a broker refuses what came together for one of it: each is tried by itself
+            doubtful = [answer for answer in answers if answer.idempotency_key in faults]
+            faults = {key: why for answer in doubtful for key, why in self._deliver([answer]).items()}
+        if faults:
+            raise NotTaken(self._stream.shown, faults)
+
+    def _deliver(self, answers: Sequence[Answer]) -> Mapping[str, str]:
+        """Send them; returns what is wrong with those that are not taken, by key. Raises Unavailable for all else."""
+        faults: dict[str, KafkaError] = {}
+        for answer in answers:
+            self._produce(answer, faults)
+        while self._producer.flush(_TICK_SECONDS):
+            pass  # each message is delivered, or has failed, when its time is over
+        for error in faults.values():
+            if error.code() not in _NOT_TAKEN:
+                raise _unavailable(self._stream, error)
+        return {key: error.str() for key, error in faults.items()}
+
+    def _produce(self, answer: Answer, faults: dict[str, KafkaError]) -> None:
+        identity = answer.idempotency_key
+        key = identity.encode() if answer.key is None else answer.key
+        headers: list[tuple[str, str | bytes | None]] = list(answer.all_headers.items())
 
         def delivered(error: KafkaError | None, _message: Any) -> None:
             if error is not None:
-                faults.append(error)
+                faults[identity] = error
 
-        for answer in answers:
-            key = answer.idempotency_key.encode() if answer.key is None else answer.key
-            headers: list[tuple[str, str | bytes | None]] = list(answer.all_headers.items())
-            self._produce(answer.body, key, headers, delivered)
-        while self._producer.flush(_TICK_SECONDS):
-            pass  # each message is delivered, or has failed, when its time is over
-        if faults:
-            raise _unavailable(self._stream, faults[0])
-
-    def _produce(self, body: bytes, key: bytes, headers: Any, delivered: Any) -> None:
         while True:
             try:
-                self._producer.produce(self._stream.stream, body, key, headers=headers, on_delivery=delivered)
+                self._producer.produce(self._stream.stream, answer.body, key, headers=headers, on_delivery=delivered)
                 return
             except BufferError:  # the local queue is full
                 self._producer.poll(_TICK_SECONDS)
             except KafkaException as error:
-                raise _unavailable(self._stream, error.args[0]) from None
+                faults[identity] = error.args[0]
+                return
 
 
 class _Quiet:
@@ -185,9 +209,24 @@ class _Quiet:
 
 def _message(one: Any) -> Message:
     topic, partition, offset = one.topic(), one.partition(), one.offset()
-    headers = {name: (value or b"").decode(errors="replace") for name, value in one.headers() or ()}
-    position = f"{topic}/{partition}/{offset}"
-    return Message(position, one.value() or b"", str(partition), one.key(), headers, (topic, partition, offset))
+    headers, fault = {}, ""
+    try:
+        headers = {name: (value or b"").decode(errors="replace") for name, value in one.headers() or ()}
+    except Exception as error:  # names that are no UTF-8: whatever it is, the messages behind it are not held up
+        fault = f"its headers cannot be read: {error}"
+    handle = (topic, partition, offset)
+    return Message("/".join(map(str, handle)), one.value() or b"", str(partition), one.key(), headers, handle, fault)
+
+
+@contextmanager
+def _options_of(stream: StreamUrl) -> Iterator[None]:
+    """Raises InvalidInput for what librdkafka does not know, or take."""
+    try:
+        yield
+    except KafkaException as error:
+        raise InvalidInput(
+            f"{stream.shown}: {error.args[0].str()}", remedy="Write librdkafka's own options behind the ?."
+        ) from None
 
 
 def _unavailable(stream: StreamUrl, error: KafkaError) -> Unavailable:

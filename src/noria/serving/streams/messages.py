@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from noria.errors import InvalidData
 
 SOURCE_HEADER = "noria-source"
 """Where the message that was answered stands in its stream."""
 KEY_HEADER = "noria-idempotency-key"
 """The same for every answer to one message, however often it is given: who has seen it drops the repeat."""
 REASON_HEADER = "noria-reason"
+HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""What every broker takes as a header's name: RFC 9110's tokens."""
+SIZE_HEADER = "noria-size-bytes"
+"""How large the body was that a notice stands for."""
+
+
+class NotTaken(InvalidData):
+    """Answers that a broker takes from nobody, however often they are sent; all the others of their batch it has.
+
+    ``faults`` says what is wrong with each, by its idempotency key.
+    """
+
+    def __init__(self, where: str, faults: Mapping[str, str]) -> None:
+        key, why = next(iter(faults.items()))
+        super().__init__(
+            f"{where} does not take {len(faults)} messages, as that of {key}: {why}",
+            remedy="Raise what the broker takes, or send less.",
+        )
+        self.faults = dict(faults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +40,8 @@ class Message:
     """A message as it was consumed.
 
     ``position`` says where it stands: topic/partition/offset, stream/id or stream/sequence.
-    ``partition`` is what order is kept within; ``handle`` is what its broker acknowledges it by.
+    ``partition`` is what order is kept within; ``handle`` is what its broker acknowledges it by. A ``fault`` says why
+    it could not be read as it is: it is set aside.
     """
 
     position: str
@@ -27,6 +50,7 @@ class Message:
     key: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     handle: Any = None
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +92,8 @@ class Writer(Protocol):
     """Produces into one stream."""
 
     async def send(self, answers: Sequence[Answer]) -> None:
-        """Return once the broker has all of them, in order. Raises Unavailable when it is not known to have them."""
+        """Return once the broker has all of them, in order. Raises Unavailable when it is not known to have them, and
+        NotTaken when it has all but those whose size or headers it takes from nobody."""
 
     async def close(self) -> None:
         """Let go of the connection."""

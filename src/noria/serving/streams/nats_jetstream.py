@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -12,15 +12,20 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.js.api import AckPolicy, ConsumerConfig
-from nats.js.errors import NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from noria.errors import Unavailable
 from noria.serving.streams.brokers import StreamUrl
-from noria.serving.streams.messages import Answer, Message
+from noria.serving.streams.messages import HEADER_NAME, Answer, Message, NotTaken
 
 _ACK_SECONDS = 30.0
 """What a consumer holds for longer without a sign of life is given to another."""
 _WAIT_SECONDS = 5.0
+_MESSAGE_TOO_LARGE = 10_054
+"""JetStream's code for more than its stream takes, where that is less than the server does."""
+_FOR_SERVERS = "nats-"
+"""What headers begin with that a server acts upon: those of the source are not meant for another stream."""
+_HEADER_LINES = b"NATS/1.0\r\n\r\n"
 
 _log = structlog.get_logger()
 
@@ -99,17 +104,48 @@ class NatsWriter:
 
     def __init__(self, stream: StreamUrl) -> None:
         self._stream, self._link = stream, _Link(stream)
+        self._subscribed: Any = None
 
     async def send(self, answers: Sequence[Answer]) -> None:
         """See Writer."""
+        faults: dict[str, str] = {}
         async with _telling(self._stream):
             context = await self._link.context()
-            waiting = []
-            for answer in answers:  # published in order, confirmed in any
-                headers = {**answer.all_headers, "Nats-Msg-Id": answer.idempotency_key}
-                waiting.append(await context.publish_async(self._stream.stream, answer.body, headers=headers))
-            async with asyncio.timeout(_ACK_SECONDS):
-                await asyncio.gather(*waiting)
+            sound = []
+            for answer in answers:
+                if fault := _fault(_headers(answer), len(answer.body), self._link.max_payload):
+                    faults[answer.idempotency_key] = fault
+                else:
+                    sound.append(answer)
+            faults |= await self._publish(context, sound)
+        if faults:
+            raise NotTaken(self._stream.shown, faults)
+
+    async def _publish(self, context: Any, answers: Sequence[Answer]) -> dict[str, str]:
+        """Publish in order, confirmed in any; returns what the stream does not take. Raises any other fault.
+
+        Not with ``publish_async``, which never ends where the server says no. The first over a connection goes ahead:
+        with it the client subscribes to confirmations, and from then on sends in the order in which it is asked.
+        """
+        alone = 0 if context is self._subscribed else 1
+        done = [await self._confirmed(context, answer) for answer in answers[:alone]]
+        self._subscribed = context
+        done += await asyncio.gather(*(self._confirmed(context, answer) for answer in answers[alone:]))
+        faults = {}
+        for answer, error in zip(answers, done, strict=True):
+            if isinstance(error, APIError) and error.err_code == _MESSAGE_TOO_LARGE:
+                faults[answer.idempotency_key] = str(error.description)
+            elif error is not None:
+                raise error
+        return faults
+
+    async def _confirmed(self, context: Any, answer: Answer) -> Exception | None:
+        """None, or why it is not: the others are waited for all the same."""
+        try:
+            await context.publish(self._stream.stream, answer.body, timeout=_ACK_SECONDS, headers=_headers(answer))
+        except (NatsError, OSError, TimeoutError) as error:
+            return error
+        return None
 
     async def close(self) -> None:
         """See Writer."""
@@ -124,6 +160,11 @@ class _Link:
         self._client: Client | None = None
         self._context: Any = None
         self._fault = ""
+
+    @property
+    def max_payload(self) -> int:
+        """How many bytes of headers and body the server takes of a message; a longer one ends the connection."""
+        return self._client.max_payload if self._client is not None else 0
 
     async def context(self) -> Any:
         """JetStream over a connection that is there now. Raises ConnectionError."""
@@ -160,6 +201,21 @@ class _Link:
     async def _note(self, error: Exception) -> None:
         """A lost connection is told of by the call that needs it; this is why there is none."""
         self._fault = str(error) or type(error).__name__
+
+
+def _headers(answer: Answer) -> dict[str, str]:
+    """An answer's headers as they are published."""
+    kept = {name: value for name, value in answer.all_headers.items() if not name.lower().startswith(_FOR_SERVERS)}
+    return {**kept, "Nats-Msg-Id": answer.idempotency_key}
+
+
+def _fault(headers: Mapping[str, str], body_bytes: int, most: int) -> str:
+    """What is wrong with a message itself, empty where nothing is."""
+    if bad := [name for name in headers if not HEADER_NAME.fullmatch(name)]:
+        return f"{bad[0][:100]!r} is no header's name"
+    lines = sum(len(f"{name}: {value}\r\n".encode()) for name, value in headers.items())
+    size = len(_HEADER_LINES) + lines + body_bytes
+    return f"its {size:,} bytes with headers are more than the {most:,} of max_payload" if size > most else ""
 
 
 def _message(one: Any) -> Message:

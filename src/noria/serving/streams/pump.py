@@ -9,16 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import quote
 
 import structlog
 
-from noria.errors import DeadlineExceeded, NoriaError, Overloaded, Unavailable
+from noria.errors import DeadlineExceeded, InvalidData, InvalidInput, NoriaError, Overloaded, Unavailable
 from noria.serving.streams.counts import StreamCounts
-from noria.serving.streams.messages import REASON_HEADER, SOURCE_HEADER, Answer, Message, Reader, Writer
+from noria.serving.streams.messages import (
+    HEADER_NAME,
+    REASON_HEADER,
+    SIZE_HEADER,
+    SOURCE_HEADER,
+    Answer,
+    Message,
+    NotTaken,
+    Reader,
+    Writer,
+)
 
 T = TypeVar("T")
 Predict = Callable[[Message], Awaitable[bytes]]
@@ -36,6 +49,10 @@ _FIRST_WAIT_SECONDS = 0.2
 _LONGEST_WAIT_SECONDS = 10.0
 _CARRIED = ("traceparent", "tracestate", "content-type")
 """Headers of a message that its answer keeps."""
+_LONGEST_REASON = 1000
+"""Characters of a reason: it may quote the message, which may be of any length."""
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What would end a header's line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +120,15 @@ class Pump:
         ]
         refused = [(message, one) for message, one in zip(messages, found, strict=True) if isinstance(one, NoriaError)]
         if answers:
-            await self._insist("sink", lambda: self._ends.sink.send(answers))
-            self._counts.produced.inc(len(answers))
+            faults = await self._send("sink", self._ends.sink, answers)
+            self._counts.produced.inc(len(answers) - len(faults))
+            refused += [(one, _not_taken(faults[one.position])) for one in messages if one.position in faults]
         if refused:
             await self._set_aside(refused)
 
     async def _answered(self, message: Message) -> bytes | NoriaError:
+        if message.fault:
+            return InvalidInput(message.fault, remedy="Look at what produced it.")
         late = 0
         for wait in _waits():
             try:
@@ -135,9 +155,24 @@ class Pump:
         target = self._ends.dead_letters
         if target is None:
             for letter in letters:
-                _log.warning("message_refused", **letter.headers)
+                _log.warning("message_refused", **_about(letter))
             return
-        await self._insist("dead_letters", lambda: target.send(letters))
+        faults = await self._send("dead_letters", target, letters)
+        notices = [
+            _notice(letter, faults[letter.idempotency_key]) for letter in letters if letter.idempotency_key in faults
+        ]
+        for notice in notices:
+            _log.warning("dead_letter_not_taken", **_about(notice))
+        if notices:
+            await self._send("dead_letters", target, notices)  # what takes not even these is told in the log alone
+
+    async def _send(self, what: str, target: Writer, answers: Sequence[Answer]) -> Mapping[str, str]:
+        """Produce them; returns why some are taken from nobody, by idempotency key. The others are there."""
+        try:
+            await self._insist(what, lambda: target.send(answers))
+        except NotTaken as error:
+            return error.faults
+        return {}
 
     async def _insist(self, what: str, action: Callable[[], Awaitable[T]]) -> T:
         """Do it, however often it takes until what it needs is there. Raises Stopped when the end was asked for."""
@@ -185,13 +220,48 @@ class Pump:
 
 def _answer(message: Message, body: bytes) -> Answer:
     headers = {name: value for name, value in message.headers.items() if name.lower() in _CARRIED}
-    return Answer(message.position, body, message.key, {**headers, SOURCE_HEADER: message.position})
+    return Answer(message.position, body, message.key, _cleaned({**headers, SOURCE_HEADER: message.position}))
 
 
 def _dead_letter(message: Message, error: NoriaError) -> Answer:
     """The message as it came, with where it stood and why it has no answer."""
-    about = {SOURCE_HEADER: message.position, REASON_HEADER: f"{error.code}: {error.message}"}
-    return Answer(message.position, message.body, message.key, {**message.headers, **about})
+    about = {SOURCE_HEADER: message.position, REASON_HEADER: f"{error.code}: {error.message}"[:_LONGEST_REASON]}
+    return Answer(message.position, message.body, message.key, _cleaned({**message.headers, **about}))
+
+
+def _notice(letter: Answer, fault: str) -> Answer:
+    """What stands for a dead letter that its stream does not take: why, whose place it has, and how large it was."""
+    about = {
+        SOURCE_HEADER: letter.headers[SOURCE_HEADER],
+        REASON_HEADER: f"{letter.headers[REASON_HEADER]}; left out here: {fault}",
+        SIZE_HEADER: str(len(letter.body)),
+    }
+    return Answer(letter.idempotency_key, json.dumps(about).encode(), None, about)
+
+
+def _about(letter: Answer) -> dict[str, str]:
+    """What the log says of a dead letter: never what is in it."""
+    return {
+        name: letter.headers[name] for name in (SOURCE_HEADER, REASON_HEADER, SIZE_HEADER) if name in letter.headers
+    }
+
+
+def _not_taken(fault: str) -> InvalidData:
+    return InvalidData(f"the sink does not take the answer: {fault}", remedy="Raise what the broker takes.")
+
+
+def _cleaned(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers that every broker takes: a producer may have written any bytes into its own."""
+    return {_name(name): _NO_TEXT.sub(" ", _encodable(value)) for name, value in headers.items()}
+
+
+def _name(name: str) -> str:
+    """Where it is no header's name it is percent-encoded, so that two stay two."""
+    return name if HEADER_NAME.fullmatch(name) else quote(_encodable(name), safe="") or "%"
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def _waits() -> Iterable[float]:

@@ -11,7 +11,7 @@ from typing import Any
 import redis.asyncio as redis
 from redis.exceptions import RedisError, ResponseError
 
-from noria.errors import Unavailable
+from noria.errors import InvalidInput, NoriaError, Unavailable
 from noria.serving.streams.brokers import StreamUrl
 from noria.serving.streams.messages import Answer, Message
 
@@ -78,7 +78,7 @@ class RedisReader:
                 held = await self._redis.xpending_range(self._name, self._group, "-", "+", 1, self._me)
                 if self._joined and not held:
                     await self._redis.xgroup_delconsumer(self._name, self._group, self._me)
-        except Unavailable:
+        except NoriaError:
             pass  # it is gone anyway
         finally:
             await self._redis.aclose()
@@ -93,7 +93,7 @@ class RedisReader:
 
     def _message(self, identity: bytes, fields: dict[bytes, bytes]) -> Message:
         body = fields.get(_DATA, next(iter(fields.values())) if len(fields) == 1 else b"")
-        headers = {name.decode(): value.decode(errors="replace") for name, value in fields.items() if name != _DATA}
+        headers = {_text(name): _text(value) for name, value in fields.items() if name != _DATA}
         return Message(f"{self._name}/{identity.decode()}", body, "", None, headers, identity)
 
 
@@ -109,13 +109,19 @@ class RedisWriter:
         """See Writer."""
         async with _telling(self._stream), self._redis.pipeline(transaction=True) as pipeline:
             for answer in answers:
-                fields: dict[Any, Any] = {_DATA: answer.body, **answer.all_headers}
+                headers = {name.encode(): value for name, value in answer.all_headers.items()}
+                fields: dict[Any, Any] = {**headers, _DATA: answer.body}  # a header called data is not the message
                 pipeline.xadd(self._stream.stream, fields, maxlen=self._longest)
             await pipeline.execute()
 
     async def close(self) -> None:
         """See Writer."""
         await self._redis.aclose()
+
+
+def _text(found: bytes) -> str:
+    """A producer may write any bytes: those that are no UTF-8 are shown as such."""
+    return found.decode(errors="replace")
 
 
 def _connect(stream: StreamUrl) -> Any:
@@ -127,6 +133,11 @@ async def _telling(stream: StreamUrl) -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
+        if "DB index is out of range" in str(error):
+            raise InvalidInput(
+                f"{stream.shown}: that Redis has no such database",
+                remedy="Name one it has: redis://HOST:6379/0#STREAM.",
+            ) from error
         raise Unavailable(
             f"{stream.shown} cannot be used: {error}",
             remedy="Check that Redis runs there, takes writes and has memory.",

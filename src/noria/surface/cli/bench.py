@@ -51,7 +51,7 @@ def serve(
     """Put load on a gateway and print throughput and percentiles; exit 1 when a request failed."""
     from noria.client import PredictionClient
     from noria.client.load import Load, measure
-    from noria.client.predictions import Address
+    from noria.client.predictions import Address, key_header
 
     target = path or f"/models/{quote(deployment, safe='')}" * bool(deployment) + "/predict" + "/batch" * (rows > 1)
     if body is not None:
@@ -59,8 +59,7 @@ def serve(
     else:
         with PredictionClient(url, deployment=deployment, key=key) as client:
             bodies = _made_up(client.info(), rows)
-    headers = {"x-api-key": key} if key else {}
-    load = Load(Address.of(url), target, bodies, headers, connections, seconds, warmup, rate)
+    load = Load(Address.of(url), target, bodies, key_header(key), connections, seconds, warmup, rate)
     with _bar(load) as told:
         measured = measure(load, told)
     _tell(load, measured, rows, as_json=as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -49,13 +50,13 @@ def k8s(
     autoscale: Annotated[
         Autoscaler | None, _Option(help="What scales the pods; hpa with --max-replicas, else none.")
     ] = None,
-    min_replicas: Annotated[int, _Option(help="Pods at least.")] = 2,
+    min_replicas: Annotated[int | None, _Option(help="Pods at least, where something scales them; 2.")] = None,
     max_replicas: Annotated[int | None, _Option(help="Pods at most.")] = None,
     cpu_percent: Annotated[int, _Option(min=1, max=100, help="Use of the processors asked for that is aimed at.")] = 70,
     predictions_per_second: Annotated[int, _Option(min=1, help="What a pod is to carry, for keda.")] = 500,
     prometheus: Annotated[str, _Option(help="URL of the Prometheus that keda asks.")] = "",
     host: Annotated[list[str] | None, _Option(help="Host name it is reached by; may be repeated.")] = None,
-    gateway: Annotated[str, _Option(help="Gateway that is there: NAMESPACE/NAME.")] = "",
+    gateway: Annotated[str, _Option(help="Gateway that is there: NAMESPACE/NAME, or NAME of --namespace.")] = "",
     gateway_class: Annotated[str, _Option(help="GatewayClass to make a Gateway of.")] = "",
     tls_secret: Annotated[str, _Option(help="Secret with the certificate of that Gateway.")] = "",
     split: Annotated[Split | None, _Option(help="Who divides the traffic between variants.")] = None,
@@ -89,8 +90,6 @@ def k8s(
     settings, workspace = open_governed(project)
     with talk.status("looking") as status:
         routes = named_routes(settings, workspace, address, deployment, lambda step: status.update(step))
-    scaler = autoscale or (Autoscaler.NONE if max_replicas is None else Autoscaler.HPA)
-    most = max_replicas if max_replicas is not None else max(10, min_replicas)
     divides = Split.GATEWAY if target in (Target.DEPLOYMENT, Target.HELM) else default_split(routes.answering)
     plan = ClusterPlan(
         routes=routes,
@@ -99,7 +98,13 @@ def k8s(
         port=port,
         grpc_port=grpc_port,
         resources=Resources(cpu, memory, cpu_limit, memory_limit),
-        scaling=Scaling(scaler, replicas, min_replicas, most, cpu_percent, predictions_per_second, prometheus),
+        scaling=replace(
+            _scaling(autoscale, min_replicas, max_replicas),
+            replicas=replicas,
+            cpu_percent=cpu_percent,
+            predictions_per_second=predictions_per_second,
+            prometheus=prometheus,
+        ),
         exposure=Exposure(tuple(host or ()), gateway, gateway_class, tls_secret),
         split=split or divides,
         workers=workers,
@@ -123,6 +128,18 @@ def k8s(
         options = KServeOptions(transformer, _storage(settings) if storage else "")
         files = write_manifests(manifests(plan, target, options), output)
     show([{"file": str(output / name)} for name in files], as_json=as_json, title=f"Manifests of {routes.deployment}")
+
+
+def _scaling(autoscale: Autoscaler | None, least: int | None, most: int | None) -> Scaling:
+    """What scales, and its bounds. Raises InvalidInput for bounds of nothing."""
+    scaler = autoscale or (Autoscaler.NONE if most is None else Autoscaler.HPA)
+    if scaler is Autoscaler.NONE and (least, most) != (None, None):
+        raise InvalidInput(
+            f"nothing scales the pods, so {'--max-replicas' if least is None else '--min-replicas'} bounds nothing",
+            remedy="Give --max-replicas without --autoscale none, or the number of pods as --replicas.",
+        )
+    minimum = 2 if least is None else least
+    return Scaling(scaler, minimum=minimum, maximum=max(10, minimum) if most is None else most)
 
 
 def _storage(settings: ServerSettings) -> str:

@@ -157,7 +157,7 @@ def rows(
     from noria.client import PredictionClient
 
     sent = row or [line for line in sys.stdin if line.strip()]
-    entities = dict(_pair(one) for one in entity or [])
+    entities = _entities(entity or [])
     asked = [_asked(number, text, entities) for number, text in enumerate(sent, start=1)]
     if not asked:
         raise InvalidInput("there is no row", remedy="""Write one: noria predict rows '{"hour": 12}'.""")
@@ -183,6 +183,17 @@ def _asked(number: int, text: str, entities: Mapping[str, str]) -> dict[str, Any
     if not (isinstance(row, dict) and "features" in row and _WHOLE.issuperset(row)):
         row = {"features": row}
     return row | {"entities": {**entities, **row.get("entities", {})}}
+
+
+def _entities(pairs: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in map(_pair, pairs):
+        if name in found:
+            raise InvalidInput(
+                f"--entity {name} is given twice", remedy="Give it once; other rows can have entities of their own."
+            )
+        found[name] = value
+    return found
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -243,9 +254,11 @@ def _tell(summary: Summary, *, as_json: bool) -> None:
         print(json.dumps(asdict(summary)))
         return
     skipped = f", {summary.skipped:,} skipped" if summary.skipped else ""
-    out.print(f"{summary.model}: {summary.rows:,} rows{skipped} in {summary.parts} parts", highlight=False)
+    counted = f"{summary.rows:,} row{'s' * (summary.rows != 1)}{skipped} in {summary.parts} part"
+    out.print(f"{summary.model}: {counted}{'s' * (summary.parts != 1)}", highlight=False)
     out.print(f"{summary.output}  job {summary.job_id}", highlight=False, markup=False)
     if summary.parts_done_before:
-        out.print(f"{summary.parts_done_before} parts were there already", highlight=False)
+        before = summary.parts_done_before
+        out.print(f"{before} {'part was' if before == 1 else 'parts were'} there already", highlight=False)
     if summary.seconds:
         out.print(f"{summary.seconds:,.1f} s, {summary.rows_per_second:,.0f} rows/s", highlight=False)

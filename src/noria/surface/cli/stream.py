@@ -20,7 +20,7 @@ from noria.lifecycle.batch import variant_named
 from noria.rollout.following import RouteFollower
 from noria.rollout.routes import RouteTable
 from noria.serving import DataPlane
-from noria.serving.streams import Ends, Pump, StreamCounts, open_reader, open_writer
+from noria.serving.streams import Ends, Pump, StreamCounts, check_apart, open_reader, open_writer
 from noria.store.workspace import Workspace
 from noria.surface.cli.context import actor, talk
 from noria.surface.cli.serve import limits_of
@@ -46,7 +46,11 @@ class StreamJob:
 
 
 def pump_stream(job: StreamJob, settings: ServerSettings, workspace: Workspace) -> None:
-    """Pump until SIGTERM or SIGINT. Raises InvalidInput for URLs that name no stream, MissingExtra, NotFound."""
+    """Pump until SIGTERM or SIGINT.
+
+    Raises InvalidInput for URLs that name no stream, or one stream for two ends, MissingExtra, NotFound.
+    """
+    check_apart(job.source, job.sink, job.dead_letter)
     table = None if job.deployment else _pinned(job.model, workspace)
     follower = RouteFollower(workspace)
     if table is None:
