@@ -18,7 +18,6 @@ from sqlalchemy import (
     create_engine,
     literal_column,
     select,
-    text,
 )
 from sqlalchemy import cast as sql_cast
 from sqlalchemy import column as sql_column
@@ -31,7 +30,7 @@ from noria.features.exact import exact
 from noria.features.parquet_files import once
 from noria.features.sources import Source, Wanted
 from noria.features.types import FeatureType
-from noria.store.foreign import driver_url, filled_in
+from noria.store.foreign import driver_url, filled_in, verbatim
 
 if TYPE_CHECKING:
     import polars as pl
@@ -144,7 +143,8 @@ class SqlSource(Source):
     def _select(self, *names: str) -> Select[Any]:
         relation: FromClause
         if self.query:
-            relation = text(self.query.strip().rstrip(";")).columns(*map(sql_column, _named(names))).subquery("wanted")
+            asked = verbatim(self.query.strip().rstrip(";"))
+            relation = asked.columns(*map(sql_column, _named(names))).subquery("wanted")
         else:
             *schema, name = self.table.split(".")
             relation = sql_table(name, *map(sql_column, _named(names)), schema=".".join(schema) or None)

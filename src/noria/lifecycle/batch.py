@@ -18,7 +18,7 @@ from noria.lifecycle.looks import CHAMPION
 from noria.lifecycle.served_forms import make_servable, variant_of
 from noria.pipelines import load_project
 from noria.pipelines.project import FEATURES_FILE
-from noria.rollout import Variant
+from noria.rollout import RouteTable, Variant, read_routes
 from noria.rollout.deployments import published_routes
 from noria.serving.batch import ModelFiles, Options, Progress, Summary, run_job
 from noria.store.workspace import Workspace
@@ -68,18 +68,25 @@ def predict_batch(
 
 def champion_of(workspace: Workspace, deployment: str) -> Variant:
     """The version that stands first in a deployment. Raises NotFound."""
-    with workspace.database.read() as tx:
-        table = published_routes(tx, deployment)
+    table = _routes_of(workspace, deployment)
     if table is None:
-        raise NotFound(f"nothing is deployed as {deployment!r}", remedy="`noria deploy list` shows what is.")
+        remedy = "`noria deploy list` shows what is." if workspace.has_database else "model/routes holds what is."
+        raise NotFound(f"nothing is deployed as {deployment!r}", remedy=remedy)
     return table.answering[0]
 
 
 def model_or_deployment(workspace: Workspace, name: str) -> dict[str, str]:
     """What a name means that may be a deployment's, a model's or a model's address."""
+    return {"deployment": name} if _routes_of(workspace, name) is not None else {"model": name}
+
+
+def _routes_of(workspace: Workspace, deployment: str) -> RouteTable | None:
+    """What serves under that name: as the records say or, in a package, which has none, its route file."""
+    if not workspace.has_database:
+        path = workspace.route_file(deployment)
+        return read_routes(path) if path.is_file() else None
     with workspace.database.read() as tx:
-        deployed = published_routes(tx, name) is not None
-    return {"deployment": name} if deployed else {"model": name}
+        return published_routes(tx, deployment)
 
 
 def variant_named(

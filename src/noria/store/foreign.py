@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, TextClause, make_url, text
 
 from noria.errors import InvalidConfig
 
@@ -41,3 +41,8 @@ def driver_url(url: str, folder: Path) -> URL:
 def without_password(url: str) -> str:
     """A URL as it may be shown."""
     return re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", url)
+
+
+def verbatim(query: str) -> TextClause:
+    """A query as its user wrote it: what follows a colon is no parameter, be it in a text or a cast."""
+    return text(query.replace(":", r"\:"))

@@ -42,8 +42,9 @@ class Workspace:
         """The records. Raises InvalidConfig where there are none."""
         if self._database is None:
             raise InvalidConfig(
-                "store.database is empty: this folder only serves predictions, with `noria serve`",
-                remedy="Run the command in the project that the model comes from.",
+                "store.database is empty: this folder only serves predictions of what it packs",
+                remedy="Besides `noria serve` and `noria predict batch --deployment NAME`, run commands in the project "
+                "that the model comes from.",
             )
         return self._database
 

@@ -11,7 +11,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from noria.errors import Conflict, InvalidData, InvalidInput, NotFound
-from noria.serving.batch import PartsFailed
+from noria.features.instants import instants_of
+from noria.serving.batch import PartsFailed, run_job
 
 
 def scores(frame: pl.DataFrame) -> np.ndarray:
@@ -211,6 +212,22 @@ def test_features_are_looked_up_by_keys_and_unknown_ones_refused(with_views):
     pl.DataFrame(rows).drop("origin").write_parquet(with_views.folder / "less.parquet")
     with pytest.raises(InvalidInput, match="or the key origin, by which features are looked up"):
         with_views.run(with_views.folder / "less.parquet", with_views.folder / "less")
+
+
+def test_a_row_whose_time_cannot_be_read_is_refused_alone(with_views):
+    def join(frame, when, specs):
+        instants_of(frame, when)
+        return frame.with_columns(pl.lit(7.5).alias(name) for spec in specs for name in spec.feature_names)
+
+    times = ["2026-01-01", "soon", None, "2026-01-01T00:00:00Z"]
+    rows = {"id": range(4), "carrier": "UA", "origin": "EWR", "distance": 700.0, "hour": 17.5, "when": times}
+    pl.DataFrame(rows).write_csv(with_views.folder / "t.csv")
+    asked = with_views.asked(with_views.folder / "t.csv", with_views.folder / "out", as_of="when", skip=True)
+    done = run_job(*asked, join)
+    assert (done.rows, done.skipped) == (2, 2)
+    written_down = (with_views.folder / "out.noria/refused/part-00000.jsonl").read_text().splitlines()
+    refused = {one["row"]: one["reason"] for one in map(json.loads, written_down)}
+    assert refused[1] == "'when' is 'soon', no time in ISO 8601" and "'when' is null" in refused[2]
 
 
 def test_a_part_that_fails_is_named_and_the_others_are_done(batch):

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
 from uuid import UUID
 
 import polars as pl
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, text
 
-from noria.errors import InvalidData
+from noria.errors import InvalidInput
 from noria.serving.batch.tables import TableRows
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    engine = create_engine(url)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+@pytest.fixture
+def postgres(new_database_url) -> str:
+    return new_database_url("postgresql").replace("postgresql:", "postgresql+psycopg:")
 
 
 def test_columns_that_are_null_at_first_have_the_type_of_their_later_values(batch):
@@ -34,8 +54,10 @@ def test_fractions_among_whole_numbers_are_not_cut_off(tmp_path):
     connection.close()
     source = TableRows(f"sqlite:///{tmp_path}/t.db", "rows")
     assert source.schema["x"] == pl.Int64
-    with pytest.raises(InvalidData, match="'x' has fractions"):
-        list(source.batches(source.parts(5000)[0], ["x"], [], 100))
+    batches = list(source.batches(source.parts(5000)[0], ["x"], [], 1600))
+    assert batches[0].frame["x"].to_list() == [*range(1500), *[None] * 100]
+    assert [one.place for one in batches[0].refused] == list(range(1500, 1600))
+    assert "column 'x' is 1500.5, not a value of the type Int64" in batches[0].refused[0].reason
 
 
 def test_a_table_is_cut_by_keys_of_type_uuid(batch, new_database_url):
@@ -52,8 +74,83 @@ def test_a_table_is_cut_by_keys_of_type_uuid(batch, new_database_url):
     assert [UUID(key) for key in found["key"]] == keys
 
 
-@pytest.mark.parametrize("ending", ["", ";", " -- all of them", "\n-- all\n"])
+@pytest.mark.parametrize("ending", ["", ";", " -- all of them", "\n-- all\n", "; -- all", ";\n/* all */ ; "])
 def test_a_query_may_end_in_a_comment(batch, ending):
     url = f"sqlite:///{batch.folder}/t.db"
     batch.table(20).write_database("rows", url, engine="sqlalchemy")
     assert batch.run(url, batch.folder / "out", query=f"SELECT * FROM rows WHERE id < 5{ending}").rows == 5
+
+
+def test_colons_in_a_query_are_the_query_s_own(batch, postgres):
+    batch.table(3).write_database("rows", postgres, engine="sqlalchemy")
+    query = r"SELECT id, distance, hour, ':nope' AS a, '\:b: 5%' AS b, id::text AS c FROM rows"
+    batch.run(postgres, batch.folder / "out", query=query)
+    found = pl.read_parquet(batch.folder / "out").sort("id")
+    assert found["a"][0] == ":nope" and found["b"][0] == r"\:b: 5%" and found["c"].to_list() == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("output", ["out", "out.csv", "sqlite", "postgresql"])
+def test_kept_decimals_stay_exact(batch, postgres, output):
+    with connected(postgres) as connection:
+        connection.execute(
+            text("CREATE TABLE t (id numeric(20) PRIMARY KEY, amount numeric, distance numeric, hour numeric(2))")
+        )
+        for n in range(3):
+            values = {"id": 12345678901234567890 + n, "amount": Decimal(n) / 8, "distance": Decimal("0.1")}
+            connection.execute(text("INSERT INTO t VALUES (:id, :amount, :distance, 3)"), values)
+    ids = [12345678901234567890 + n for n in range(3)]
+    if output in ("sqlite", "postgresql"):
+        url = postgres if output == "postgresql" else f"sqlite:///{batch.folder}/o.db"
+        batch.run(f"{postgres}#t", f"{url}#out", part_rows=2)
+        with connected(url) as connection:
+            rows = connection.execute(text("SELECT id, amount FROM out ORDER BY id")).all()
+        found, places = [int(row[0]) for row in rows], [float(row[1]) for row in rows]
+    else:
+        batch.run(f"{postgres}#t", batch.folder / output, part_rows=2)
+        read = pl.read_csv(batch.folder / output, infer_schema=False) if output == "out.csv" else None
+        frame = pl.read_parquet(batch.folder / "out") if read is None else read
+        found, places = [int(one) for one in frame["id"]], [float(one) for one in frame["amount"]]
+    assert (sorted(found), sorted(places)) == (ids, [0.0, 0.125, 0.25])
+
+
+def test_a_value_of_another_type_refuses_its_row_alone(batch):
+    table = batch.table(1600)
+    url = f"sqlite:///{batch.folder}/t.db"
+    table.write_database("rows", url, engine="sqlalchemy")
+    with connected(url) as connection:
+        connection.execute(text("UPDATE rows SET distance = 'abc' WHERE id = 1500"))
+        connection.execute(text("UPDATE rows SET distance = '21.5' WHERE id = 1501"))
+    done = batch.run(f"{url}#rows", batch.folder / "out", key="id", skip=True)
+    assert (done.rows, done.skipped) == (1599, 1)
+    refused = json.loads((batch.folder / "out.noria/refused/part-00000.jsonl").read_text())
+    assert refused["row"] == 1500 and refused["values"]["distance"] == "abc"
+
+
+def test_an_output_table_takes_names_and_values_of_any_kind(batch, postgres):
+    zoned = dt.datetime(2026, 1, 1, 12, tzinfo=dt.timezone(dt.timedelta(hours=2)))
+    table = batch.table(2).with_columns(
+        pl.lit(2**64 - 1, pl.UInt64).alias("wide"), pl.lit(dt.time(1, 2)).alias("time"), pl.lit(b"x").alias("bytes"),
+        pl.lit(zoned).dt.convert_time_zone("Europe/Zurich").alias("at"), pl.lit(1).alias("100%"),
+        pl.lit(2).alias("a%%b"),
+    )  # fmt: skip
+    table.write_parquet(batch.folder / "t.parquet")
+    for url in (postgres, f"sqlite:///{batch.folder}/o.db"):
+        batch.run(batch.folder / "t.parquet", f"{url}#out%")
+        with connected(url) as connection:
+            rows = connection.execute(text('SELECT * FROM "out%"')).mappings().all()
+        (wide,), (raw,) = {int(row["wide"]) for row in rows}, {bytes(row["bytes"]) for row in rows}
+        assert (wide, raw, rows[0]["100%"], rows[0]["a%%b"]) == (2**64 - 1, b"x", 1, 2)
+        at = rows[0]["at"]
+        assert at == zoned if isinstance(at, dt.datetime) else at.startswith("2026-01-01 10:00:00")
+
+
+def test_what_no_table_holds_is_named_before_anything_is_made(batch):
+    batch.table(2).with_columns(odd=pl.lit([1, 2])).write_parquet(batch.folder / "t.parquet")
+    with pytest.raises(InvalidInput, match=r"do not go into a table: odd \(List\(Int64\)\)"):
+        batch.run(batch.folder / "t.parquet", f"sqlite:///{batch.folder}/o.db#out")
+    assert not (batch.folder / "o.db").exists()
+
+
+def test_a_table_and_a_query_are_one_too_many(batch):
+    with pytest.raises(InvalidInput, match="has both a table and a query"):
+        batch.run("sqlite:///t.db#rows", batch.folder / "out", query="SELECT 1")

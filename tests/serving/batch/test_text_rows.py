@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import polars as pl
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noria.errors import InvalidData
 from noria.serving.batch import PartsFailed
 from noria.serving.batch.csv_rows import CsvRows, _csv_batch
 from noria.serving.batch.files import find_files
@@ -118,3 +120,76 @@ def test_empty_lines_are_no_rows(tmp_path):
     source = CsvRows(find_files(str(tmp_path / "t.csv"))[0])
     (batch,) = source.batches(source.parts(10)[0], ["a", "b"], [], 10)
     assert batch.frame.rows() == [(1, 2), (3, None)] and not batch.refused
+
+
+def test_rows_that_are_not_utf_8_are_refused_and_never_mended(batch):
+    (batch.folder / "t.csv").write_bytes("id,distance,hour\nh\xe9,1,2\nh\xe8,1,2\nok,1,2\n".encode("latin-1"))
+    (batch.folder / "t.jsonl").write_bytes(
+        '{"id":"h\xe9","distance":1,"hour":2}\n{"id":"ok","distance":1,"hour":2}\n'.encode("latin-1")
+    )
+    for kind, skipped in (("csv", 2), ("jsonl", 1)):
+        done = batch.run(batch.folder / f"t.{kind}", batch.folder / kind, skip=True)
+        assert (done.rows, done.skipped) == (1, skipped)
+        assert pl.read_parquet(batch.folder / kind)["id"].to_list() == ["ok"]
+    refused = json.loads((batch.folder / "csv.noria/refused/part-00000.jsonl").read_text().splitlines()[0])
+    assert refused["source"] == str(batch.folder / "t.csv") and "the row is not UTF-8" in refused["reason"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "none"])
+def test_damaged_gzip_is_named(batch, kind, damage):
+    table, text = batch.table(5000), batch.folder / f"t.{kind}"
+    table.write_csv(text) if kind == "csv" else table.write_ndjson(text)
+    whole = gzip.compress(text.read_bytes())
+    half = len(whole) // 2
+    made = {"cut": whole[:-20], "changed": whole[:half] + b"x" * 99 + whole[half:], "none": text.read_bytes()}[damage]
+    (batch.folder / f"t.{kind}.gz").write_bytes(made)
+    with pytest.raises((InvalidData, PartsFailed), match=r"t\.\w+\.gz is damaged gzip"):
+        batch.run(batch.folder / f"t.{kind}.gz", batch.folder / "out")
+
+
+@pytest.mark.parametrize(
+    ("inner", "is_taken"),
+    [
+        ('{"a":1,"b":[1.5]}', True), ('{"a":null}', True), ("{}", True), ("null", True), ('{"b":[1,null]}', True),
+        ('{"a":"x"}', False), ('{"a":1.5}', False), ('{"b":["x"]}', False), ('{"b":2}', False), ('{"more":1}', False),
+        ('{"none":1}', False), ("[]", False), ('{"empty":[]}', True), ('{"empty":[1]}', False),
+        (f'{{"b":[{10**400}]}}', False), ('{"a":9223372036854775808}', False),
+    ],
+)  # fmt: skip
+def test_nested_values_are_kept_whole_or_their_row_is_refused(inner, is_taken):
+    kind = pl.Struct({"a": pl.Int64, "b": pl.List(pl.Float64), "none": pl.Null, "empty": pl.List(pl.Null)})
+    lines = [f'{{"id":1,"deep":{inner}}}', '{"id":2,"deep":{"a":7}}']
+    batch = _Lines({"id": pl.Int64(), "deep": kind}).batch("\n".join(lines).encode())
+    assert batch.frame["id"].to_list() == [1, 2]
+    assert batch.frame["deep"][1]["a"] == 7
+    assert [one.place for one in batch.refused] == ([] if is_taken else [0])
+    if not is_taken:
+        assert batch.refused[0].given == {"deep": json.loads(inner)}
+        assert "column 'deep' is" in batch.refused[0].reason
+    elif inner != "null":
+        found = {name: value for name, value in batch.frame["deep"][0].items() if value is not None}
+        assert found == {name: value for name, value in json.loads(inner).items() if value is not None}
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "csv.gz", "jsonl.gz"])
+def test_an_empty_first_file_says_nothing_of_the_others(batch, ending):
+    (batch.folder / "in").mkdir()
+    packed = gzip.compress if ending.endswith(".gz") else bytes
+    table, text = batch.table(3), batch.folder / "t"
+    table.write_csv(text) if ending.startswith("csv") else table.write_ndjson(text)
+    for name, content in (("a", b""), ("b", text.read_bytes()), ("c", b"")):
+        (batch.folder / f"in/{name}.{ending}").write_bytes(packed(content))
+    (batch.folder / f"in/0.{ending}").touch()
+    assert batch.run(batch.folder / "in", batch.folder / "out").rows == 3
+    assert pl.read_parquet(batch.folder / "out")["id"].to_list() == [0, 1, 2]
+
+
+def test_a_refused_value_is_written_down_as_it_was_given(batch):
+    (batch.folder / "t.csv").write_text("id,distance,hour\n1,2,nine\n")
+    (batch.folder / "t.jsonl").write_text('{"id":1,"distance":2,"hour":"nine"}\n')
+    for kind in ("csv", "jsonl"):
+        batch.run(batch.folder / f"t.{kind}", batch.folder / kind, skip=True)
+        refused = json.loads((batch.folder / f"{kind}.noria/refused/part-00000.jsonl").read_text())
+        assert refused["source"] == str(batch.folder / f"t.{kind}")
+        assert refused["values"]["hour"] == "nine"

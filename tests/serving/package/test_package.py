@@ -136,6 +136,23 @@ def test_the_image_says_how_it_is_run(image):
     assert "/health" in image.said["HEALTHCHECK"]
 
 
+def test_a_package_scores_a_table_by_the_words_of_its_job(package, trained, tmp_path):
+    words = ("--job", "--image", "r.io/demand:1", "--input", "rows.csv", "--predictions", "scores", "--output", "k8s")
+    noria("deploy", "k8s", "--deployment", "demand", *words, cwd=trained)
+    documents = [one for path in (trained / "k8s").glob("*.yaml") for one in yaml.safe_load_all(path.read_text())]
+    (job,) = [one for one in documents if one["kind"] == "Job"]
+    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    place = command.index("--project") + 1
+    command[place] = str(shutil.copytree(package, tmp_path / "moved"))
+    (tmp_path / "rows.csv").write_text("shop,hour,weekday,at\nnorth,17,3,2026-02-28\n")
+    done = noria(*command[1:], cwd=tmp_path, NORIA_STORE__DATABASE="")
+    assert "hourly-demand@1: 1 row in 1 part" in done.stdout
+    assert len(list((tmp_path / "scores").glob("*.parquet"))) == 1
+    command[command.index("--deployment") + 1] = "no"
+    refused = noria(*command[1:], cwd=tmp_path, check=False)
+    assert refused.returncode == 1 and "nothing is deployed as 'no'" in refused.stderr
+
+
 def _online_mean(project: Path, shop: str) -> float:
     workspace = Workspace(project, load_server_settings(project, None, {}))
     bundle = read_bundle(model_folder(project / ".noria"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -12,10 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from noria.errors import InvalidData, InvalidInput, MissingExtra
+from noria.errors import CorruptArtifact, InvalidData, InvalidInput, MissingExtra
 from noria.features import ViewSpec
 from noria.optimize.bundle import Bundle
 from noria.serving.package.lock import parse
+from noria.serving.package.manifest import verify_package, write_manifest
 from noria.serving.package.needs import requirements_for
 from noria.serving.package.recipe import ModelEnvironment, Recipe, example_request, python_of_image, recipe_files
 from noria.serving.package.wheel import write_wheel
@@ -105,6 +107,19 @@ def test_a_dockerfile_with_environments_has_nothing_a_linter_minds(tmp_path):
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([hadolint, tmp_path / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_a_pipe_and_an_empty_folder_are_not_in_the_manifest(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/a").write_text("a")
+    write_manifest(tmp_path, {})
+    (tmp_path / "model/predictions").mkdir()
+    assert verify_package(tmp_path).files == 1
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "model/empty").mkdir()
+    with pytest.raises(CorruptArtifact) as refused:
+        verify_package(tmp_path)
+    assert refused.value.details == ("model/empty is not in the manifest", "pipe is not in the manifest")
 
 
 def test_an_example_is_made_of_zeros():

@@ -79,7 +79,6 @@ def match(bundle: Bundle, source: Source, wishes: Wishes, prediction: Any) -> Co
 
     Raises InvalidInput that names every input without a column, InvalidData for a column of the wrong kind.
     """
-    import polars as pl
 
     schema = source.schema
     if bundle.tensors:
@@ -101,8 +100,8 @@ def match(bundle: Bundle, source: Source, wishes: Wishes, prediction: Any) -> Co
     _check_there(held, views, texts, schema, wishes.as_of)
     if source.typed:
         _check_kinds(held, texts, schema)
-    else:
-        schema = {**schema, **{column: pl.Float64() for name, column in held.items() if name not in texts}}
+    numbers = [column for name, column in held.items() if name not in texts]
+    schema = {**schema, **{column: source.number_type(schema[column]) for column in numbers}}
     if wishes.as_of and wishes.as_of not in schema:
         raise InvalidInput(f"there is no column {wishes.as_of!r}", remedy=f"There are: {', '.join(schema)}.")
     kept = _kept(schema, wishes.keep, set(inputs.values()))

@@ -37,7 +37,7 @@ class CsvRows(TextRows):
         """See Source."""
         import polars as pl
 
-        name = self.files.files[0].name
+        name = self.files.first_filled()
         header = self._header(name)
         with self.files.open(name) as text:
             text.readline()
@@ -59,18 +59,20 @@ class CsvRows(TextRows):
         """The names of a file's columns. Raises InvalidData for none, or several alike."""
         if name not in self._headers:
             with self.files.open(name) as text:
-                self._headers[name] = _names(text.readline(), name)
+                self._headers[name] = _names(text.readline(), self.shown(name))
         return self._headers[name]
 
     def batches(self, part: Part, columns: Sequence[str], numbers: Sequence[str], rows: int) -> Iterator[Batch]:
         """See Source. Raises InvalidData for a file without one of the columns."""
         import polars as pl
 
+        if self.files.is_empty(part.source):  # one that is compressed, or part of a job without rows
+            return
         header, hive = self._header(part.source), self.files.hive.get(part.source, {})
         stored = [name for name in columns if name not in hive]
         if missing := [name for name in stored if name not in header]:
             raise InvalidData(
-                f"{part.source} lacks columns: {', '.join(missing)}", remedy=f"It has: {', '.join(header)}."
+                f"{self.shown(part.source)} lacks columns: {', '.join(missing)}", remedy=f"It has: {', '.join(header)}."
             )
         types = {name: pl.Float64() if name in numbers else self.schema[name] for name in stored}
         schema = {**self.schema, **types}
@@ -132,11 +134,11 @@ def _is_even(block: bytes, rows: int, width: int) -> bool:
 
 
 def _mended(block: bytes, width: int) -> tuple[bytes, list[Refusal]]:
-    """The block with all rows as Polars takes them; those that have not ``width`` values are refused, and null.
+    """The block with all rows as Polars takes them; those that are not UTF-8 or have not ``width`` values are refused.
 
-    Empty lines are left out, unless a value is all that a line holds.
+    Their values are null. Empty lines are left out, unless a value is all that a line holds.
     """
-    lines = [record.rstrip(b"\r\n") for record in records_of(block.decode(errors="replace").encode())]
+    lines = [record.rstrip(b"\r\n") for record in records_of(block)]
     rows: list[bytes] = []
     refused: list[Refusal] = []
     for line in (one for one in lines if one or width == 1):
@@ -149,6 +151,10 @@ def _mended(block: bytes, width: int) -> tuple[bytes, list[Refusal]]:
 
 def _mended_row(line: bytes, width: int) -> tuple[bytes, str]:
     """A line without its end, quoted as it should be, or why it is no row."""
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:  # to replace what it cannot say would make one key of two
+        return b"", f"the row is not UTF-8: {error.reason} at its byte {error.start}"
     if b'"' not in line or _WELL_QUOTED.fullmatch(line):
         row, found = line, _QUOTED.sub(b"", line).count(b",") + 1
     else:
@@ -173,7 +179,9 @@ def _cast(texts: pl.DataFrame, types: Mapping[str, Any], refused: list[Refusal])
     for name, kind in types.items():
         lost = (frame[name].is_null() & texts[name].is_not_null() & (texts[name] != "")).arg_true().to_list()
         refused += [
-            Refusal(place, ill_typed(name, texts[name][place], _said(kind))) for place in lost if place not in known
+            Refusal(place, ill_typed(name, texts[name][place], _said(kind)), {name: texts[name][place]})
+            for place in lost
+            if place not in known
         ]
         known.update(lost)
     return Batch(frame, sorted(refused, key=lambda one: one.place))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import unquote
 
-from noria.errors import InvalidInput, NotFound
+from noria.errors import InvalidData, InvalidInput, NotFound
 from noria.serving.batch.parts import Listed
 from noria.store.blobs import BlobStore, open_blobs
 
@@ -47,13 +48,30 @@ class InputFiles:
 
     @contextmanager
     def open(self, key: str) -> Iterator[IO[bytes]]:
-        """A file's content, decompressed when its name ends in .gz."""
+        """A file's content, decompressed when its name ends in .gz. Raises InvalidData where it is damaged."""
         with open_place(self.root).open(key) as file:
-            if key.endswith(".gz"):
+            if not key.endswith(".gz"):
+                yield file
+                return
+            try:
                 with gzip.open(file) as content:
                     yield content  # type: ignore[misc]  # a GzipFile reads as a file does
-            else:
-                yield file
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise InvalidData(f"{self.shown(key)} is damaged gzip: {error}", remedy="Compress it anew.") from None
+
+    def shown(self, key: str) -> str:
+        """A file's whole address."""
+        return f"/{key}" if self.root == "/" else f"{self.root}/{key}"
+
+    def is_empty(self, key: str) -> bool:
+        """Whether nothing is in a file, decompressed."""
+        with self.open(key) as content:
+            return not content.read(1)
+
+    def first_filled(self) -> str:
+        """The first file that holds anything, or the first of all: what it holds says what all do."""
+        filled = (file.name for file in self.files if file.size and not self.is_empty(file.name))
+        return next(filled, self.files[0].name)
 
     @property
     def hive_types(self) -> Mapping[str, pl.DataType]:
@@ -115,7 +133,10 @@ def _format(wanted: str, found: Sequence[Format], address: str) -> Format:
         return cast(Format, named)
     if wanted or not found:
         what = f"format {wanted!r}" if wanted else f"the format of {address}"
-        raise InvalidInput(f"{what} is not known", remedy="Use --input-format parquet, csv, jsonl or json.")
+        raise InvalidInput(
+            f"{what} is not known",
+            remedy="Use --input-format parquet, csv (with commas), jsonl or json; of what is compressed, only .gz.",
+        )
     return found[0]
 
 

@@ -114,8 +114,9 @@ def source_of(inputs: Inputs) -> Source:
     url, _, table = inputs.address.partition("#")
     if url.partition("://")[0] in SCHEMES:
         if bool(table) == bool(inputs.query):
+            fault = "has both a table and a query" if table else "needs a table or a query"
             raise InvalidInput(
-                "a database needs a table or a query",
+                f"the input's database {fault}",
                 remedy="Write --input URL#TABLE, or --input URL --query SELECT...",
             )
         url = absolute(url)
@@ -159,7 +160,7 @@ def _run(
     told(progress)
     outcome = _done(_engine(task, served, options, len(left)), left, options, progress, told)
     if outcome.failed:
-        raise failed_error(outcome, parts)
+        raise failed_error(outcome, parts, task.source)
     task.target.finish(task.manifest)
     every = [*before, *outcome.done]
     variant, seconds = task.model.variant, progress.seconds

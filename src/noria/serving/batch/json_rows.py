@@ -45,14 +45,14 @@ class JsonRows(TextRows):
         """The types in the first rows: null for what may hold anything."""
         import polars as pl
 
-        part = Part(0, self.files.files[0].name, (0, None))
+        part = Part(0, self.files.first_filled(), (0, None))
         block = next(self.blocks(part, SAMPLED_ROWS), b"")
         try:
             frame = pl.read_ndjson(block, infer_schema_length=None)
         except pl.exceptions.PolarsError:
             frame = pl.DataFrame(_objects(block), infer_schema_length=None, strict=False)
         if not frame.width:
-            raise InvalidData(f"{part.source} holds no JSON objects", remedy="Name another --input-format.")
+            raise InvalidData(f"{self.shown(part.source)} holds no JSON objects", remedy="Name another --input-format.")
         return {name: pl.Null() if name in self.texts else kind for name, kind in frame.schema.items()}
 
     def blocks(self, part: Part, rows: int) -> Iterator[bytes]:
@@ -63,8 +63,10 @@ class JsonRows(TextRows):
         with self.files.open(part.source) as text:
             try:
                 entries = msgspec.json.decode(text.read(), type=list[msgspec.Raw])
-            except msgspec.DecodeError as error:
-                raise InvalidData(f"{part.source} is no JSON array: {error}", remedy="Mend the file.") from None
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise InvalidData(
+                    f"{self.shown(part.source)} is no JSON array: {error}", remedy="Mend the file."
+                ) from None
         for start in range(0, len(entries), rows):
             yield b"\n".join(bytes(entry).replace(b"\n", b" ") for entry in entries[start : start + rows])
 
@@ -97,17 +99,25 @@ class _Lines:
     def batch(self, block: bytes) -> Batch:
         """The lines of a block."""
         try:
-            return Batch(self._frame(self._decoder.decode_lines(block)))
+            found = self._decoder.decode_lines(block)
+            if self._all_fit(found):
+                return Batch(self._frame(found))
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass
         rows: list[Any] = []
         refused = []
         for place, line in enumerate(line for line in block.split(b"\n") if line.strip()):
-            row, reason = self._one(line)
+            row, reason, given = self._one(line)
             rows.append(row)
             if reason:
-                refused.append(Refusal(place, reason))
+                refused.append(Refusal(place, reason, given))
         return Batch(self._frame(rows), refused)
+
+    def _all_fit(self, rows: Sequence[Any]) -> bool:
+        """Whether objects within the rows are as in the first ones: they are decoded whatever they hold."""
+        columns = zip(self._types.values(), self._fields, strict=True)
+        nested = [(kind, attrgetter(field)) for kind, field in columns if _has_objects(kind)]
+        return all(_fits(value(row), kind) for kind, value in nested for row in rows)
 
     def _frame(self, rows: Sequence[Any]) -> pl.DataFrame:
         import polars as pl
@@ -119,27 +129,62 @@ class _Lines:
             [_series(name, kind, list(map(attrgetter(field), rows))) for (name, kind), field in columns]
         )
 
-    def _one(self, line: bytes) -> tuple[Any, str]:
-        """A row with the values that fit, and the reason when one does not."""
+    def _one(self, line: bytes) -> tuple[Any, str, dict[str, Any]]:
+        """A row with the values that fit; the reason when one does not, and that one."""
         try:
             found = msgspec.json.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return self._row(), f"the line is no JSON: {error}"
+            return self._row(), f"the line is no JSON: {error}", {}
         if not isinstance(found, dict):
-            return self._row(), "the line is no JSON object"
-        values, reason = {}, ""
+            return self._row(), "the line is no JSON object", {}
+        values, reason, refused = {}, "", {}
         for (name, kind), field in zip(self._types.items(), self._fields, strict=True):
             value = found.get(name)
             given = int(value) if isinstance(value, bool) and kind.is_numeric() else value  # as over HTTP
             try:
-                values[field] = msgspec.convert(given, _taken(kind))
+                values[field] = _converted(given, kind)
             except msgspec.ValidationError:
                 reason = reason or ill_typed(name, value, _said(kind))
-        return self._row(**values), reason
+                refused[name] = value
+        return self._row(**values), reason, refused
+
+
+def _converted(value: Any, kind: Any) -> Any:
+    """A value of a column. Raises msgspec's ValidationError for one that does not fit."""
+    found = msgspec.convert(value, _taken(kind))
+    if _has_objects(kind) and not _fits(found, kind):
+        raise msgspec.ValidationError
+    return found
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a nested value goes into a frame as it is: Polars would make null of what does not, or drop it."""
+    import polars as pl
+
+    if value is None:
+        return True
+    if isinstance(kind, pl.List) and _has_objects(kind):
+        return isinstance(value, list) and all(_fits(one, kind.inner) for one in value)
+    if isinstance(kind, pl.Struct):
+        inner = {one.name: one.dtype for one in kind.fields}
+        return isinstance(value, dict) and all(name in inner and _fits(one, inner[name]) for name, one in value.items())
+    if kind == pl.Null:
+        return False
+    try:
+        msgspec.convert(value, _taken(kind))
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _has_objects(kind: Any) -> bool:
+    import polars as pl
+
+    return isinstance(kind, pl.Struct) or (isinstance(kind, pl.List) and _has_objects(kind.inner))
 
 
 def _taken(kind: Any) -> Any:
-    """What a value of a column may be."""
+    """What a value of a column may be; of one with objects ``_fits`` says the rest."""
     import polars as pl
 
     if kind == pl.String:
@@ -149,9 +194,8 @@ def _taken(kind: Any) -> Any:
     if kind.is_integer():
         return _Int64 | None
     if isinstance(kind, pl.List):
-        return list[_taken(kind.inner)] | None  # type: ignore[misc]  # made for msgspec, not for mypy
-    if isinstance(kind, pl.Struct):
-        return dict[str, Any] | None
+        inner = None if kind.inner == pl.Null else _taken(kind.inner)
+        return list[inner] | None  # type: ignore[valid-type]  # made for msgspec, not for mypy
     return float | None if kind.is_numeric() else Any
 
 
@@ -186,6 +230,6 @@ def _objects(block: bytes) -> list[dict[str, Any]]:
     """The lines that are objects."""
     found = []
     for line in block.split(b"\n"):
-        with suppress(msgspec.DecodeError):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
             found.append(msgspec.json.decode(line, type=dict[str, Any]))
     return found

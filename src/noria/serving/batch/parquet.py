@@ -33,6 +33,14 @@ class ParquetRows:
         assert isinstance(frame, pl.DataFrame)
         return {**frame.schema, **self.files.hive_types}
 
+    def number_type(self, kind: pl.DataType) -> pl.DataType:
+        """See Source."""
+        return kind
+
+    def shown(self, name: str) -> str:
+        """See Source."""
+        return self.files.shown(name)
+
     def listing(self) -> Sequence[Listed]:
         """See Source."""
         return self.files.files
@@ -60,21 +68,21 @@ class ParquetRows:
         with _opened(self.files, part.source) as file:
             if missing := [name for name in stored if name not in file.schema_arrow.names]:
                 raise InvalidData(
-                    f"{part.source} lacks columns: {', '.join(missing)}",
+                    f"{self.shown(part.source)} lacks columns: {', '.join(missing)}",
                     remedy=f"It has: {', '.join(file.schema_arrow.names)}.",
                 )
             for records in file.iter_batches(rows, row_groups=range(*part.span), columns=stored):
                 frame = pl.from_arrow(records) if stored else pl.DataFrame(height=len(records))
                 assert isinstance(frame, pl.DataFrame)
                 added = [pl.lit(hive[name], self.schema[name]).alias(name) for name in columns if name in hive]
-                yield Batch(_as(frame.with_columns(added), self.schema, part.source).select(columns))
+                yield Batch(_as(frame.with_columns(added), self.schema, self.shown(part.source)).select(columns))
 
 
 class _opened:
     """A Parquet file, open. Raises InvalidData for what is none."""
 
     def __init__(self, files: InputFiles, name: str) -> None:
-        self._name, self._opening = name, files.open(name)
+        self._name, self._opening = files.shown(name), files.open(name)
 
     def __enter__(self) -> Any:
         import pyarrow

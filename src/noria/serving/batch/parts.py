@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from noria.errors import InvalidData
@@ -29,10 +29,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A row without a prediction: its place in the batch, and why."""
+    """A row without a prediction: its place in the batch, and why; ``given`` is what stood where the frame has null."""
 
     place: int
     reason: str
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,12 @@ class Source(Protocol):
     @property
     def schema(self) -> Mapping[str, pl.DataType]:
         """The columns there are, and the types their values are given in."""
+
+    def number_type(self, kind: pl.DataType) -> pl.DataType:
+        """The type in which a column of type ``kind`` is read that the model takes for a number."""
+
+    def shown(self, name: str) -> str:
+        """The source of a part by the name its user knows it by."""
 
     def listing(self) -> Sequence[Listed]:
         """What is read."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from noria.errors import NoriaError
-from noria.serving.batch.parts import Done, Part
+from noria.serving.batch.parts import Done, Part, Source
 from noria.serving.batch.processes import Advanced, Engine
 from noria.serving.batch.worker import Failure
 
@@ -98,10 +98,10 @@ def _again(board: _Board, failure: Failure, max_retries: int) -> int:
     return 1
 
 
-def failed_error(outcome: Outcome, parts: Sequence[Part]) -> PartsFailed:
+def failed_error(outcome: Outcome, parts: Sequence[Part], source: Source) -> PartsFailed:
     """The error that names every part that failed."""
-    by_number = {part.number: part for part in parts}
-    details = [f"part {one.number} ({by_number[one.number].source}): {one.message}" for one in outcome.failed]
+    names = {part.number: source.shown(part.source) for part in parts}
+    details = [f"part {one.number} ({names[one.number]}): {one.message}" for one in outcome.failed]
     remedies = dict.fromkeys(one.remedy for one in outcome.failed if one.remedy)
     return PartsFailed(
         f"{len(outcome.failed)} of {len(parts)} parts failed; all others are done",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from noria.errors import InvalidData, InvalidInput, NoriaError, NotFound
 from noria.features import ViewSpec
+from noria.features.times import parsed_instant
 from noria.optimize.bundle import Bundle
 from noria.serving.batch.columns import Columns
 from noria.serving.batch.parts import Batch, Refusal
@@ -71,9 +72,9 @@ class Scorer:
         names = [name for view in columns.views for name in view.feature_names]
         if self._join is not None:
             when = columns.as_of
-            timeless = places[frame[when].is_null().to_numpy()]
-            refused += [Refusal(int(place), f"{when!r} is null: there is no time to join as of") for place in timeless]
-            frame, places = _without(frame, places, list(timeless))
+            timeless = _timeless(frame[when], places)
+            refused += timeless
+            frame, places = _without(frame, places, [one.place for one in timeless])
             joined = self._join(frame.select(list(dict.fromkeys([*columns.keys, when]))), when, columns.views)
             if not columns.computing:
                 return frame.with_columns(joined.select(names)), places
@@ -209,6 +210,19 @@ def predictions(bundle: Bundle, outcome: Outcome, kind: Any) -> Any:
     if bundle.task == "generic" and kind == pl.String:
         return [one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in outcome.predictions]
     return [str(one) for one in outcome.predictions] if kind == pl.String else outcome.predictions
+
+
+def _timeless(times: pl.Series, places: NDArray[np.int64]) -> list[Refusal]:
+    """The rows, by their ``places`` in the batch, without a time as of which features could be joined."""
+    import polars as pl
+
+    name, nulls = times.name, places[times.is_null().to_numpy()].tolist()
+    found = [Refusal(place, f"{name!r} is null: there is no time to join as of") for place in nulls]
+    if times.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        return found
+    texts = zip(places.tolist(), times.cast(pl.String).to_list(), strict=True)
+    wrong = [(place, text) for place, text in texts if text is not None and parsed_instant(text) is None]
+    return [*found, *(Refusal(place, f"{name!r} is {text!r}, no time in ISO 8601") for place, text in wrong)]
 
 
 def _finite(

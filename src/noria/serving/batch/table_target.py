@@ -23,9 +23,12 @@ from sqlalchemy import (
     DateTime,
     Double,
     Integer,
+    LargeBinary,
     MetaData,
+    Numeric,
     Table,
     Text,
+    Time,
     delete,
     func,
     insert,
@@ -63,6 +66,7 @@ class TableTarget:
         self, manifest: Manifest, schema: Mapping[str, pl.DataType], *, restart: bool
     ) -> tuple[Manifest, list[Done]]:
         """See Target. The job is what writes the same work to this table, whatever else stands there."""
+        check_types(schema)
         records, refused, rows = self.records(), self.refused(), self._rows(schema)
         with connected(self.url) as connection:
             self._check(connection, rows)
@@ -187,25 +191,61 @@ class _TablePart:
 def _fill(connection: Connection, table: Table, frame: pl.DataFrame) -> None:
     """Insert rows; PostgreSQL takes a copy several times as fast."""
     if connection.dialect.name != "postgresql":
-        connection.execute(insert(table), frame.rows(named=True))
+        connection.execute(insert(table), _as_sqlite_has_it(frame).rows(named=True))
         return
     quoted = connection.dialect.identifier_preparer
     names = ", ".join(quoted.quote(name) for name in frame.columns)
+    # As for a statement with parameters, the names have every % twice; the driver is given one without.
+    statement = f"COPY {quoted.format_table(table)} ({names}) FROM STDIN".replace("%%", "%")
     driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(f"COPY {quoted.format_table(table)} ({names}) FROM STDIN") as copy:
+    with driver.cursor() as cursor, cursor.copy(statement) as copy:
         for row in frame.iter_rows():
             copy.write_row(row)
 
 
-def _sql_type(kind: pl.DataType) -> Any:
+def _as_sqlite_has_it(frame: pl.DataFrame) -> pl.DataFrame:
+    """Instants in UTC, as it has no zones; numbers wider than its own as texts, which lose nothing."""
     import polars as pl
 
+    return frame.with_columns(
+        pl.col(name).dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        if isinstance(kind, pl.Datetime)
+        else pl.col(name).cast(pl.String)
+        for name, kind in frame.schema.items()
+        if (isinstance(kind, pl.Datetime) and kind.time_zone) or isinstance(kind, pl.Decimal) or kind in _wide()
+    )
+
+
+def check_types(schema: Mapping[str, pl.DataType]) -> None:
+    """Raises InvalidInput that names the columns which a table cannot hold."""
+    if bad := [f"{name} ({kind})" for name, kind in schema.items() if _sql_type(kind) is None]:
+        raise InvalidInput(
+            f"columns of these types do not go into a table: {', '.join(bad)}",
+            remedy="Write Parquet, or leave them out: --keep with the names of the others, or --keep none.",
+        )
+
+
+def _sql_type(kind: pl.DataType) -> Any:
+    """The type of a column that holds every value as it is; None where there is none."""
+    import polars as pl
+
+    if kind in _wide() or isinstance(kind, pl.Decimal):
+        digits = (kind.precision, kind.scale) if isinstance(kind, pl.Decimal) else (20 if kind == pl.UInt64 else 39, 0)
+        return Numeric(*digits).with_variant(Text(), "sqlite")
     if kind.is_integer():
         return BigInteger()
-    if kind.is_numeric():
-        return Double()
-    if kind == pl.Boolean:
-        return Boolean()
     if isinstance(kind, pl.Datetime):
         return DateTime(timezone=kind.time_zone is not None)
-    return Date() if kind == pl.Date else Text()
+    if kind.is_numeric():
+        return Double()
+    plain: dict[Any, Any] = {pl.Boolean: Boolean, pl.Date: Date, pl.Time: Time, pl.Binary: LargeBinary}
+    texts = dict.fromkeys((pl.String, pl.Categorical, pl.Enum, pl.Null), Text)
+    made = {**plain, **texts}.get(kind.base_type())
+    return made() if made is not None else None
+
+
+def _wide() -> Sequence[Any]:
+    """The types of whole numbers that a BIGINT does not hold."""
+    import polars as pl
+
+    return pl.UInt64, pl.Int128

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cached_property
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
-from sqlalchemy import Connection, Engine, FromClause, create_engine, func, inspect, select, text
+from sqlalchemy import Connection, CursorResult, Engine, FromClause, create_engine, func, inspect, select, text
 from sqlalchemy import column as sql_column
 from sqlalchemy import table as sql_table
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from noria.errors import InvalidData, InvalidInput, MissingExtra, Unavailable
 from noria.serving.batch.parts import Batch, Listed, Part
-from noria.store.foreign import driver_url, filled_in, without_password
+from noria.serving.batch.table_values import Digits, batch_of, plain, type_of
+from noria.store.foreign import driver_url, filled_in, verbatim, without_password
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,12 +26,8 @@ if TYPE_CHECKING:
 SCHEMES = ("sqlite", "postgresql", "postgres", "postgresql+psycopg")
 _SAMPLED_ROWS = 1000
 _BUSY_SECONDS = 60
-_INSTEAD: Mapping[type, Callable[[Any], Any]] = {
-    Decimal: float,
-    UUID: str,
-    IPv4Address: str,
-    IPv6Address: str,
-}
+_END = re.compile(r";\s*(--[^'\"$\n]*(\n\s*|\Z)|/\*[^'\"$]*?\*/\s*|;\s*)*\Z")
+"""The semicolons that end a statement, and comments behind them; a quote may mean that it is all within a text."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +51,29 @@ class TableRows:
 
         with connected(self.url) as connection:
             found = connection.execute(select(text("*")).select_from(self._relation).limit(_SAMPLED_ROWS))
-            names, rows = list(found.keys()), [_plain(row) for row in found]
-            types = dict(pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None).schema)
+            names, digits = list(found.keys()), _digits(found)
+            rows = [plain(row) for row in found]
+            columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(names, ())
+            types = {name: type_of(name, columns[name], digits[name]) for name in names}
             unknown = [name for name, kind in types.items() if kind == pl.Null]
-            return types | {name: self._type(connection, name) for name in unknown if rows}
+            return types | {name: self._type(connection, name, digits[name]) for name in unknown if rows}
 
-    def _type(self, connection: Connection, name: str) -> pl.DataType:
+    def _type(self, connection: Connection, name: str, digits: Digits) -> pl.DataType:
         """The type of the first values of a column that are there, however late they come."""
-        import polars as pl
-
         one: Any = sql_column(name)
         wanted = select(one).select_from(self._relation).where(one.is_not(None)).limit(_SAMPLED_ROWS)
-        rows = [_plain(row) for row in connection.execute(wanted)]
-        return pl.DataFrame(rows, schema=[name], orient="row", infer_schema_length=None).schema[name]
+        return type_of(name, [plain(row)[0] for row in connection.execute(wanted)], digits)
+
+    def number_type(self, kind: pl.DataType) -> pl.DataType:
+        """See Source. A database's decimals may have any number of places: an input of them is a float, as models take
+        it."""
+        import polars as pl
+
+        return pl.Float64() if isinstance(kind, pl.Decimal) else kind
+
+    def shown(self, name: str) -> str:
+        """See Source."""
+        return name
 
     def listing(self) -> Sequence[Listed]:
         """See Source. Only rows added or removed, and keys changed, are noticed: values are not read for this."""
@@ -110,9 +115,6 @@ class TableRows:
 
     def batches(self, part: Part, columns: Sequence[str], numbers: Sequence[str], rows: int) -> Iterator[Batch]:
         """See Source."""
-        import polars as pl
-
-        del numbers  # a database has types
         query: Any = select(*(sql_column(name) for name in columns)).select_from(self._relation)
         if self._key:
             key: Any = sql_column(self._key)
@@ -121,14 +123,12 @@ class TableRows:
                 *([key >= first] if first is not None else []), *([key < last] if last is not None else [])
             )
             query = query.order_by(key)
-        schema = {name: self.schema[name] for name in columns}
+        types = {name: self.schema[name] for name in columns}
+        types |= {name: self.number_type(types[name]) for name in numbers}
         with connected(self.url) as connection:
             found = connection.execution_options(stream_results=True).execute(query)
             while some := found.fetchmany(rows):
-                frame = pl.DataFrame(
-                    [_plain(row) for row in some], list(columns), orient="row", infer_schema_length=None
-                )
-                yield Batch(_as(frame, schema, part.source))
+                yield batch_of([plain(row) for row in some], types)
 
     @cached_property
     def _key(self) -> str:
@@ -145,8 +145,8 @@ class TableRows:
         if self.table:
             *schema, name = self.table.split(".")
             return sql_table(name, schema=".".join(schema) or None)
-        query = self.query.strip().rstrip(";") + "\n"  # which ends a comment
-        return text(query).columns().subquery("wanted")
+        query = _END.sub("", self.query.strip()) + "\n"  # which ends a comment
+        return verbatim(query).columns().subquery("wanted")
 
 
 @contextmanager
@@ -190,21 +190,7 @@ def absolute(url: str) -> str:
     return prefix + str(Path(url.removeprefix(prefix)).resolve()) if url.startswith(prefix) else url
 
 
-def _plain(row: Any) -> tuple[Any, ...]:
-    """A row's values; exact decimals as floats, which is what models take, and what frames know no type of as text."""
-    return tuple(_INSTEAD[type(value)](value) if type(value) in _INSTEAD else value for value in row)
-
-
-def _as(frame: pl.DataFrame, schema: Mapping[str, pl.DataType], name: str) -> pl.DataFrame:
-    import polars as pl
-
-    try:
-        for one in (frame[name] for name, kind in schema.items() if kind.is_integer()):
-            if one.dtype.is_float() and not (one.round() == one).all():  # a cast would cut them off
-                raise pl.exceptions.InvalidOperationError(f"{one.name!r} has fractions")
-        return frame.cast(dict(schema))  # type: ignore[arg-type]  # its keys may be names
-    except pl.exceptions.PolarsError as error:
-        raise InvalidData(
-            f"{name} has values of other types than those of its first rows: {error}",
-            remedy="Cast the column in a --query.",
-        ) from None
+def _digits(found: CursorResult[Any]) -> Mapping[str, Digits]:
+    """Precision and scale of the columns of an answer, as far as the driver knows them."""
+    described = found.cursor.description if found.cursor is not None else ()
+    return {name: (one[4], one[5]) for name, one in zip(found.keys(), described, strict=True)}

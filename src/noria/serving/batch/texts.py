@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from noria.serving.batch.files import InputFiles
 from noria.serving.batch.parts import Batch, Listed, Part
 from noria.serving.batch.text_blocks import record_blocks
+
+if TYPE_CHECKING:
+    import polars as pl
 
 SAMPLED_ROWS = 10_000
 _PLANNED_ROWS = 65_536
@@ -30,6 +33,17 @@ class TextRows:
     quoted = False
     header_rows = 0
 
+    def number_type(self, kind: pl.DataType) -> pl.DataType:
+        """See Source: whatever the first rows hold."""
+        import polars as pl
+
+        del kind
+        return pl.Float64()
+
+    def shown(self, name: str) -> str:
+        """See Source."""
+        return self.files.shown(name)
+
     def listing(self) -> Sequence[Listed]:
         """See Source."""
         return self.files.files
@@ -39,6 +53,8 @@ class TextRows:
         an object store, is one part."""
         found: list[Part] = []
         for listed in self.files.files:
+            if not listed.size:
+                continue
             if self.files.root != "/" or listed.name.endswith(".gz") or self.is_one_document(listed.name):
                 found.append(Part(len(found), listed.name, (0, None)))
             else:
@@ -86,5 +102,5 @@ class TextRows:
 
 def ill_typed(name: str, value: object, wanted: str) -> str:
     """Why a value is refused."""
-    shown = msgspec.json.encode(value)[:60].decode(errors="replace")
+    shown = msgspec.json.encode(value, enc_hook=str)[:60].decode(errors="replace")
     return f"column {name!r} is {shown}, not {wanted}"

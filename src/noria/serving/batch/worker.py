@@ -100,7 +100,7 @@ class PartWorker:
         for batch in _ahead(self._batches(part)):
             scored = self._scorer.score(batch, lambda place, start=seen: f"{ids}{start + place:010x}")  # type: ignore[misc]
             if scored.refused:
-                refused = [_told(part, seen, batch, one) for one in scored.refused]
+                refused = [_told(task.source, part, seen, batch, one) for one in scored.refused]
                 if not task.skip:
                     raise _refused(refused[0])
                 output.refuse(refused)
@@ -150,11 +150,11 @@ def failure_of(number: int, error: BaseException) -> Failure:
     return Failure(number, error.message + details, error.remedy, isinstance(error, _FINAL))
 
 
-def _told(part: Part, start: int, batch: Batch, one: Refusal) -> dict[str, Any]:
+def _told(source: Source, part: Part, start: int, batch: Batch, one: Refusal) -> dict[str, Any]:
     """A refused row as it is written down: where it stands, counted from 0, why, and what it holds."""
     values: Mapping[str, Any] = batch.frame.row(one.place, named=True)
     row = (part.first_row or 0) + start + one.place
-    return {"source": part.source, "row": row, "reason": one.reason, "values": values}
+    return {"source": source.shown(part.source), "row": row, "reason": one.reason, "values": {**values, **one.given}}
 
 
 def _refused(row: Mapping[str, Any]) -> RowRefused:
