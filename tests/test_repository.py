@@ -65,11 +65,21 @@ def test_every_error_code_is_documented():
 
 def test_every_command_is_documented():
     text = (ROOT / "docs/reference/commands.md").read_text()
-    assert [name for name in commands(get_command(app), "noria") if f"| `{name}` |" not in text] == []
+    assert [name for name, _ in every_command() if f"| `{name}` |" not in text] == []
+
+
+def test_every_command_is_described_as_its_help_describes_it():
+    text = (ROOT / "docs/reference/commands.md").read_text()
+    told = {name: " ".join((command.help or "").split("\n\n")[0].split()) for name, command in every_command()}
+    assert [name for name, help_ in told.items() if f"| `{name}` | {help_}" not in text] == []
+
+
+def every_command():
+    return commands(get_command(app), "noria")
 
 
 def commands(command, prefix):
     if not isinstance(command, TyperGroup):
-        return [prefix]
+        return [(prefix, command)]
     children = {key: command.get_command(None, key) for key in command.list_commands(None)}
-    return [name for key, child in children.items() for name in commands(child, f"{prefix} {key}")]
+    return [one for key, child in children.items() for one in commands(child, f"{prefix} {key}")]

@@ -20,7 +20,7 @@ _PREFIX = "NORIA_"
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ProjectSettings(_Section):
@@ -154,9 +154,8 @@ class RolloutSettings(_Section):
     alpha: float = Field(0.05, gt=0, lt=1, description="Chance that an equal challenger is ever stopped.")
     max_error_increase: float = Field(0.005, ge=0, le=1, description="Allowed increase of the error rate, absolute.")
     max_latency_factor: float = Field(1.1, ge=1, description="How many times longer answers may take.")
-    max_score_shift: float = Field(
-        0.2, ge=0, le=0.5, description="Allowed distance of P(its score > champion's) from 1/2."
-    )
+    latency_tolerance_seconds: float = Field(0.0005, ge=0, description="How much longer they may take in any case.")
+    max_score_shift: float = Field(0.2, ge=0, le=0.5, description="Allowed distance of P(score > champion's) from 1/2.")
     max_quality_loss: float = Field(0.05, ge=0, description="Allowed loss of AUC, or of mean absolute error, relative.")
     max_reward_loss: float = Field(0.05, ge=0, description="Allowed loss of the mean reward, relative.")
     errors_to_see: float = Field(0.01, gt=0, lt=1, description="Increase of errors that a step must be able to show.")

@@ -17,10 +17,11 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from lifecycle.rollout_world import RolloutWorld
-from noria.errors import InvalidInput, NoriaError, Unavailable
+from noria.config import PolicySettings, StageRuleSettings
+from noria.errors import InvalidInput, NoriaError, PolicyRefused, Unavailable
 from noria.lifecycle.composing import Composer
 from noria.lifecycle.deploying import deploy, parse_address
-from noria.registry import ModelVersion
+from noria.registry import ModelVersion, Policies
 from noria.rollout import read_routes
 from noria.serving import Block, DataPlane, PredictionRequest
 from noria.store.workspace import Workspace
@@ -93,6 +94,16 @@ def test_weights_count_and_members_may_take_different_columns(world, composer):
     assert score(world, made) == pytest.approx(0.75 * wide_score + 0.25 * narrow_score, abs=1e-9)
 
 
+def test_a_policy_that_wants_a_metric_of_a_version_without_a_run_is_told_with_a_way(world, composer):
+    made = composer.ensemble("measured", ["models:/churn/1", "models:/churn/2"])
+    rule = PolicySettings(stages={"Production": StageRuleSettings(required_metrics=["mae"])})
+    policies, address = Policies.from_settings({"*": rule}), parse_address(f"models:/measured/{made.version}")
+    with pytest.raises(PolicyRefused) as refused:
+        deploy(world.workspace, policies, world.clock, address, actor="ann", reason="")
+    assert 'policies."measured"' in (refused.value.remedy or "")
+    deploy(world.workspace, policies, world.clock, address, actor="ann", reason="", deployment="preview")
+
+
 def test_what_makes_no_ensemble_is_refused(composer):
     with pytest.raises(InvalidInput, match="1 models with 0 weights"):
         composer.ensemble("alone", ["models:/churn/1"])
@@ -156,6 +167,8 @@ def test_a_transformer_behind_a_model_answers_what_it_likes(world, composer, tmp
         ("def preprocess(columns): return {'c': []}", "has 0 of 1 rows"),
         ("columns = ['a']\nexample = {'a': 1}\ndef preprocess(columns): return {}", "is missing after preprocess"),
         ("def postprocess(answers, columns): return [1, 2, 3]", "3 answers for 1 rows"),
+        ("def postprocess(answers, columns): pass", "gave nothing for 1 rows"),
+        ("def postprocess(answers, columns): return 3", "gave int instead of a list for 1 rows"),
     ],
 )
 def test_a_transformer_that_does_not_work_is_told_when_it_is_registered(composer, tmp_path, code, fault):

@@ -5,12 +5,22 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from noria.lifecycle.evidence import Evidence
-from noria.monitoring.log import FailureRecord, LabelRecord, PredictionBatch, PredictionLog, RewardRecord
+from noria.monitoring.log import (
+    REWARDS,
+    FailureRecord,
+    LabelRecord,
+    PredictionBatch,
+    PredictionLog,
+    RewardRecord,
+    read_records,
+)
+from noria.monitoring.segments import SegmentWriter
 from noria.rollout.estimates import Moments
 from noria.rollout.plan import RewardPlan
 from noria.rollout.planning import LatencyBar
@@ -78,6 +88,24 @@ def test_rewards_and_labels_that_are_no_numbers_are_no_evidence_whoever_logged_t
     evidence.refresh({1: 0})
     assert evidence.outcome(RewardPlan(window_minutes=0), NOW, "v2", 0.5).rewards == Moments(1, 3.0, 0.0)
     assert evidence.labelled("v2") is None
+
+
+def test_a_reward_counts_in_its_deployment_alone_and_in_all_without_one(tmp_path: Path) -> None:
+    log, day = PredictionLog(tmp_path), MILLIS // 86_400_000
+    log.predictions(batch("v2", [("p", "u", "v2", 0.1)], with_units=True), [day])
+    for value, deployment in ((1.0, "demand"), (2.0, ""), (100.0, "other")):
+        log.rewards([RewardRecord(MILLIS, value, unit="u", deployment=deployment)])
+    evidence = Evidence(tmp_path, "demand", NOW)
+    evidence.refresh({1: 0})
+    assert evidence.outcome(RewardPlan(window_minutes=0), NOW, "v2", 0.5).rewards == Moments(1, 3.0, 0.0)
+
+
+def test_rewards_logged_before_they_named_a_deployment_are_read(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path / REWARDS)
+    writer.append(MILLIS // 86_400_000, msgspec.msgpack.encode([[MILLIS, 3.0, "p", "u", "reward"]]))
+    writer.close()
+    (found,) = read_records(tmp_path, REWARDS, RewardRecord)
+    assert (found.value, found.deployment) == (3.0, "")
 
 
 def test_what_is_alone_is_counted_by_each_units_first_request_in_its_own_step(tmp_path: Path) -> None:

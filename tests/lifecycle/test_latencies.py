@@ -9,8 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from noria.config import RolloutSettings
 from noria.lifecycle.latencies import latencies_lately, spread
+from noria.lifecycle.looks import fixed_at_start
+from noria.lifecycle.plans import planned
 from noria.monitoring.log import PredictionBatch, PredictionLog
+from noria.rollout import Strategy
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MILLIS = round(NOW.timestamp() * 1000)
@@ -81,3 +85,13 @@ def test_a_log_is_read_from_its_end_and_no_further_than_it_takes(tmp_path):
 
 def test_nothing_is_an_empty_sample():
     assert len(spread(np.empty(0, np.int64), np.empty(0))) == 0
+
+
+def test_the_bar_of_a_step_keeps_to_the_tolerance_of_the_settings():
+    fast = 1e-4 * np.random.default_rng(0).lognormal(0, 0.4, 5000)
+    bars = [
+        fixed_at_start(planned(RolloutSettings(latency_tolerance_seconds=seconds), Strategy.CANARY), fast)["bar"]["bar"]
+        for seconds in (0.0, 0.0005, 0.002)
+    ]
+    assert bars[0] == pytest.approx(np.quantile(fast, 0.9))
+    assert np.diff(bars) == pytest.approx([0.0005 - bars[0] * (1 - 1 / 1.1), 0.0015])

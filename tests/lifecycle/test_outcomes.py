@@ -9,13 +9,15 @@ from typing import Any
 import polars as pl
 import pytest
 
+from lifecycle.rollout_world import MODEL, world_of_three
 from noria.config import ServerSettings
-from noria.errors import InvalidData
+from noria.errors import InvalidData, NotFound
 from noria.lifecycle.outcomes import bring_in, read_table
 from noria.monitoring.log import REWARDS, RewardRecord, read_records
 from noria.store.workspace import Workspace
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ROW = {"unit_id": ["u"], "value": [1.0]}
 
 
 @pytest.fixture
@@ -63,6 +65,45 @@ def test_a_csv_with_infinity_is_refused(workspace, tmp_path):
         bring_in(workspace, frame, kind="rewards", metric="reward", at=NOW)
 
 
+def test_names_in_a_csv_keep_their_zeros(workspace, tmp_path):
+    (tmp_path / "rewards.csv").write_text("unit_id,metric,value\n007,01,1\n7,1,2\n")
+    frame = read_table("rewards.csv", "", tmp_path)
+    bring_in(workspace, frame, kind="rewards", metric="reward", at=NOW)
+    assert [(one.unit, one.metric, one.value) for one in rewards(workspace)] == [("007", "01", 1.0), ("7", "1", 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("observed_at", "2999-01-01T00:00:00Z", "row 0: observed_at is 2999.* in the future"),
+        ("metric", " ", "no metric"),
+    ],
+)
+def test_what_could_never_count_is_kept_out(workspace, column, value, words):
+    with pytest.raises(InvalidData, match=words):
+        bring(workspace, unit_id=["a"], value=[1.0], **{column: [value]})
+    assert rewards(workspace) == []
+
+
 def test_a_number_is_a_name_too(workspace):
     assert bring(workspace, unit_id=[0, 1], value=[1.0, 2.0]) == 2
     assert [one.unit for one in rewards(workspace)] == ["0", "1"]
+
+
+def test_rewards_of_a_deployment_that_never_was_are_kept_out(workspace):
+    with pytest.raises(NotFound, match="nothing was ever deployed as 'secnd'"):
+        bring_in(workspace, pl.DataFrame(ROW), kind="rewards", metric="reward", at=NOW, deployment="secnd")
+    assert rewards(workspace) == []
+
+
+def test_a_row_names_its_deployment_or_has_the_one_that_was_asked_for(tmp_path):
+    world = world_of_three(tmp_path)
+    frame = pl.DataFrame({"unit_id": ["a", "b"], "value": [1.0, 2.0], "deployment": [MODEL, None]})
+    bring_in(world.workspace, frame, kind="rewards", metric="reward", at=NOW)
+    bring_in(world.workspace, pl.DataFrame(ROW), kind="rewards", metric="reward", at=NOW, deployment=MODEL)
+    assert [one.deployment for one in rewards(world.workspace)] == [MODEL, "", MODEL]
+
+
+def test_colons_in_a_query_are_the_query_s_own(tmp_path):
+    frame = read_table(f"sqlite:///{tmp_path}/t.db", "SELECT 1 AS value, ':nope' AS unit_id", tmp_path)
+    assert frame.rows() == [(1, ":nope")]

@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -19,7 +20,7 @@ from noria.errors import Conflict, InvalidInput, PolicyRefused
 from noria.lifecycle.deploying import deploy, follow, parse_address
 from noria.lifecycle.evidence import Evidence
 from noria.lifecycle.outcomes import bring_in
-from noria.monitoring.log import read_batches, read_predictions
+from noria.monitoring.log import FailureRecord, PredictionLog, read_batches, read_predictions
 from noria.registry import Policies, Stage, approve, get_version, version_in_stage
 from noria.registry.models import set_alias
 from noria.rollout import Strategy, current_routes, read_routes
@@ -217,6 +218,18 @@ def test_a_shadow_sees_every_request_and_answers_none(world):
     assert "ready to be promoted" in look["reason"]
     assert world.rollouts.promote(rollout.rollout_id, actor="ann", reason="agrees").status == PROMOTED
     assert shares(world) == {"champion": 100}
+
+
+def test_a_shadow_that_fails_or_is_behind_says_how_often(world):
+    rollout = world.start(Strategy.SHADOW, world.add_version())
+    lost = partial(FailureRecord, round(time.time() * 1000), MODEL, 2, "shadow", MODEL, 2)
+    log = PredictionLog(world.workspace.prediction_log)
+    log.failures([lost("failed", 3), lost("failed", 4), lost("dropped", 5)])
+    log.close()
+    world.rollouts.look(rollout.rollout_id)
+    look = looked(world, rollout)
+    assert (look["requests"], look["failed"], look["dropped"]) == (0, 7, 5)
+    assert look["reason"] == "0 of 300 requests compared, 7 failed, 5 dropped"
 
 
 def test_an_experiment_assigns_units_for_good_and_promotes_the_arm_that_earns_more(world):

@@ -6,7 +6,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 
 class Sums(mlflow.pyfunc.PythonModel):
@@ -48,6 +48,20 @@ class Columns(mlflow.pyfunc.PythonModel):
         return [{name: str(value) for name, value in row.items()} for row in model_input.to_dict("records")]
 
 
+class Scaled(mlflow.pyfunc.PythonModel):
+    """A tensor times a param."""
+
+    def predict(self, context, model_input, params=None):  # noqa: ARG002  MLflow's signature
+        return model_input.sum(axis=(1, 2)) * params["k"]
+
+
+class ByColumn(mlflow.pyfunc.PythonModel):
+    """A dict of columns."""
+
+    def predict(self, context, model_input, params=None):  # noqa: ARG002  MLflow's signature
+        return {"double": np.array(model_input["a"]) * 2, "word": ["x"] * len(model_input)}
+
+
 FLOAT = np.dtype("float32")
 NAMED = [
     TensorSpec(FLOAT, (-1, 3), "p"),
@@ -66,6 +80,11 @@ MODELS = {
     "total": (Total(), ModelSignature(Schema([TensorSpec(FLOAT, (-1, 2, 3))]))),
     "matrix": (Matrix(), ModelSignature(Schema([TensorSpec(FLOAT, (-1, 2))]))),
     "columns": (Columns(), ModelSignature(Schema(COLUMNS))),
+    "scaled": (
+        Scaled(),
+        ModelSignature(Schema([TensorSpec(FLOAT, (-1, 2, 3))]), params=ParamSchema([ParamSpec("k", "double", 2.0)])),
+    ),
+    "bycolumn": (ByColumn(), ModelSignature(Schema([ColSpec("double", "a")]))),
 }
 for name, (model, signature) in MODELS.items():
     folder = str(Path(sys.argv[1], name))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import pickle
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LinearRegression
@@ -17,6 +21,7 @@ from xgboost import XGBRegressor
 
 from noria.errors import InvalidInput
 from noria.optimize.conversion.closeness import closest
+from noria.optimize.prepare import prepare
 from noria.serving.runtimes import Rows, load
 from optimize.logged_models import prepared
 
@@ -56,6 +61,29 @@ def test_a_classifier_of_several_labels_is_served_as_it_was_logged(tmp_path):
     found = prepared(tmp_path, model.fit(ROWS, np.stack([ROWS.a > 0, ROWS.b > 0], axis=1).astype(int)), DOUBLES)
     assert found.bundle.runtime == "pyfunc"
     assert "several outputs" in found.notes[0]
+
+
+CODE = """
+class Search:
+    def __init__(self, found):
+        self.best_estimator_ = found
+"""
+
+
+def test_a_model_of_its_own_code_is_converted_with_it(tmp_path, monkeypatch):
+    code = tmp_path / "logged/code"
+    code.mkdir(parents=True)
+    (code / "own_search.py").write_text(CODE)
+    monkeypatch.syspath_prepend(str(code))
+    own = importlib.import_module("own_search")
+    (tmp_path / "logged/model.pkl").write_bytes(pickle.dumps(own.Search(LinearRegression().fit(ROWS, ROWS.a))))
+    sklearn = {"pickled_model": "model.pkl", "code": "code"}
+    flavors = {"sklearn": sklearn, "python_function": {"loader_module": "mlflow.sklearn", "code": "code"}}
+    document = {"flavors": flavors, "signature": {"inputs": json.dumps(DOUBLES)}}
+    (tmp_path / "logged/MLmodel").write_text(yaml.safe_dump(document))
+    (tmp_path / "out").mkdir()
+    found = prepare(tmp_path / "logged", tmp_path / "out")
+    assert (found.bundle.runtime, found.bundle.task) == ("onnx", "regression"), found.notes
 
 
 def test_a_graph_refuses_what_its_whole_numbers_cannot_hold_and_names_the_column(tmp_path):

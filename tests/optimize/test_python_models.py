@@ -18,7 +18,7 @@ from support import mlflow_models_environment
 
 pytestmark = pytest.mark.peer
 SCRIPT = Path(__file__).with_name("save_python_models.py")
-NAMES = ("sums", "named", "total", "matrix", "columns")
+NAMES = ("sums", "named", "total", "matrix", "columns", "scaled", "bycolumn")
 TENSOR = [[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]]
 
 
@@ -83,6 +83,20 @@ def test_a_model_that_answers_another_number_of_rows_is_told_so(client):
     answer = client.post("/models/total/invocations", json={"inputs": TENSOR[:1]})
     assert answer.status_code == 500
     assert "answered 1 rows with 'output' of shape [2]" in answer.text
+
+
+def test_params_reach_a_model_of_tensors(client):
+    assert answers(client, "scaled", {"inputs": TENSOR}) == [42.0, 3.0]
+    assert answers(client, "scaled", {"inputs": TENSOR, "params": {"k": 10.0}}) == [210.0, 15.0]
+    tensor = {"name": "input", "datatype": "FP32", "shape": [2, 2, 3], "data": TENSOR}
+    sent = {"inputs": [tensor], "parameters": {"k": 10.0}}
+    assert client.post("/v2/models/scaled/infer", json=sent).json()["outputs"][0]["data"] == [210.0, 15.0]
+
+
+def test_a_dict_of_columns_is_one_object_a_row(client):
+    rows = [{"double": 3.0, "word": "x"}, {"double": 5.0, "word": "x"}]
+    assert answers(client, "bycolumn", {"dataframe_records": [{"a": 1.5}, {"a": 2.5}]}) == rows
+    assert client.post("/models/bycolumn/predict", json={"features": {"a": 1.5}}).json()["prediction"] == rows[0]
 
 
 def test_optional_columns_may_be_left_out_and_are_null_then(client):

@@ -19,12 +19,21 @@ NONSENSE: list[tuple[Strategy, int, dict[str, Any], str]] = [
     (CANARY, 1, {"steps": (5, 50)}, "no steps for canary"),
     (CANARY, 1, {"steps": (nan, 100)}, "no steps for canary"),
     (CANARY, 2, {}, "one challenger, not 2"),
-    (CANARY, 1, {"required": ["eror"]}, "no guard eror"),
+    (CANARY, 1, {"required": ["eror"]}, "required, but no guard that there is: eror"),
+    (CANARY, 1, {"required": ["errors", "reward"]}, "required, but off: reward"),
+    (CANARY, 1, {"required": ["scores"]}, "required, but off: scores"),
     (CANARY, 1, {"min_minutes": -1}, "min_minutes is -1"),
     (CANARY, 1, {"min_minutes": inf}, "min_minutes is inf"),
     (CANARY, 1, {"max_days": nan}, "max_days is nan"),
     (CANARY, 1, {"max_days": -1}, "max_days is -1"),
     (CANARY, 1, {"max_days": 0}, "max_days is 0"),
+    (CANARY, 1, {"max_days": 1e300}, "longer than any rollout"),
+    (BANDIT, 1, {"window_minutes": 1e308}, "longer than any rollout"),
+    (CANARY, 1, {"effect": 5}, "effect: nothing that canary goes by"),
+    (CANARY, 1, {"algorithm": "linucb"}, "algorithm: nothing that canary goes by"),
+    (AB, 1, {"effect": 0.1, "epsilon": 0.2, "rewards": "real"}, "epsilon, real rewards: nothing that ab goes by"),
+    (BANDIT, 1, {"effect": 0.1}, "effect: nothing that bandit goes by"),
+    (AB, 1, {"effect": 0.1, "metric": " "}, "metric has no name"),
     (BLUE_GREEN, 1, {"steps": (10, 100)}, "no steps for blue_green"),
     (BLUE_GREEN, 1, {"steps": (50,)}, "no steps for blue_green"),
     (SHADOW, 1, {"steps": (10, 100)}, "no steps for shadow"),
@@ -50,9 +59,8 @@ NONSENSE: list[tuple[Strategy, int, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("strategy", "challengers", "options", "words"), NONSENSE)
 def test_what_cannot_work_is_refused_and_says_why(strategy, challengers, options, words):
-    plan = planned(RolloutSettings(), strategy, **options)
     with pytest.raises(InvalidInput, match=words) as refused:
-        check_plan(plan, challengers)
+        check_plan(planned(RolloutSettings(), strategy, **options), challengers)
     assert refused.value.remedy
 
 
@@ -70,3 +78,28 @@ def test_what_cannot_work_is_refused_and_says_why(strategy, challengers, options
 )
 def test_what_works_is_let_through(strategy, challengers, options):
     check_plan(planned(RolloutSettings(), strategy, **options), challengers)
+
+
+def test_a_guard_that_the_settings_require_but_leave_off_is_told():
+    with pytest.raises(InvalidInput, match="required, but off: reward") as refused:
+        check_plan(planned(RolloutSettings(required=["reward"]), CANARY), 1)
+    assert "errors, latency, quality" in (refused.value.remedy or "")
+
+
+def test_of_the_guards_that_are_required_without_being_asked_for_those_that_are_off_are_not():
+    plan = planned(RolloutSettings(guards=["errors"]), CANARY)
+    check_plan(plan, 1)
+    assert plan.required == ("errors",)
+
+
+def test_harm_that_is_allowed_cannot_be_seen():
+    plan = planned(RolloutSettings(errors_to_see=0.001), CANARY)
+    with pytest.raises(InvalidInput, match=r"0\.001 cannot be seen as harm while 0\.005 is allowed"):
+        check_plan(plan, 1)
+
+
+def test_settings_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="finite number"):
+        RolloutSettings(max_quality_loss=inf)
+    with pytest.raises(InvalidInput, match="name errors twice"):
+        planned(RolloutSettings(guards=["errors", "errors"]), CANARY)

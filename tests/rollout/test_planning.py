@@ -58,3 +58,19 @@ def test_the_latency_bar_says_what_a_slowdown_would_do():
     bar = latency_bar(latencies, 1.2)
     assert bar.slow == pytest.approx(0.1, abs=1e-3)
     assert (1.2 * latencies > bar.bar).mean() == pytest.approx(bar.slow_if_allowed, abs=1e-9)
+
+
+def test_a_tenth_of_a_millisecond_more_is_not_slow_but_a_tenth_of_a_second_is():
+    """A seldom-asked arm answers colder: at 0.1 ms that is a large factor, and matters to nobody."""
+    warm = 1e-4 * np.random.default_rng(0).lognormal(0, 0.4, 50_000)
+    relative, bar = latency_bar(warm, 1.1), latency_bar(warm, 1.1, 5e-4)
+    cold, harmful = warm + 1e-4, warm + 1e-3
+    assert (cold > relative.bar).mean() > relative.slow_if_allowed
+    assert (cold > bar.bar).mean() < bar.slow_if_allowed < (harmful > bar.bar).mean()
+    assert (warm + 5e-4 > bar.bar).mean() == pytest.approx(bar.slow_if_allowed, abs=1e-9)
+
+
+@pytest.mark.parametrize("median", [0.006, 0.1])
+def test_where_the_factor_is_more_the_tolerance_changes_nothing(median):
+    latencies = median * np.random.default_rng(0).lognormal(0, 0.4, 50_000)
+    assert latency_bar(latencies, 1.1, 5e-4) == latency_bar(latencies, 1.1)

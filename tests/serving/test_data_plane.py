@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 
 from noria.errors import InvalidInput, NotFound, Overloaded, Unavailable
-from noria.monitoring.log import read_predictions
+from noria.monitoring.log import REWARDS, RewardRecord, read_predictions, read_records
 from noria.rollout.routes import RouteTable
 from noria.serving import Block, DataPlane, Limits, PredictionRequest
 from noria.serving.inputs import parse_instant
 from noria.serving.items import confidence
+from noria.surface.http import native
+from noria.surface.http.gateway_bodies import decode_rewards
+from noria.surface.http.gateway_requests import Request
 from serving.gateway_world import CARRIER, LAST_SEEN, REQUEST, WEATHER, World
 
 
@@ -227,6 +231,45 @@ def test_without_a_table_the_answer_is_that_nothing_is_deployed(world):
         plane_of(world).find()
 
 
+def test_a_model_goes_by_its_name_only_where_one_deployment_serves_it(world):
+    variant = world.add_model(1)
+
+    async def found() -> None:
+        plane = plane_of(world)
+        await plane.swap(RouteTable("a", 1, (variant,), "test", LAST_SEEN))
+        assert plane.find("flights").table.deployment == "a"
+        await plane.swap(RouteTable("b", 1, (variant,), "test", LAST_SEEN))
+        with pytest.raises(InvalidInput, match="several deployments serve model 'flights'\nName one of them: a, b"):
+            plane.find("flights")
+        await plane.swap(RouteTable("flights", 1, (variant,), "test", LAST_SEEN))
+        assert plane.find("flights").table.deployment == "flights"
+        plane.withdraw("flights")
+        with pytest.raises(InvalidInput, match="several deployments"):
+            plane.find("flights")
+        plane.close()
+
+    asyncio.run(found())
+
+
+def test_a_deployment_that_never_loaded_is_told_with_the_reason(world):
+    variant = world.add_model(1)
+    broken = type(variant)("champion", "flights", 1, variant.source, "0" * 64, 100.0)
+
+    async def found() -> None:
+        plane = plane_of(world)
+        await plane.swap(RouteTable("whole", 1, (variant,), "test", LAST_SEEN))
+        await plane.swap(RouteTable("broken", 1, (broken,), "test", LAST_SEEN))
+        assert plane.fault is not None
+        with pytest.raises(Unavailable, match="deployment 'broken' does not serve: ") as caught:
+            plane.find("broken")
+        assert plane.fault.message in caught.value.message
+        with pytest.raises(NotFound):
+            plane.find("other")
+        plane.close()
+
+    asyncio.run(found())
+
+
 @pytest.mark.parametrize(("of", "word"), [(0.9, "very_high"), (0.7, "high"), (0.5, "medium"), (0.49, "low")])
 def test_confidence_is_a_word_for_the_probability_of_the_predicted_class(of, word):
     assert confidence(of) == word
@@ -238,3 +281,28 @@ def test_confidence_is_a_word_for_the_probability_of_the_predicted_class(of, wor
 def test_what_is_no_instant_the_log_can_hold_is_refused(text):
     with pytest.raises(InvalidInput, match="is not an instant"):
         parse_instant(text)
+
+
+def test_a_reward_belongs_to_the_deployment_of_its_path_or_to_the_only_one(world):
+    async def sent() -> None:
+        plane, body = plane_of(world), b'{"rewards": [{"unit_id": "u", "value": 1}]}'
+        await plane.swap(table(1, world.add_model(1)))
+        await native.rewards(plane, Request("POST", "/rewards", None, {}, body))
+        await plane.swap(dataclasses.replace(table(1, world.add_model(2)), deployment="other"))
+        for name in ("other", None):
+            await native.rewards(plane, Request("POST", "/rewards", name, {}, body))
+        plane.close()
+
+    asyncio.run(sent())
+    rewards = read_records(world.settings.prediction_log, REWARDS, RewardRecord)
+    assert [one.deployment for one in rewards] == ["flights", "other", ""]
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [('"observed_at": "2999-01-01T00:00:00Z"', "is in the future"), ('"metric": ""', "metric is empty")],
+)
+def test_a_reward_that_could_never_count_is_refused(field, words):
+    body = f'{{"rewards": [{{"unit_id": "u", "value": 1, {field}}}]}}'.encode()
+    with pytest.raises(InvalidInput, match=words):
+        decode_rewards(body, "")

@@ -126,3 +126,19 @@ def test_a_version_that_is_replaced_is_unloaded_once_its_last_call_ends(asked):
         assert asked.logged == []
 
     within(asked, steps)
+
+
+def test_the_end_does_not_wait_for_a_call_that_hangs(asked):
+    async def ended() -> bool:
+        unloaded = asyncio.Event()
+        async with asked:
+            answer = asked.ask("hangs")
+            held = await asked.scoring()
+            asked.batcher.served.runtime.unload = unloaded.set
+            asked.plane.close()
+            found = unloaded.is_set()
+            held.close()
+            await answer
+        return found
+
+    assert asyncio.run(ended())

@@ -306,6 +306,15 @@ def test_a_key_is_wanted_by_every_front_once_there_is_one(project):
         with pytest.raises(grpc.RpcError) as refused:
             infer(request)
         assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        is_ready = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelReady",
+            request_serializer=messages.ModelReadyRequest.SerializeToString,
+            response_deserializer=messages.ModelReadyResponse.FromString,
+        )
+        with pytest.raises(grpc.RpcError) as refused:
+            is_ready(messages.ModelReadyRequest(name="demand"))
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert is_ready(messages.ModelReadyRequest(name="demand"), metadata=[("x-api-key", key)]).ready
         for sent in (("x-api-key", key), ("authorization", f"Bearer {key}"), ("authorization", f"bearer {key}")):
             with pytest.raises(grpc.RpcError) as refused:  # let in, and then told that nothing was asked
                 infer(request, metadata=[sent])
@@ -313,6 +322,7 @@ def test_a_key_is_wanted_by_every_front_once_there_is_one(project):
         noria("deploy", "keys", "revoke", key_id, cwd=project)
         _eventually(lambda: client.post("/predict", **asked, headers={"x-api-key": key}).status_code == 401)
         noria("deploy", "keys", "drop", "demand", "--yes", cwd=project)
+        noria("audit", "verify", cwd=project)
         _eventually(lambda: client.post("/predict", **asked).status_code == 200)
     pool.stop()
 

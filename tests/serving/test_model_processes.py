@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +27,34 @@ def preprocess(columns):
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "hang":
         threading.Event().wait()
+    if how.startswith("hang in "):
+        open(how.removeprefix("hang in "), "w").write(str(os.getpid()))
+        threading.Event().wait()
     return {"text": ["\\ud800" if how == "half" else "\\U0001f600"]}
+"""
+
+GATEWAY = """
+import sys
+from pathlib import Path
+import numpy as np
+from noria.serving.runtimes.process import ModelProcesses
+
+processes = ModelProcesses(Path(sys.executable), ["transformer", sys.argv[1]], "the model")
+processes.ask("preprocess", {"how": np.array([f"hang in {sys.argv[2]}"], dtype=object)})
 """
 
 
 @pytest.fixture
-def ask(tmp_path: Path) -> Iterator[Callable[[str], object]]:
+def processes(tmp_path: Path) -> Iterator[ModelProcesses]:
     (tmp_path / "code.py").write_text(CODE)
     processes = ModelProcesses(Path(sys.executable), ["transformer", str(tmp_path / "code.py")], "the model")
-    yield lambda how: processes.ask("preprocess", {"how": np.array([how], dtype=object)})
+    yield processes
     processes.stop()
+
+
+@pytest.fixture
+def ask(processes: ModelProcesses) -> Callable[[str], object]:
+    return lambda how: processes.ask("preprocess", {"how": np.array([how], dtype=object)})
 
 
 @pytest.mark.parametrize(
@@ -45,6 +66,7 @@ def ask(tmp_path: Path) -> Iterator[Callable[[str], object]]:
     ],
 )
 def test_that_a_process_ended_and_that_it_does_not_answer_are_told_apart(ask, how, reason, monkeypatch):
+    ask("well")  # it has imported what it needs
     monkeypatch.setattr(process, "_STUCK_SECONDS", 0.2)
     with pytest.raises(NoriaError) as caught:
         ask(how)
@@ -64,3 +86,42 @@ def test_what_its_code_raises_when_it_is_loaded_is_told(tmp_path):
     with pytest.raises(Unavailable) as caught:
         ModelProcesses(Path(sys.executable), ["transformer", str(tmp_path / "code.py")], "the model")
     assert caught.value.message == "the code of the model raised RuntimeError: no weights"
+
+
+def test_a_process_that_hangs_is_ended_with_the_others(processes, ask, tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(ask, f"hang in {tmp_path / 'pid'}")
+        pid = _written(tmp_path / "pid")
+        processes.stop()
+        with pytest.raises(NoriaError, match="was ended by signal 9"):
+            hanging.result(10)
+    assert not _is_alive(pid)
+
+
+def test_a_process_that_hangs_ends_with_who_started_it(processes, tmp_path):
+    (tmp_path / "gateway.py").write_text(GATEWAY)
+    command = [sys.executable, str(tmp_path / "gateway.py"), str(tmp_path / "code.py"), str(tmp_path / "pid")]
+    with subprocess.Popen(command) as gateway:
+        pid = _written(tmp_path / "pid")
+        gateway.kill()
+    deadline = time.monotonic() + 10
+    while _is_alive(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _written(file: Path) -> int:
+    """The number that comes to stand in a file."""
+    deadline = time.monotonic() + 30
+    while not (file.is_file() and file.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return int(file.read_text())
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether it runs; one that ended, and that nobody has asked for yet, does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

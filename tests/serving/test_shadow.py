@@ -11,9 +11,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from noria.monitoring.log import SHADOWS, PredictionRecord, read_predictions
+from noria.monitoring.log import FAILURES, SHADOWS, FailureRecord, PredictionRecord, read_predictions, read_records
 from noria.rollout.routes import RouteTable, Variant
 from noria.serving import Block, DataPlane, PredictionRequest
+from noria.serving.runtimes import Rows
+from noria.serving.served import Served
 from serving.gateway_world import LAST_SEEN, REQUEST, World, new_world
 
 SAME_DAY = ("2013-03-01T12:30:00Z",)
@@ -117,3 +119,38 @@ def test_blocks_of_rows_are_shadowed_one_by_one(world):
     answered, shadowed = logged(world), logged(world, SHADOWS)
     assert shadowed.keys() == answered.keys() and len(shadowed) == 200
     assert all(shadowed[name].features == answered[name].features for name in answered)
+
+
+def not_shadowed(world: World) -> list[tuple[str, str, int]]:
+    found = read_records(world.settings.prediction_log, FAILURES, FailureRecord)
+    return [(one.variant, one.code, one.requests) for one in found]
+
+
+def test_a_request_that_a_shadow_fails_costs_no_other_its_score_and_is_logged(world, monkeypatch):
+    score = Served.score
+
+    def fails_at_thirteen(served: Served, rows: Rows) -> object:
+        if served.label.endswith("3") and (rows.numbers[:, 0] == 13).any():
+            raise ValueError("thirteen")
+        return score(served, rows)
+
+    async def ask(plane: DataPlane) -> None:
+        await asyncio.gather(*(plane.predict(plane.find(), request(number)) for number in range(60)))
+
+    monkeypatch.setattr(Served, "score", fails_at_thirteen)
+    serve(world, arms(world, 100.0), ask)
+    assert logged(world, SHADOWS).keys() == logged(world).keys() - {"p13"}
+    assert not_shadowed(world) == [("shadow", "failed", 1)]
+
+
+def test_what_a_shadow_that_is_behind_was_not_asked_is_logged(world, monkeypatch):
+    monkeypatch.setattr("noria.serving.shadow._LONGEST_QUEUE_ROWS", 100)
+
+    async def ask(plane: DataPlane) -> None:
+        for rows in (150, 50):
+            await plane.predict_block(plane.find(), Block(np.ones((rows, 2)), prediction_id=f"b{rows}"))
+            await asyncio.sleep(0.2)
+
+    serve(world, arms(world, 100.0), ask)
+    assert len(logged(world, SHADOWS)) == 50
+    assert not_shadowed(world) == [("shadow", "dropped", 150)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -13,7 +14,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from serving.pool import REQUEST, Pool
+from serving.pool import REQUEST, Pool, made_certificate
+from support import noria
 
 
 @pytest.fixture
@@ -89,6 +91,37 @@ def test_a_killed_worker_is_replaced_and_what_connects_meanwhile_is_answered(poo
         time.sleep(0.05)
 
 
+def test_while_workers_end_new_connections_are_refused_and_do_not_wait_in_vain(pool):
+    body = json.dumps(REQUEST).encode()
+    with socket.create_connection(("127.0.0.1", pool.port), timeout=20) as held:
+        held.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body))
+        httpx.get(f"http://127.0.0.1:{pool.port}/health").raise_for_status()
+        pool.process.terminate()
+        deadline = time.monotonic() + 8
+        while _connects(pool.port):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert pool.process.poll() is None  # the request under way is waited for
+        held.sendall(body)
+        assert held.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def _connects(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_a_pool_whose_first_workers_cannot_start_ends_with_why(trained, tmp_path):
+    certificate, settings = made_certificate(tmp_path)
+    settings["NORIA_GATEWAY__TLS_KEY"] = str(certificate)
+    done = noria("serve", "--workers", "2", "--port", "0", cwd=trained, check=False, **settings)
+    assert done.returncode == 1 and "no worker of the gateway could start" in done.stderr
+    assert "TLS" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_any_worker_tells_the_counts_of_all(pool):
     for _ in range(40):  # each over a connection of its own: the kernel spreads them
         httpx.post(f"http://127.0.0.1:{pool.port}/predict", json=REQUEST).raise_for_status()
@@ -103,11 +136,13 @@ def _count(port: int) -> str:
     return next((line.split()[-1] for line in lines if line.startswith("model_predictions_total{")), "0")
 
 
-def test_a_gateway_listens_on_a_unix_socket_and_takes_over_one_that_nobody_answers_at(trained, tmp_path):
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_gateway_listens_on_a_unix_socket_takes_over_a_dead_one_and_leaves_none(trained, tmp_path, workers):
     path = tmp_path / "gateway.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    pool = Pool(trained, "--unix-socket", str(path))
+    pool = Pool(trained, "--unix-socket", str(path), "--workers", workers)
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
         assert client.post("http://gateway/predict", json=REQUEST).status_code == 200
     pool.stop()
+    assert not path.exists()

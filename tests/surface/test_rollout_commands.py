@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from lifecycle.rollout_world import MODEL, RolloutWorld
+from lifecycle.rollout_world import MODEL, START, RolloutWorld
+from noria.lifecycle.deploying import deploy, parse_address
 from noria.registry import Stage, get_version
-from noria.rollout.records import list_rollouts
+from noria.registry.models import delete_alias, set_alias
+from noria.rollout import Strategy
+from noria.rollout.records import list_rollouts, seen_last
+from noria.surface.console.rollouts import gather_rollout
 from support import noria
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> RolloutWorld:
     """Two versions, the first of which serves."""
-    made = RolloutWorld(tmp_path_factory.mktemp("rollouts"))
-    for _ in range(2):
-        made.add_version()
-    made.deploy(1)
-    settings = f'[project]\nname = "rollouts"\n[model]\nname = "{MODEL}"\ntask = "classification"\n'
-    (made.workspace.folder.parent / "noria.toml").write_text(settings)
+    made = serving(tmp_path_factory.mktemp("rollouts"))
+    made.add_version()
     return made
 
 
@@ -28,6 +32,7 @@ def world(tmp_path_factory) -> RolloutWorld:
         ("--steps 50,20", "no steps for canary"),
         ("--steps nan,100", "no steps for canary"),
         ("--max-days nan", "max_days is nan"),
+        ("--require reward", "required, but off: reward"),
         ("--strategy ab --effect inf", "which difference is worth finding"),
         ("--strategy ab --effect 0.1 --steps 100", "no steps for ab"),
         ("--strategy ab --effect 0.1 --window-minutes -5", "window_minutes is -5"),
@@ -45,3 +50,116 @@ def test_options_that_make_no_sense_start_nothing(world, options, words):
     with world.workspace.database.read() as tx:
         assert list_rollouts(tx) == []
         assert get_version(tx, MODEL, 2).stage is Stage.NONE
+
+
+def told(world: RolloutWorld, *words: str) -> str:
+    return noria("rollout", *words, cwd=world.workspace.folder.parent).stdout
+
+
+def told_json(world: RolloutWorld, *words: str) -> Any:
+    return json.loads(told(world, *words, "--json"))
+
+
+def test_an_ended_rollout_is_told_with_what_it_ended_by(tmp_path):
+    world = serving(tmp_path)
+    world.send(300)
+    rollout = world.start(Strategy.CANARY, world.add_version(inputs=("a", "b", "c", "missing")), steps=(20, 100))
+    world.rollouts.look(rollout.rollout_id)  # which sees too little
+    waits = told_json(world, "status", MODEL)
+    assert "nothing to compare" in waits["waits_because"]
+    assert waits["rollout"]["ended_at"] is None and "ended_at" not in told(world, "status", MODEL)
+    world.send(2000)
+    world.pass_minutes(5)
+    world.rollouts.look(rollout.rollout_id)
+    ended = told_json(world, "status", MODEL)
+    assert ended["rollout"]["status"] == "rolled_back" and "waits_because" not in ended
+    assert "split of the traffic" in ended["ended_because"]
+    assert any("harmed" in one for one in ended["guards"])
+    assert ended["looked_at"] == ended["rollout"]["ended_at"] == told_json(world, "list")[0]["ended_at"]
+
+
+def test_what_a_shadow_that_was_aborted_had_shown_is_still_told(tmp_path):
+    world = serving(tmp_path)
+    rollout = world.start(Strategy.SHADOW, world.add_version(), min_minutes=5)
+    world.send(400)
+    world.pass_minutes(1)
+    world.rollouts.look(rollout.rollout_id)
+    assert told_json(world, "status", MODEL)["waits_because"].endswith("400 requests compared, 1.0 of 5 minutes over")
+    world.rollouts.abort(rollout.rollout_id, actor="ann", reason="seen enough")
+    ended = told_json(world, "status", MODEL)
+    assert (ended["ended_because"], ended["requests"]) == ("seen enough", 400)
+    with world.workspace.database.read() as tx:
+        page = gather_rollout(tx, rollout.rollout_id, world.clock.now(), may_change=False)
+    assert page.reason == "seen enough"
+    assert {"agreement", "seconds · shadow · p95"} <= {name for name, _ in page.measures}
+
+
+def test_a_bandits_shares_are_told_as_they_are(tmp_path):
+    world = serving(tmp_path)
+    rollout = world.start(Strategy.BANDIT, world.add_version(), window_minutes=0)
+    world.send(1000, reward=lambda answer, _row: float(answer.model_version == "2"))
+    world.rollouts.look(rollout.rollout_id)
+    status = told_json(world, "status", MODEL)
+    assert (status["rollout"]["percent"], status["traffic"]) == (95.0, "champion 5.0%, v2 95.0%")
+    assert told_json(world, "list")[0]["percent"] == 95.0
+    with world.workspace.database.read() as tx:
+        page = gather_rollout(tx, rollout.rollout_id, world.clock.now(), may_change=False)
+        assert seen_last(tx, page.rollout) is not None
+    assert page.percent == 95.0
+    assert deployments(world)[0]["serves"] == f"champion {MODEL}@1 5%, v2 {MODEL}@2 95%"
+
+
+def test_an_alias_that_a_deployment_follows_is_said_to_be_gone(tmp_path):
+    world = serving(tmp_path)
+    with world.workspace.database.write() as tx:
+        set_alias(tx, MODEL, "champ", 1, at=START, actor="ann")
+    address = parse_address(f"models:/{MODEL}@champ")
+    deploy(world.workspace, world.policies, world.clock, address, actor="ann", reason="", deployment="other")
+    assert [one["follows"] for one in deployments(world)] == ["", "@champ"]
+    with world.workspace.database.write() as tx:
+        delete_alias(tx, MODEL, "champ", at=START, actor="ann")
+    assert [one["follows"] for one in deployments(world)] == ["", "@champ, which is gone"]
+
+
+def test_rollouts_have_room_on_eighty_columns_and_comparisons_are_words(tmp_path):
+    world = serving(tmp_path)
+    started = told(
+        world, "start", f"models:/{MODEL}/{world.add_version()}", "--strategy", "ab", "--effect", "0.1",
+        "--window-minutes", "0",
+    )  # fmt: skip
+    assert "strategy: ab" in started and "ended_at" not in started
+    assert next(one.split()[1:3] for one in told(world, "list").splitlines() if "running" in one) == [MODEL, "ab"]
+    rollout = told_json(world, "list")[0]["rollout"]
+    world.send(400, reward=lambda answer, _row: float(answer.prediction_id.endswith("7")))
+    world.rollouts.look(rollout)
+    shown = told(world, "status", MODEL) + told(world, "explain", MODEL)
+    assert "arm v2, estimate " in shown
+    assert "{" not in shown and "(50" not in shown
+
+
+def deployments(world: RolloutWorld) -> Any:
+    return json.loads(noria("deploy", "list", "--json", cwd=world.workspace.folder.parent).stdout)
+
+
+def serving(folder: Path) -> RolloutWorld:
+    """One version that serves, in a project."""
+    world = RolloutWorld(folder)
+    world.deploy(world.add_version())
+    settings = f'[project]\nname = "rollouts"\n[model]\nname = "{MODEL}"\ntask = "classification"\n'
+    (world.workspace.folder.parent / "noria.toml").write_text(settings)
+    return world
+
+
+def test_production_is_left_to_the_rollout_that_is_under_way(project):
+    noria("run", cwd=project)
+    noria("deploy", "models:/hourly-demand/1", "--unit", "shop", cwd=project)
+    noria("rollout", "start", "models:/hourly-demand/2", cwd=project)
+    moved = noria("models", "move", "hourly-demand", "2", "Production", cwd=project, check=False)
+    assert moved.returncode != 0 and "has a rollout under way" in moved.stderr
+    trained = noria("run", "--json", cwd=project, check=False)
+    assert trained.returncode == 3 and "has a rollout under way" in trained.stderr
+    assert json.loads(trained.stdout)["stage"] == "Staging"
+    noria("rollout", "abort", "demand", "--reason", "later", cwd=project)
+    noria("models", "move", "hourly-demand", "3", "Production", cwd=project)
+    assert json.loads((project / ".noria/routes/demand.json").read_text())["unit"] == "shop"
+    noria("audit", "verify", cwd=project)

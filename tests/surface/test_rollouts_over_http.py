@@ -15,6 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from lifecycle.rollout_world import MODEL, RolloutWorld
 from noria.rollout import Strategy, current_routes
 from noria.surface.cli.processes import Child
+from noria.surface.console.pages import to_the_minute
 from surface.test_console import browser  # noqa: F401  a fixture
 
 API = "/api/noria/v1"
@@ -112,6 +113,32 @@ def test_what_makes_no_sense_is_refused_with_a_problem_document(client, method, 
     answer = client.request(method, API + path, json=body)
     assert answer.status_code == status, answer.text
     assert answer.json().get("title") or answer.json().get("detail")
+
+
+def test_the_pages_show_the_shares_that_a_bandit_came_to(client, world):
+    world.clock.move_to(datetime.now(UTC))
+    rollout = world.start(Strategy.BANDIT, 3, window_minutes=0, floor=0.0516)
+    world.send(1000, reward=lambda answer, _row: float(answer.model_version == "3"))
+    world.rollouts.look(rollout.rollout_id)
+    overview, page = client.get("/").text, client.get(f"/rollouts/{rollout.rollout_id}").text
+    routes = client.get(f"{API}/deployments/{MODEL}").json()["routes"]
+    world.rollouts.abort(rollout.rollout_id, actor="ann", reason="seen")
+    assert [variant["percent"] for variant in routes["variants"]] == pytest.approx([5.2, 94.8], abs=0.1)
+    assert not routes["key_hashes"]
+    assert "At 94.8 %, gathering evidence" in overview and "<strong>5.2 %</strong>" in overview
+    assert "None yet: at 94.8 %" in page
+
+
+def test_an_experiment_is_called_by_its_name(client, world):
+    world.clock.move_to(datetime.now(UTC))
+    rollout = world.start(Strategy.AB, 3, effect=0.1)
+    page = client.get(f"/rollouts/{rollout.rollout_id}").text
+    world.rollouts.abort(rollout.rollout_id, actor="ann", reason="seen")
+    assert "A/B test of churn 3 against 1" in page
+
+
+def test_the_cause_of_a_training_is_told_to_the_minute():
+    assert to_the_minute("noria run at 2026-03-01T12:30:05.123456Z") == "noria run at 2026-03-01 12:30 UTC"
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 1100), ("light", 420), ("dark", 420)])

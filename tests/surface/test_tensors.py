@@ -335,3 +335,54 @@ def test_infinite_numbers_are_refused_of_columns_which_json_has_none_of(asked):
         headers = {"inference-header-content-length": str(len(head))}
         refused = asked.http.post("/v2/models/records/infer", content=head + content, headers=headers)
         assert refused.status_code == 400 and "is infinite in row" in refused.text
+
+
+SHARED = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("input_parameters", "output_parameters", "named"),
+    [
+        (SHARED, {}, "input 'x' has parameter 'shared_memory_byte_size'"),
+        ({}, SHARED, "output 'y' has parameter 'shared_memory_byte_size'"),
+        ({}, {"shared_memory_offset": 0}, "output 'y' has parameter 'shared_memory_offset'"),
+        ({}, {"classification": 2}, "output 'y' has parameter 'classification'"),
+    ],
+)
+def test_shared_memory_and_classification_are_refused_by_name(asked, input_parameters, output_parameters, named):
+    tensor = {"name": "x", "datatype": "INT64", "shape": [1], "data": [3], "parameters": input_parameters}
+    document = {"inputs": [tensor], "outputs": [{"name": "y", "parameters": output_parameters}]}
+    answer = asked.http.post("/v2/models/square/infer", json=document)
+    assert (answer.status_code, named in answer.json()["error"]) == (400, True), answer.text
+    sent = request("square", "INT64", int64_contents=[3])
+    sent.outputs.add(name="y")
+    for part, given in ((sent.inputs[0], input_parameters), (sent.outputs[0], output_parameters)):
+        for name, value in given.items():
+            kind = "string_param" if isinstance(value, str) else "int64_param"
+            part.parameters[name].CopyFrom(messages.InferParameter(**{kind: value}))
+    with pytest.raises(grpc.RpcError, match=named) as refused:
+        asked.call(sent)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("kind", ["systemsharedmemory", "cudasharedmemory"])
+def test_the_paths_of_shared_memory_say_that_it_is_not_spoken(asked, kind):
+    for answer in (
+        asked.http.get(f"/v2/{kind}/status"),
+        asked.http.get(f"/v2/{kind}/region/r/status"),
+        asked.http.post(f"/v2/{kind}/region/r/register", json={"key": "/x", "offset": 0, "byte_size": 8}),
+        asked.http.post(f"/v2/{kind}/unregister"),
+    ):
+        assert (answer.status_code, "shared memory" in answer.json()["error"]) == (501, True), answer.text
+
+
+def test_typed_contents_beside_raw_ones_are_refused(asked):
+    sent = request("square", "INT64", int64_contents=[3])
+    sent.raw_input_contents.append(np.array([4]).tobytes())
+    with pytest.raises(grpc.RpcError, match="typed contents and raw ones") as refused:
+        asked.call(sent)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_value_below_a_datatype_is_not_called_large_only(asked):
+    assert "too large or too small for UINT8" in asked.infer("square", "UINT8", [-1]).json()["error"]

@@ -19,6 +19,7 @@ from noria.clock import to_millis
 from noria.lifecycle.growing import Growing
 from noria.lifecycle.latencies import spread
 from noria.monitoring.log import (
+    DROPPED,
     FAILURES,
     LABELS,
     PREDICTIONS,
@@ -45,6 +46,7 @@ Floats = NDArray[np.float64]
 
 _SAMPLE = 20_000
 _SEED = 7
+_LATELY = 1000
 _MINUTE = 60_000
 _LARGEST = 1e100
 """Of labels and rewards: what is larger, infinite or not a number is left out, as no mean of it would be a number."""
@@ -52,7 +54,9 @@ _ROWS = {
     "id": np.int64, "unit": np.int64, "step": np.int16, "variant": np.int64, "at": np.int64, "score": np.float64,
     "prediction": np.int64, "latency": np.float32, "row": np.int64,
 }  # fmt: skip
-_FAILED = {"unit": np.int64, "step": np.int16, "variant": np.int64, "requests": np.int64, "at": np.int64}
+_FAILED = {
+    "unit": np.int64, "step": np.int16, "variant": np.int64, "requests": np.int64, "at": np.int64, "code": np.int64,
+}  # fmt: skip
 _LABELS = {"id": np.int64, "label": np.float64}
 _REWARDS = {"id": np.int64, "unit": np.int64, "value": np.float64, "at": np.int64}
 
@@ -143,14 +147,34 @@ class Evidence:
         import polars as pl
 
         mine = (pl.col("step").is_in(list(steps))) & (pl.col("variant") == _key(variant))
-        over = pl.lit(value=False) if bar is None else (pl.col("latency") > bar.bar) & (pl.col("at") >= bar_since)
-        answered = self.rows().filter(mine).select("unit", "at", failed=0, requests=1, slow=over.cast(pl.Int64))
-        failed = self._failed.frame().filter(mine).select("unit", "at", failed="requests", requests="requests", slow=0)
-        both = pl.concat([failed, answered], how="vertical_relaxed")
+        both = self._asked(mine, bar, bar_since)
         first = both.filter(pl.col("unit") != 0).sort("at", maintain_order=True).unique("unit", keep="first")
         once = first.with_columns(pl.col("requests", "failed").clip(0, 1))
         counted = pl.concat([both.filter(pl.col("unit") == 0), once])
         return FirstRequests(*(int(counted[name].sum()) for name in ("requests", "failed", "slow")))
+
+    def pulls(self, variant: str, bar: LatencyBar | None, bar_since: int) -> pl.DataFrame:
+        """An arm's units in all steps: when each was first asked, and whether it ``failed`` or was ``slow``."""
+        import polars as pl
+
+        return self._asked((pl.col("variant") == _key(variant)) & pl.col("first"), bar, bar_since)
+
+    def shares_lately(self, variants: Sequence[str]) -> Mapping[str, float]:
+        """The parts of the newest units that fell on each arm; none without any."""
+        import polars as pl
+
+        asked = pl.concat([self.pulls(name, None, 0).select("at", name=pl.lit(name)) for name in variants])
+        newest = asked.sort("at").tail(_LATELY)
+        return {name: float((newest["name"] == name).mean()) for name in variants} if newest.height else {}  # type: ignore[arg-type]
+
+    def _asked(self, which: pl.Expr, bar: LatencyBar | None, bar_since: int) -> pl.DataFrame:
+        """Answers and failures; slow are answers above ``bar`` since ``bar_since`` (UTC milliseconds)."""
+        import polars as pl
+
+        over = pl.lit(value=False) if bar is None else (pl.col("latency") > bar.bar) & (pl.col("at") >= bar_since)
+        answered = self.rows().filter(which).select("unit", "at", failed=0, requests=1, slow=over.cast(pl.Int64))
+        failed = self._failed.frame().filter(which).select("unit", "at", failed="requests", requests="requests", slow=0)
+        return pl.concat([failed, answered], how="vertical_relaxed")
 
     def labelled(self, variant: str, step: int | None = None) -> tuple[Floats, Floats] | None:
         """Scores and labels of an arm's answers whose label is known, in one step or in all; None without any."""
@@ -167,7 +191,10 @@ class Evidence:
     # rewards
 
     def final_rewards(self, plan: RewardPlan, at: datetime) -> pl.DataFrame:
-        """One row a unit: first step and variant, the sum of its rewards, and whether that is final at ``at``."""
+        """One row a unit: first step and variant, the sum of its rewards, and whether that is final at ``at``.
+
+        A unit whose request failed is one too, with ``plan.missing`` for good, unless that arm answered it after all.
+        """
         import polars as pl
 
         units = self._units()
@@ -185,9 +212,23 @@ class Evidence:
             summed = inside.group_by("unit").agg(pl.col("value").sum())
         over = pl.col("at") + plan.window_minutes * _MINUTE <= to_millis(at)
         final = over if plan.window_minutes else pl.col("value").is_not_null()
-        return units.join(summed, on="unit", how="left").with_columns(
-            final=final, value=pl.col("value").fill_null(plan.missing)
+        answered = units.join(summed, on="unit", how="left").with_columns(
+            final=final, value=pl.col("value").fill_null(plan.missing), failed=pl.lit(value=False)
         )
+        failed = self._failed_units(units).with_columns(
+            final=pl.lit(value=True), value=pl.lit(float(plan.missing)), failed=pl.lit(value=True)
+        )
+        return pl.concat([answered.select(failed.columns), failed])
+
+    def _failed_units(self, answered: pl.DataFrame) -> pl.DataFrame:
+        """The first failure of every unit that its arm did not answer; a request that names none is one by itself."""
+        import polars as pl
+
+        alone = -1 - pl.int_range(pl.len())
+        failed = self._failed.frame().filter("first")
+        named = failed.with_columns(unit=pl.when(pl.col("unit") != 0).then("unit").otherwise(alone), row=pl.lit(-1))
+        unanswered = named.join(answered, on=["unit", "variant"], how="anti")
+        return unanswered.select("unit", "step", "variant", "at", pl.col("row").cast(pl.Int64))
 
     def rewards_of(self, variant: str, step: int | None = None) -> Moments | None:
         """The rewards of an arm that came in, whatever their window, in one step or in all; None without any."""
@@ -198,7 +239,7 @@ class Evidence:
         everything = RewardPlan(window_minutes=0)
         summed = self.final_rewards(everything, datetime.now().astimezone())
         summed = summed if step is None else summed.filter(pl.col("step") == step)
-        mine = summed.filter((pl.col("variant") == _key(variant)) & pl.col("final"))
+        mine = summed.filter((pl.col("variant") == _key(variant)) & pl.col("final") & ~pl.col("failed"))
         return Moments.of(mine["value"].to_numpy()) if mine.height else None
 
     def outcome(self, plan: RewardPlan, at: datetime, variant: str, share: float) -> ArmOutcome:
@@ -210,7 +251,7 @@ class Evidence:
         return ArmOutcome(variant, share, units.height, Moments.of(final["value"].to_numpy()))
 
     def arm_rewards(self, plan: RewardPlan, at: datetime, variant: str) -> ArmRewards:
-        """A bandit's arm: what is final, and how many answers still wait."""
+        """A bandit's arm: what is final, what failed among it, and how many answers still wait."""
         import polars as pl
 
         units = self.final_rewards(plan, at).filter(pl.col("variant") == _key(variant))
@@ -220,15 +261,22 @@ class Evidence:
     def contexts(
         self, plan: RewardPlan, at: datetime, variants: Sequence[str]
     ) -> tuple[Floats, NDArray[np.int64], Floats]:
-        """For a contextual bandit: features of each unit's first answer, its arm by index, its reward or NaN."""
+        """For a contextual bandit: features of each unit's first answer, its arm by index, its reward or NaN.
+
+        What failed was not logged with its features: those of answers, picked at random, stand in for them. Without any
+        the arm would look untried wherever it failed.
+        """
         import polars as pl
 
         keys = [_key(name) for name in variants]
         units = self.final_rewards(plan, at).filter(pl.col("variant").is_in(keys))
-        numbers = np.concatenate(self._numbers) if self._numbers else np.empty((0, 0))
+        if not self._numbers:
+            return np.empty((0, 0)), np.empty(0, np.int64), np.empty(0)
+        numbers = np.concatenate(self._numbers)
         chosen = np.array([keys.index(key) for key in units["variant"]], dtype=np.int64)
         rewards = units.select(pl.when("final").then("value").otherwise(None)).to_series().to_numpy()
-        contexts = numbers[units["row"].to_numpy()]
+        rows, others = units["row"].to_numpy(), np.random.default_rng(_SEED).integers(0, len(numbers), units.height)
+        contexts = numbers[np.where(rows < 0, others, rows)]
         contexts[~np.isfinite(contexts)] = np.nan
         return contexts, chosen, np.asarray(rewards, dtype=np.float64)
 
@@ -240,6 +288,14 @@ class Evidence:
             "id", shadow="score", shadow_prediction="prediction", shadow_latency="latency"
         )
         return self.rows().join(shadows, on="id", how="inner")
+
+    def not_shadowed(self, variant: str) -> tuple[int, int]:
+        """Rows that a shadow failed to score, and rows it was not asked because it was behind."""
+        import polars as pl
+
+        mine = self._failed.frame().filter(pl.col("variant") == _key(variant))
+        dropped = int(mine.filter(pl.col("code") == _key(DROPPED))["requests"].sum())
+        return int(mine["requests"].sum()) - dropped, dropped
 
     def shadow_labelled(self) -> tuple[Floats, Floats, Floats] | None:
         """Labels, and the champion's and the shadow's scores of the same requests; None without any."""
@@ -289,6 +345,7 @@ class Evidence:
                     "variant": _keys(one.variant for one in found),
                     "requests": np.array([one.requests for one in found]),
                     "at": np.array([one.received_at for one in found]),
+                    "code": _keys(one.code for one in found),
                 }
             )
 
@@ -300,7 +357,7 @@ class Evidence:
             labelled = np.array([one.label for one in known])
             self._labels.add({"id": _keys(one.prediction_id for one in known), "label": labelled})
         earned = [one for payload in self._tails[REWARDS].read() for one in rewards(payload)]
-        earned = [one for one in earned if one.metric == self._metric and abs(one.value) < _LARGEST]
+        earned = [one for one in earned if self._counts(one)]
         if earned:
             self._rewards.add(
                 {
@@ -310,6 +367,10 @@ class Evidence:
                     "at": np.array([one.observed_at for one in earned]),
                 }
             )
+
+    def _counts(self, one: RewardRecord) -> bool:
+        ours = one.deployment in ("", self._deployment)
+        return ours and one.metric == self._metric and abs(one.value) < _LARGEST
 
     def _units(self) -> pl.DataFrame:
         """The first answer of every unit; a request that names none is one by itself."""

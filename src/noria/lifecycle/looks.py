@@ -13,19 +13,20 @@ import msgspec
 import numpy as np
 
 from noria.errors import InvalidInput
+from noria.lifecycle.bandit_harm import harmed_arms
 from noria.lifecycle.evidence import Evidence, Floats
 from noria.rollout.bandits import ArmRewards, allocation
 from noria.rollout.contextual import fit_linucb
 from noria.rollout.estimates import compare_quality, score_shift
 from noria.rollout.evidence import ERRORS, LATENCY, ArmEvidence, StepEvidence
 from noria.rollout.plan import Plan, Strategy
-from noria.rollout.planning import LatencyBar, latency_bar, requests_needed
+from noria.rollout.planning import LatencyBar, latency_bar, requests_needed, slow_at_factor
 from noria.rollout.rates import EventRecord
 from noria.rollout.records import Decision, Rollout, RolloutStep
 from noria.rollout.strategies import Judgement, judge_ab, judge_canary
 from noria.store.database import to_json
 
-CHAMPION, CANARY = "champion", "canary"
+CHAMPION, CANARY, SHADOW = "champion", "canary", "shadow"
 _BAR_ROWS = 200
 """Answers of the champion with which its latencies are known well enough to say what is slow."""
 _MOST_NEEDED = 1_000_000
@@ -75,7 +76,7 @@ def look_at(
         return Look(_shadow(evidence, rollout, minutes))
     if strategy is Strategy.AB:
         return _ab(evidence, rollout, variants, at)
-    return _bandit(evidence, rollout, variants, at)
+    return _bandit(evidence, rollout, steps[-1], variants, at)
 
 
 def _is_alone_at_once(plan: Plan) -> bool:
@@ -90,9 +91,8 @@ def fixed_at_start(plan: Plan, latencies: Floats) -> Mapping[str, object]:
     """
     if len(latencies) < _BAR_ROWS:
         return {}
-    bar = latency_bar(latencies, plan.guards.max_latency_factor or 1.0)
-    slower = float((latencies > bar.bar / plan.latency_to_see).mean())
-    return {"bar": asdict(bar), "slower": slower, "since": 0}
+    bar = latency_bar(latencies, plan.guards.max_latency_factor or 1.0, plan.guards.latency_tolerance_seconds)
+    return {"bar": asdict(bar), "slower": slow_at_factor(latencies, plan.latency_to_see), "since": 0}
 
 
 def _needed(plan: Plan, step: int, bar: LatencyBar, slower: float, error_rate: float) -> int:
@@ -175,20 +175,29 @@ def _shadow(evidence: Evidence, rollout: Rollout, minutes: float) -> Judgement:
     if minutes >= rollout.plan.max_days * 24 * 60:
         return Judgement(Decision.ROLL_BACK, f"its {rollout.plan.max_days:g} days are over", measures=measures)
     rows, enough = int(str(measures["requests"])), rollout.plan.guards.min_rows
-    if rows < enough or minutes < rollout.plan.min_minutes:
-        return Judgement(Decision.WAIT, f"{rows} of {enough} requests compared", measures=measures)
-    return Judgement(Decision.WAIT, f"{rows} requests compared: ready to be promoted or aborted", measures=measures)
+    lost = "".join(f", {measures[what]} {what}" for what in ("failed", "dropped") if measures[what])
+    if rows < enough:
+        return Judgement(Decision.WAIT, f"{rows} of {enough} requests compared{lost}", measures=measures)
+    if minutes < (least := rollout.plan.min_minutes):
+        reason = f"{rows} requests compared{lost}, {minutes:.1f} of {least:g} minutes over"
+        return Judgement(Decision.WAIT, reason, measures=measures)
+    return Judgement(
+        Decision.WAIT, f"{rows} requests compared{lost}: ready to be promoted or aborted", measures=measures
+    )
 
 
 def shadow_measures(evidence: Evidence, plan: Plan) -> dict[str, object]:
     """What champion and shadow answered to the same requests: agreement, distribution, latency, quality."""
     pairs = evidence.shadow_pairs()
+    failed, dropped = evidence.not_shadowed(SHADOW)
     if pairs.is_empty():
-        return {"requests": 0}
+        return {"requests": 0, "failed": failed, "dropped": dropped}
     scores, shadow = pairs["score"].to_numpy(), pairs["shadow"].to_numpy()
     shift = score_shift(scores, shadow)
     measures: dict[str, object] = {
         "requests": pairs.height,
+        "failed": failed,
+        "dropped": dropped,
         "agreement": float((pairs["prediction"] == pairs["shadow_prediction"]).mean()),  # type: ignore[arg-type]
         "mean_difference": float(np.mean(shadow - scores)),
         "largest_difference": float(np.max(np.abs(shadow - scores))),
@@ -222,39 +231,62 @@ def _ab(evidence: Evidence, rollout: Rollout, variants: Mapping[str, float], at:
     return Look(judge_ab(plan, arms, guards, days=days))
 
 
-def _bandit(evidence: Evidence, rollout: Rollout, variants: Mapping[str, float], at: datetime) -> Look:
+def _bandit(
+    evidence: Evidence, rollout: Rollout, step: RolloutStep, variants: Mapping[str, float], at: datetime
+) -> Look:
+    """A bandit goes on with the arms that do no harm, until its days are over; then its best arm stays."""
     plan, names = rollout.plan, list(variants)
+    known = step.fixed or _fix_late(evidence, plan)
+    fixed = None if step.fixed else known or None
+    challengers = [name for name in names if name != CHAMPION]
+    harmed = harmed_arms(evidence, plan.guards, CHAMPION, challengers, known)
     arms = [evidence.arm_rewards(plan.rewards, at, name) for name in names]
     measures: dict[str, object] = {
         "arms": {
             arm.name: {"rewards": arm.rewards.count, "mean": arm.rewards.mean, "pending": arm.pending} for arm in arms
         }
     }
-    if plan.contextual:
-        contexts, chosen, rewards = evidence.contexts(plan.rewards, at, names)
-        if not len(contexts):
-            return Look(Judgement(Decision.WAIT, "no answers yet", measures=measures))
-        fitted = fit_linucb(contexts, chosen, rewards, arms=names, floor=plan.bandit.floor)
-        shares = Shares({name: 1 / len(names) for name in names}, to_json(fitted.as_document()))
-    else:
-        shares = Shares(allocation(plan.bandit, arms))
+    if harmed:
+        measures["harmed"] = {name: finding.reason for name, finding in harmed.items()}
+    if harmed.keys() == set(challengers):
+        first = next(iter(harmed.values()))
+        return Look(Judgement(Decision.ROLL_BACK, first.reason, list(harmed.values()), measures))
+    arms = [arm for arm in arms if arm.name not in harmed]
+    shares = _contextual(evidence, plan, arms, at) if plan.contextual else Shares(allocation(plan.bandit, arms))
+    if shares is None:
+        return Look(Judgement(Decision.WAIT, "no answers yet", measures=measures), fixed)
+    shares = replace(shares, shares={name: shares.shares.get(name, 0.0) for name in names})
     measures["shares"] = dict(shares.shares)
-    return Look(_bandit_judgement(rollout, _best(shares, arms), measures, at), shares=shares)
+    earning = [arm for arm in arms if evidence.rewards_of(arm.name) is not None]
+    return Look(_bandit_judgement(rollout, _best(shares, earning), measures, at), fixed, shares)
+
+
+def _contextual(evidence: Evidence, plan: Plan, arms: Sequence[ArmRewards], at: datetime) -> Shares | None:
+    """LinUCB by what is known now, and the shares that its arms had lately, as each request decides anew."""
+    names = [arm.name for arm in arms]
+    contexts, chosen, rewards = evidence.contexts(plan.rewards, at, names)
+    if not len(contexts):
+        return None
+    fitted = fit_linucb(contexts, chosen, rewards, arms=names, floor=plan.bandit.floor)
+    return Shares(evidence.shares_lately(names), to_json(fitted.as_document()))
 
 
 def _best(shares: Shares, arms: Sequence[ArmRewards]) -> str:
-    """The arm with the most traffic; of a contextual bandit the one with the highest mean reward."""
+    """The arm with the most traffic; of a contextual bandit the one with the highest mean reward. None without any."""
+    if not arms:
+        return ""
     if not shares.parameters:
-        return max(shares.shares, key=lambda name: shares.shares[name])
+        return max(arms, key=lambda arm: shares.shares[arm.name]).name
     return max(arms, key=lambda arm: arm.rewards.mean).name
 
 
 def _bandit_judgement(rollout: Rollout, best: str, measures: Mapping[str, object], at: datetime) -> Judgement:
-    """A bandit goes on until its days are over; then its best arm stays."""
+    """``best`` is the leading one of the arms that have rewards; what has none is never promoted."""
     plan, days = rollout.plan, (at - rollout.started_at).total_seconds() / 86_400
+    leads = f"{best} leads" if best else "no rewards yet"
     if days < plan.max_days:
-        return Judgement(Decision.WAIT, f"{best} leads", measures=measures, winner=best)
-    reason = f"{best} leads after {ceil(days)} days"
-    if best == CHAMPION:
+        return Judgement(Decision.WAIT, leads, measures=measures, winner=best)
+    reason = f"{leads} after {ceil(days)} days"
+    if best in (CHAMPION, ""):
         return Judgement(Decision.ROLL_BACK, reason, measures=measures)
     return Judgement(Decision.PROMOTE if plan.promotes else Decision.WAIT, reason, measures=measures, winner=best)

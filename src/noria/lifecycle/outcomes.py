@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noria.clock import to_millis
-from noria.errors import InvalidData, InvalidInput
+from noria.errors import InvalidData, InvalidInput, NotFound
 from noria.monitoring.log import LabelRecord, PredictionLog, RewardRecord
+from noria.rollout.records import list_deployments
+from noria.store.foreign import verbatim
 from noria.store.workspace import Workspace
 
 if TYPE_CHECKING:
     import polars as pl
 
 _READERS = {".csv": "read_csv", ".parquet": "read_parquet", ".jsonl": "read_ndjson", ".ndjson": "read_ndjson"}
+_NAMES = ("prediction_id", "unit_id", "metric", "deployment")
+"""What is text in a CSV even where it looks like a number: the customer 007 is not the customer 7."""
+_DAY_MILLIS = 86_400_000
 
 
 def read_table(source: str, query: str, folder: Path) -> pl.DataFrame:
@@ -36,24 +41,30 @@ def read_table(source: str, query: str, folder: Path) -> pl.DataFrame:
             remedy=f"Give a file that ends in {', '.join(_READERS)}, or a database URL and --query.",
         )
     try:
-        found: pl.DataFrame = getattr(pl, reader)(path)
+        known = dict.fromkeys(_NAMES, pl.String) if reader == "read_csv" else {}
+        found: pl.DataFrame = getattr(pl, reader)(path, **({"schema_overrides": known} if known else {}))
     except Exception as error:  # each reader has errors of its own
         raise InvalidData(f"{source} cannot be read: {error}", remedy="Check the path, and that it is whole.") from None
     return found
 
 
-def bring_in(workspace: Workspace, frame: pl.DataFrame, *, kind: str, metric: str, at: datetime) -> int:
+def bring_in(
+    workspace: Workspace, frame: pl.DataFrame, *, kind: str, metric: str, at: datetime, deployment: str = ""
+) -> int:
     """Log ``frame`` as rewards or labels; returns how many rows. Nothing is logged unless every row can be.
 
     Rewards need ``value`` and ``prediction_id`` or ``unit_id``; labels ``prediction_id``, ``event_time`` and ``label``.
-    ``observed_at`` is ``at`` where it is missing. Raises InvalidData that names column or row.
+    ``observed_at`` is ``at`` where it is missing, a reward's ``metric`` and ``deployment`` are those given here; of no
+    deployment it counts in all. Raises InvalidData that names column or row, NotFound for an unknown deployment.
     """
     if kind not in ("rewards", "labels"):
         raise InvalidInput(f"{kind!r} are no outcomes", remedy="Use rewards or labels.")
     log = PredictionLog(workspace.prediction_log)
     try:
         if kind == "rewards":
-            log.rewards(_rewards(frame, metric, at))
+            records = _rewards(frame, metric, at, deployment)
+            _check_deployments(workspace, {record.deployment for record in records} - {""})
+            log.rewards(records)
         else:
             log.labels(_labels(frame, at))
     finally:
@@ -61,16 +72,30 @@ def bring_in(workspace: Workspace, frame: pl.DataFrame, *, kind: str, metric: st
     return frame.height
 
 
-def _rewards(frame: pl.DataFrame, metric: str, at: datetime) -> Sequence[RewardRecord]:
+def _check_deployments(workspace: Workspace, named: set[str]) -> None:
+    """Raises NotFound for what never was a deployment: rewards of a mistyped name would count nowhere."""
+    if not named:
+        return
+    with workspace.database.read() as tx:
+        unknown = named - set(list_deployments(tx))
+    if unknown:
+        raise NotFound(
+            f"nothing was ever deployed as {', '.join(map(repr, sorted(unknown)))}",
+            remedy="`noria deploy list` shows the deployments. Nothing was brought in.",
+        )
+
+
+def _rewards(frame: pl.DataFrame, metric: str, at: datetime, deployment: str) -> Sequence[RewardRecord]:
     if not {"prediction_id", "unit_id"} & set(frame.columns):
         raise InvalidData("the rewards name neither prediction_id nor unit_id", remedy="Give one of the columns.")
     _require(frame, ["value"])
     return [
         RewardRecord(
-            _millis(row.get("observed_at"), at, place),
+            _observed(row.get("observed_at"), at, place),
             _number(row["value"], "value", place),
             *_names(row, place),
-            str(row.get("metric") or metric),
+            _metric(row, metric, place),
+            str(row.get("deployment") or deployment),
         )
         for place, row in enumerate(frame.iter_rows(named=True))
     ]
@@ -114,6 +139,13 @@ def _name(row: Mapping[str, Any], column: str, place: int) -> str:
     return found
 
 
+def _metric(row: Mapping[str, Any], metric: str, place: int) -> str:
+    found = _text(row.get("metric")) or metric
+    if not found.strip():
+        raise InvalidData(f"row {place} has no metric", remedy="Name the reward with --metric, or in every row.")
+    return found
+
+
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
@@ -125,6 +157,17 @@ def _number(value: Any, name: str, place: int) -> float:
         found = float("nan")
     if not isfinite(found):
         raise InvalidData(f"row {place}: {name} is {value!r}, no number", remedy="Give a finite number in every row.")
+    return found
+
+
+def _observed(value: Any, at: datetime, place: int) -> int:
+    """When a reward became known: not in days to come, as its window would never be over."""
+    found = _millis(value, at, place)
+    if found > to_millis(at) + _DAY_MILLIS:
+        raise InvalidData(
+            f"row {place}: observed_at is {value}, which is in the future",
+            remedy="Give when the reward became known, or nothing for now.",
+        )
     return found
 
 
@@ -143,13 +186,13 @@ def _millis(value: Any, at: datetime, place: int) -> int:
 
 def _query(url: str, query: str) -> pl.DataFrame:
     import polars as pl
-    from sqlalchemy import create_engine, text
+    from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
         with engine.connect() as connection:
-            rows = connection.execute(text(query))
+            rows = connection.execute(verbatim(query))
             return pl.DataFrame([dict(row._mapping) for row in rows], infer_schema_length=None)
     except SQLAlchemyError as error:
         raise InvalidData(f"the query fails: {error}", remedy="Check the URL and the SQL.") from None

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PREDICTIONS, SHADOWS, LABELS, REWARDS, FAILURES = "predictions", "shadows", "labels", "rewards", "failures"
+DROPPED = "dropped"
+"""The code of a failure that is none of the version's: a shadow was behind, and was not asked."""
 
 Feature = float | str | None
 
@@ -86,17 +88,21 @@ class LabelRecord(msgspec.Struct, array_like=True, frozen=True):
 
 
 class RewardRecord(msgspec.Struct, array_like=True, frozen=True):
-    """What a prediction or a unit was worth to the business, and when that became known."""
+    """What a prediction or a unit was worth to the business, and when that became known.
+
+    It counts in ``deployment`` alone: units are the same people everywhere. Without one it counts in every deployment.
+    """
 
     observed_at: int
     value: float
     prediction_id: str = ""
     unit: str = ""
     metric: str = "reward"
+    deployment: str = ""
 
 
 class FailureRecord(msgspec.Struct, array_like=True, frozen=True):
-    """Requests that a version did not answer, through no fault of the client."""
+    """Requests that a version did not answer, through no fault of the client; of a shadow rows, and for any reason."""
 
     received_at: int
     deployment: str

@@ -65,8 +65,9 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``example`` is a row it can score, in the order of its inputs; without one a row of zeros must do.
 
-    A model of tensors has ``tensors`` and ``outputs`` instead. ``runtime`` names what loads and runs the folder, with
-    ``options`` of its own.
+    A model of tensors has ``tensors`` and ``outputs`` instead; ``rows_alone`` says that it was found to score each row
+    by itself, so that requests may be scored together: where nobody found out, they are not. ``runtime`` names what
+    loads and runs the folder, with ``options`` of its own.
     """
 
     task: Task
@@ -88,6 +89,7 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     computed: tuple[ComputedSpec, ...] = ()
     example: tuple[float | str | None, ...] = ()
     optional: tuple[str, ...] = ()
+    rows_alone: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:

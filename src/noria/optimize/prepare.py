@@ -24,6 +24,7 @@ import yaml
 from noria.errors import CorruptArtifact, InvalidData
 from noria.optimize.bundle import BUNDLE_FILE, DTYPES, Bundle, Kind, Task, TensorSpec, read_bundle, write_bundle
 from noria.optimize.environments import environment_for, fits_here, python_of, requirements_of
+from noria.optimize.logged_graphs import take_graph
 from noria.optimize.onnx import ParityBroken, check_parity
 
 MLMODEL_FILE = "MLmodel"
@@ -185,7 +186,8 @@ def _from_result(out: Path, result: dict[str, Any]) -> Prepared:
     elif native:
         (out / native["file"]).unlink()
     if "tensors" in result:
-        bundle = Bundle(task, tensors=_specs(result["tensors"]), outputs=_specs(result["outputs"]), options=options)
+        taken, given = _specs(result["tensors"]), _specs(result["outputs"])
+        bundle = Bundle(task, tensors=taken, outputs=given, options=options, rows_alone=result.get("rows_alone", False))
     else:
         bundle = _column_bundle(result, options=options, onnx_input=result["numbers"], onnx_score=result["score"],
                                 onnx_strings=result["strings"], input_dtype=result["dtype"])  # fmt: skip
@@ -223,18 +225,13 @@ def _column_bundle(result: Mapping[str, Any], **more: Any) -> Bundle:
 
 
 def _graph(folder: Path, out: Path, flavor: Mapping[str, Any]) -> Prepared:
-    """A model that is a graph already."""
-    import onnxruntime
-
-    shutil.copyfile(folder / flavor["data"], out / "model.onnx")
-    session = onnxruntime.InferenceSession(str(out / "model.onnx"), providers=["CPUExecutionProvider"])
-    taken, given = (
-        _specs([[one.name, _ONNX_TYPES.get(one.type, "FP32"), _shape(one.shape)] for one in ends])
-        for ends in (session.get_inputs(), session.get_outputs())
+    """A model that is a graph already. Raises InvalidData for one that cannot be served."""
+    graph = take_graph(folder / flavor["data"], out)
+    bundle = Bundle(
+        "generic", tensors=graph.taken, outputs=graph.given, options={"algorithm": "ONNX"}, rows_alone=graph.rows_alone
     )
-    bundle = Bundle("generic", tensors=taken, outputs=given, options={"algorithm": "ONNX"})
     write_bundle(out, bundle)
-    return Prepared(bundle, ["the graph as it was logged"])
+    return Prepared(bundle, ["the graph as it was logged", *graph.notes])
 
 
 def _pyfunc(folder: Path, out: Path, signature: Mapping[str, Any], notes: Sequence[str]) -> Prepared:
@@ -299,11 +296,6 @@ def _tensors_given(signature: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
     return _specs([[name or "output", _DATATYPES[dtype], shape] for name, dtype, shape in listed])
 
 
-def _shape(shape: Sequence[Any]) -> list[int]:
-    """A graph's shape; what it leaves open is -1."""
-    return [size if isinstance(size, int) else -1 for size in shape] or [-1]
-
-
 _KINDS: Mapping[str, Kind] = {
     "float64": "double",
     "float32": "float",
@@ -317,9 +309,3 @@ _DATATYPES: Mapping[str, str] = {
     "str": "BYTES",
 }
 """The Open Inference Protocol's datatypes by numpy's."""
-_ONNX_TYPES: Mapping[str, str] = {
-    "tensor(float)": "FP32", "tensor(double)": "FP64", "tensor(float16)": "FP16", "tensor(int64)": "INT64",
-    "tensor(int32)": "INT32", "tensor(int16)": "INT16", "tensor(int8)": "INT8", "tensor(uint8)": "UINT8",
-    "tensor(uint16)": "UINT16", "tensor(uint32)": "UINT32", "tensor(uint64)": "UINT64", "tensor(bool)": "BOOL",
-    "tensor(string)": "BYTES",
-}  # fmt: skip

@@ -220,6 +220,12 @@ def published_routes(tx: Transaction, deployment: str) -> RouteTable | None:
     return replace(table, addresses=addresses_of(tx, table.variants[0].model), key_hashes=tuple(hashes))
 
 
+def routes_now(tx: Transaction, deployment: str) -> RouteTable | None:
+    """The newest routes with a bandit's shares of now, for people: without what only gateways need."""
+    table = current_routes(tx, deployment)
+    return None if table is None else replace(_with_shares(tx, table), contextual={})
+
+
 def addresses_of(tx: Transaction, model: str) -> Mapping[str, int]:
     """The aliases and stages that a client may name, with the versions they mean now."""
     addresses = dict(aliases(tx, model))

@@ -79,6 +79,8 @@ class GuardSettings:
     """In absolute terms: 0.005 is half a percentage point."""
     max_latency_factor: float | None = 1.1
     """How many times longer answers may take; each step's ``bar`` says what that means in slow answers."""
+    latency_tolerance_seconds: float = 0.0005
+    """How much longer they may take at least: a tenth of a tenth of a millisecond matters to nobody."""
     max_score_shift: float | None = None
     """Of P(challenger's score > champion's) from 1/2. A retrained model shifts for good reasons: set it wide."""
     max_quality_loss: float | None = 0.05

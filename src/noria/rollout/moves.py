@@ -23,6 +23,7 @@ from noria.rollout.records import (
     get_rollout,
     latest_shares,
     open_rollout,
+    percent_now,
 )
 from noria.store.database import Transaction, conflict_insert, to_json
 from noria.store.tables import bandit_shares, rollout_decisions, rollout_looks, rollout_steps, rollouts
@@ -149,12 +150,12 @@ def record_decision(
     Raises Overtaken when it is no longer where ``rollout`` says: what was decided was decided about another state.
     """
     check_unchanged(tx, rollout)
-    number = _next_number(tx, rollout_decisions, rollout)
+    number, percent = _next_number(tx, rollout_decisions, rollout), percent_now(tx, rollout)
     tx.execute(
         insert(rollout_decisions).values(
             rollout_id=rollout.rollout_id,
             number=number,
-            percent=rollout.percent,
+            percent=percent,
             decision=decision.value,
             evidence=to_json(dict(evidence)),
             decided_at=to_millis(at),
@@ -163,7 +164,7 @@ def record_decision(
     tx.execute(
         update(rollouts).where(rollouts.c.rollout_id == rollout.rollout_id).values(_moved(rollout, decision, at))
     )
-    detail = {"challenger": rollout.challenger, "percent": rollout.percent, "evidence": dict(evidence)}
+    detail = {"challenger": rollout.challenger, "percent": percent, "evidence": dict(evidence)}
     changed = [(rollouts, (rollout.rollout_id,)), (rollout_decisions, (rollout.rollout_id, number))]
     _audit(tx, decision.value, rollout.deployment, detail, changed, at=at, actor=actor)
     return get_rollout(tx, rollout.rollout_id)

@@ -11,8 +11,10 @@ import msgspec
 
 from noria.errors import InvalidInput
 from noria.rollout.bandits import BanditSettings
-from noria.rollout.evidence import QUALITY, REWARD, SCORES, GuardSettings
+from noria.rollout.evidence import ERRORS, LATENCY, QUALITY, REWARD, SCORES, GuardSettings
 from noria.rollout.experiments import ExperimentSettings
+
+_MOST_DAYS = 3650
 
 
 class Strategy(StrEnum):
@@ -83,17 +85,29 @@ def check_plan(plan: Plan, challengers: int) -> None:
     """
     _check_steps(plan)
     _check_durations(plan)
+    _check_metric(plan)
+    _check_harm_to_see(plan)
     if challengers != 1 and plan.strategy not in (Strategy.AB, Strategy.BANDIT):
         raise InvalidInput(
             f"a {plan.strategy} rollout has one challenger, not {challengers}", remedy="Use ab or bandit for several."
         )
-    unknown = set(plan.required) - {*plan.guards.guards, QUALITY, REWARD, SCORES}
-    if unknown:
-        raise InvalidInput(f"there is no guard {', '.join(sorted(unknown))}", remedy="See docs: how rollouts decide.")
+    _check_required(plan)
     if plan.strategy is Strategy.AB:
         _check_experiment(plan)
     if plan.strategy is Strategy.BANDIT:
         _check_bandit(plan.bandit, challengers + 1)
+
+
+def _check_required(plan: Plan) -> None:
+    """A step would not wait for a guard that is off, and nobody would be told."""
+    on, known = plan.guards.guards, (ERRORS, LATENCY, SCORES, QUALITY, REWARD)
+    if off := sorted(set(plan.required) - set(on)):
+        why = "off" if set(off) <= set(known) else "no guard that there is"
+        raise InvalidInput(
+            f"required, but {why}: {', '.join(off)}",
+            remedy=f"Require what is on: {', '.join(on)}. Of {', '.join(known)} those are on that `guards` "
+            "under [rollout] of noria.toml names.",
+        )
 
 
 def _check_steps(plan: Plan) -> None:
@@ -119,6 +133,25 @@ def _check_durations(plan: Plan) -> None:
         if not (isfinite(value) and (value > 0 or (value == 0 and name in least))):
             allowed = "of at least 0" if name in least else "above 0"
             raise InvalidInput(f"{name} is {value:g}: no duration", remedy=f"Give a finite number {allowed}.")
+        if value > (most := _MOST_DAYS * (1440 if name in least else 1)):
+            raise InvalidInput(
+                f"{name} is {value:g}: longer than any rollout", remedy=f"Give {most:,} at most: that is ten years."
+            )
+
+
+def _check_metric(plan: Plan) -> None:
+    if not plan.rewards.metric.strip():
+        raise InvalidInput("the metric has no name", remedy="Name the rewards that count, or leave it out: 'reward'.")
+
+
+def _check_harm_to_see(plan: Plan) -> None:
+    """What is allowed is never seen as harm: no step would wait to see it."""
+    allowed = plan.guards.max_error_increase
+    if plan.strategy is Strategy.CANARY and allowed is not None and plan.errors_to_see <= allowed:
+        raise InvalidInput(
+            f"an increase of errors of {plan.errors_to_see:g} cannot be seen as harm while {allowed:g} is allowed",
+            remedy="Set errors_to_see above max_error_increase under [rollout] of noria.toml.",
+        )
 
 
 def _check_experiment(plan: Plan) -> None:

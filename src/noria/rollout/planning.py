@@ -21,8 +21,9 @@ _SLICES = 61
 class LatencyBar:
     """What counts as a slow answer, fixed before a step from the champion's latencies.
 
-    ``slow`` is the share of the champion's answers above ``bar`` (about 0.1), ``slow_if_allowed`` the share that would
-    be above it if every answer took the allowed factor longer; both were read off ``rows`` answers.
+    ``slow`` is the share of the champion's answers above ``bar`` (about 0.1, less where the tolerance lifts the bar),
+    ``slow_if_allowed`` the share that would be above it if every answer took as much longer as is allowed; both were
+    read off ``rows`` answers.
     """
 
     bar: float
@@ -31,14 +32,26 @@ class LatencyBar:
     rows: int = 200
 
 
-def latency_bar(latencies: Floats, factor: float) -> LatencyBar:
-    """The bar at the 90th percentile of the champion's latencies (in any unit; ``bar`` has the same).
+def latency_bar(latencies: Floats, factor: float, tolerance: float = 0.0) -> LatencyBar:
+    """The bar at the 90th percentile q of the champion's latencies, or above it where q is small (in any unit).
 
-    An answer that takes ``factor`` times longer is above the bar if it was above bar / factor before.
+    What is tested is the share of answers above the bar, an event like any other; bar and allowed share are fixed
+    before the test begins, so it holds whatever they are. Allowed is that every answer takes ``factor`` times as long
+    or ``tolerance`` longer, whichever is more: x becomes a(x) = max(factor x, x + tolerance). The bar is a(q / factor),
+    which is q unless the tolerance exceeds q - q / factor; and a(x) is above it just if x is above q / factor.
     """
-    bar = float(np.quantile(latencies, 0.9))
-    slow, slow_if_allowed = float((latencies > bar).mean()), float((latencies > bar / factor).mean())
+    q = float(np.quantile(latencies, 0.9))
+    bar = max(q, q / factor + tolerance)
+    slow, slow_if_allowed = float((latencies > bar).mean()), slow_at_factor(latencies, factor)
     return LatencyBar(bar, slow, slow_if_allowed, len(latencies))
+
+
+def slow_at_factor(latencies: Floats, factor: float) -> float:
+    """The share of answers above the champion's 90th percentile, if every answer took ``factor`` times as long.
+
+    Where a tolerance lifts the bar, the harm to be seen is told by the same share: of answers above the bar.
+    """
+    return float((latencies > np.quantile(latencies, 0.9) / factor).mean())
 
 
 def requests_needed(

@@ -99,6 +99,26 @@ def latest_look(tx: Transaction, rollout_id: str) -> tuple[Mapping[str, object],
     return None if row is None else (from_json(row.evidence), from_millis(row.looked_at))
 
 
+def seen_last(tx: Transaction, rollout: Rollout) -> tuple[Mapping[str, object], datetime] | None:
+    """What is known of a rollout, and as of when: what the newest look saw, and over that what an ended one ended by.
+
+    The look that decides is kept with its decision. One by hand rests on a reason alone, beside what was seen before.
+    """
+    look, decisions = latest_look(tx, rollout.rollout_id), list_decisions(tx, rollout.rollout_id)
+    if rollout.is_open or not decisions:
+        return look
+    last = decisions[-1]
+    by_hand = not set(last.evidence) - {"reason", "winner"}
+    seen = {} if look is None else {name: value for name, value in look[0].items() if name != "waits_for"}
+    return {**seen, **last.evidence}, look[1] if look is not None and by_hand else last.decided_at
+
+
+def percent_now(tx: Transaction, rollout: Rollout) -> float:
+    """The challengers' share of the traffic: that of the step, or what a bandit made of it since, to a tenth."""
+    found = latest_shares(tx, rollout.rollout_id)
+    return rollout.percent if found is None else round(100 * (1 - found[0]["champion"]), 1)
+
+
 def latest_shares(tx: Transaction, rollout_id: str) -> tuple[Mapping[str, float], str] | None:
     """How a bandit divides the traffic now: shares by variant, and the parameters of a contextual one."""
     query = select(bandit_shares).where(bandit_shares.c.rollout_id == rollout_id)

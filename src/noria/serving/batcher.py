@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from threading import current_thread, main_thread
 
 import numpy as np
 import structlog
@@ -206,24 +207,27 @@ class Batcher:
             return [_too_late(self.served) if item in late else next(rest) for item in items]
         try:
             rows = _rows(items)
-            outcome = outcome_of(self.served.bundle, self.served.score(rows))
-        except Exception as error:
+            outcome = outcome_of(self.served.bundle, self.served.score(rows), len(rows))
+            are_numbers = np.logical_and.reduce(np.isfinite(outcome.scores))  # .all() takes twice as long
+        except BaseException as error:  # also what a model's code ends a program with
+            if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+                raise  # whoever runs the gateway stops it
             return self._score_singly(items, record, error)
-        if not np.logical_and.reduce(np.isfinite(outcome.scores)):  # .all() takes twice as long
+        if not are_numbers:
             return self._without_numbers(items, record, rows, outcome)
         record(items, rows, outcome, others)
         if len(items) == 1:
             return [(outcome, 0)]
         return [(outcome, start) for start in _starts(items)]
 
-    def _score_singly(self, items: Sequence[Item], record: Recorder, error: Exception) -> _Results:
+    def _score_singly(self, items: Sequence[Item], record: Recorder, error: BaseException) -> _Results:
         """After a batch failed: each item on its own, so that only the one at fault goes without an answer."""
         if len(items) > 1:
             return [result for item in items for result in self._score([item], record)]
         if isinstance(error, NoriaError):
             return [_named(self.served, error)]
         _log.error("row_failed", model_version=self.served.label, prediction_id=items[0].prediction_id, exc_info=error)
-        return [NoriaError(f"{self.served.label} failed at this row", remedy="The gateway's log says why.")]
+        return [_failed(self.served, error)]
 
     def _without_numbers(self, items: Sequence[Item], record: Recorder, rows: Rows, outcome: Outcome) -> _Results:
         """Refuse the items with rows that the model gives no number for; record the rest."""
@@ -240,7 +244,10 @@ def _alike(one: Item, other: Item) -> bool:
     """Whether both may be scored by one call and logged as one batch."""
     if one.arm is not other.arm or one.params != other.params or not (one.count and other.count):
         return False
-    return one.tensors is None or (other.tensors is not None and _shapes(one.tensors) == _shapes(other.tensors))
+    if one.tensors is None:
+        return True
+    is_known = one.arm.served.bundle.rows_alone  # others' rows might change what is said of these
+    return is_known and other.tensors is not None and _shapes(one.tensors) == _shapes(other.tensors)
 
 
 def _shapes(tensors: Tensors) -> Mapping[str, tuple[int, ...]]:
@@ -272,6 +279,13 @@ def _rows(items: Sequence[Item]) -> Rows:
 def _starts(items: Sequence[Item]) -> Iterable[int]:
     """At which row of all of them those of each item begin."""
     return accumulate([item.count for item in items[:-1]], initial=0)
+
+
+def _failed(served: Served, error: BaseException) -> NoriaError:
+    """What a client is told when a model's code fails; what the error says may be none of its business."""
+    return NoriaError(
+        f"{served.label} failed at this row with {type(error).__name__}", remedy="The gateway's log says why."
+    )
 
 
 def _named(served: Served, error: NoriaError) -> NoriaError:

@@ -95,6 +95,8 @@ class DataPlane:
             return next(iter(self._live.values()))
         if name is not None and (live := self._live.get(name)) is not None:
             return live
+        if name is not None and (fault := self.faults.get(name)) is not None:
+            raise Unavailable(f"deployment {name!r} does not serve: {fault.message}", remedy=fault.remedy)
         return find(self.deployments, name)
 
     @property
@@ -208,6 +210,9 @@ class DataPlane:
         """Close the log and the online store, and unload all versions."""
         for live in self._live.values():
             _retire(live, None)
+            for arm in live.all_arms:
+                if arm.batcher.rows:  # a call that hangs: nobody waits for its answer any more, but its process would
+                    arm.served.runtime.unload()
         self.recorder.close()
         self._online.close()
         self._shadow_inputs.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -161,11 +161,19 @@ def ids_of(prediction_id: str, count: int) -> Sequence[str]:
     return [prediction_id] if count == 1 else [f"{prediction_id}-{row}" for row in range(count)]
 
 
-def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors) -> Outcome:
-    """What a runtime's scores mean, by the bundle's task and classes."""
+def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors, rows: int | None = None) -> Outcome:
+    """What a runtime's scores mean, by the bundle's task and classes.
+
+    Raises NoriaError when they are not one for each of as many ``rows``, where that is given.
+    """
     if isinstance(found, Mapping):
-        rows = len(next(iter(found.values())))
+        rows = _rows_of_tensors(found) if rows is None else rows
+        if not found or any(tensor.shape[:1] != (rows,) for tensor in found.values()):
+            given = ", ".join(f"{name!r} of shape {list(tensor.shape)}" for name, tensor in found.items())
+            raise _miscounted(rows, given or "no output")
         return Outcome([None] * rows, np.zeros(rows), tensors=found)
+    if rows is not None:
+        found = _one_a_row(found, rows)
     if bundle.task == "generic" or not isinstance(found, np.ndarray):
         answers = found.tolist() if isinstance(found, np.ndarray) else list(found)
         return Outcome(answers, np.full(len(answers), 0.0))
@@ -179,6 +187,31 @@ def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors) -> Outco
     best = found.argmax(axis=1)
     probabilities = found[np.arange(len(found)), best]
     return Outcome(_labels(bundle, best), probabilities, probabilities, found)
+
+
+def _rows_of_tensors(found: Tensors) -> int:
+    return len(next(iter(found.values()))) if found else 0
+
+
+def _one_a_row(found: Floats | Sequence[Any], rows: int) -> Floats | Sequence[Any]:
+    """What a runtime answered, which may also be an iterator. Raises NoriaError when it is not one entry a row."""
+    if isinstance(found, np.ndarray):
+        if found.shape[:1] == (rows,):
+            return found
+        raise _miscounted(rows, f"an array of shape {list(found.shape)}")
+    if not isinstance(found, Iterable):
+        raise _miscounted(rows, "nothing" if found is None else f"one {type(found).__name__}")
+    listed = list(found)
+    if len(listed) != rows:
+        raise _miscounted(rows, f"{len(listed)} entries")
+    return listed
+
+
+def _miscounted(rows: int, given: str) -> NoriaError:
+    return NoriaError(
+        f"the model answered {rows} row{'s' if rows != 1 else ''} with {given}",
+        remedy="Its runtime must give one entry a row, in every output.",
+    )
 
 
 def _labels(bundle: Bundle, places: NDArray[np.integer[Any]]) -> list[Any]:

@@ -99,9 +99,10 @@ class Live:
 
 
 def find(deployments: Sequence[Live], name: str | None) -> Live:
-    """The deployment of that name, or the one that serves the model of that name; the only one when none is given.
+    """The deployment of that name, or the only one that serves a model of that name; the only one when none is given.
 
-    Raises NotFound, or InvalidInput when a name is needed.
+    Raises NotFound, or InvalidInput when a deployment's name is needed: of several that serve a model, one is not as
+    good as another.
     """
     if name is None and len(deployments) == 1:
         return deployments[0]
@@ -111,7 +112,10 @@ def find(deployments: Sequence[Live], name: str | None) -> Live:
     for live in deployments:
         if live.table.deployment == name:
             return live
-    for live in deployments:
-        if name in live.models:
-            return live
+    serving = [live for live in deployments if name in live.models]
+    if len(serving) == 1:
+        return serving[0]
+    if serving:
+        names = ", ".join(live.table.deployment for live in serving)
+        raise InvalidInput(f"several deployments serve model {name!r}", remedy=f"Name one of them: {names}.")
     raise NotFound(f"{name} is not served here", remedy=f"Served are: {names}.")

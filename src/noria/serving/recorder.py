@@ -90,6 +90,17 @@ class Recorder:
         except OSError as fault:
             self._lost("failures", fault, item.count)
 
+    def not_shadowed(self, deployment: str, revision: int, arm: Arm, code: str, rows: int) -> None:
+        """Log that a shadow has nothing to say to rows that others answered."""
+        variant, now = arm.variant, round(time.time() * 1000)
+        record = FailureRecord(
+            now, deployment, revision, variant.name, variant.model, variant.version, code, requests=rows
+        )
+        try:
+            self._log.failures([record])
+        except OSError as fault:
+            self._lost("failures", fault, rows)
+
     def labels(self, records: Sequence[LabelRecord]) -> None:
         """Append outcomes. Raises Unavailable when they could not be written."""
         try:

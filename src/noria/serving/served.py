@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class Served:
         self.label = f"{variant.model}@{variant.version}"
         self.texts = bundle.string_places
         self.row_seconds = self._call_seconds = self._call_rows = 0.0
+        self._takes_params = bool(bundle.tensors) and len(signature(runtime.infer).parameters) > 1
         self._clock = time.thread_time if runtime.inline else time.perf_counter
 
     def score(self, rows: Rows) -> Floats | Sequence[Any] | Tensors:
@@ -44,10 +46,16 @@ class Served:
         if not count and rows.tensors is None:  # many a graph takes none
             return self._nothing()
         started = self._clock()
-        found = self.runtime.score(rows) if rows.tensors is None else self.runtime.infer(rows.tensors)
+        found = self.runtime.score(rows) if rows.tensors is None else self._infer(rows.tensors, rows.params)
         if count:
             self._remember(self._clock() - started, count)
         return found
+
+    def _infer(self, tensors: Tensors, params: Mapping[str, Any] | None) -> Tensors:
+        """The outputs; of a third party's runtime that takes tensors alone, without the params, as rows of a graph."""
+        if params and self._takes_params:
+            return self.runtime.infer(tensors, params)
+        return self.runtime.infer(tensors)
 
     def warm_up(self) -> None:
         """Score the bundle's example, or zeros: a graph that does not fit its bundle fails here, before it serves.
@@ -116,9 +124,10 @@ def load_served(artifacts: BlobStore, variant: Variant) -> Served:
         return _warm(Served(variant, bundle, load(folder, bundle), computing))
     except (ImportError, CorruptArtifact):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a runtime's own code may end the program: not this one
+        reason = repr(error) if isinstance(error, SystemExit) else error
         raise CorruptArtifact(
-            f"{variant.model}@{variant.version} cannot be loaded: {error}",
+            f"{variant.model}@{variant.version} cannot be loaded: {reason}",
             remedy="Register the model again, or roll back to another version.",
         ) from error
 

@@ -14,9 +14,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from noria.errors import NoriaError
-from noria.monitoring.log import PredictionBatch, part_of
+from noria.monitoring.log import DROPPED, PredictionBatch, part_of
 from noria.rollout.routes import place
 from noria.serving.items import Item, outcome_of
 from noria.serving.live import Arm
@@ -68,6 +69,8 @@ class Shadow:
         self._alike: WeakKeyDictionary[Served, bool] = WeakKeyDictionary()
         self._gathered: list[_Copy] = []
         self._rows = self._gathered_rows = 0
+        self._dropped: dict[int, int] = {}
+        """Rows by revision, until the thread tells the log of them."""
         self._lock = threading.Lock()
         self._told: SimpleQueue[list[_Copy] | None] = SimpleQueue()
         """Enough copies to score, or None: some began to be gathered, or the end."""
@@ -92,7 +95,10 @@ class Shadow:
         copy = _Copy(rows, logged, () if self._is_alike(items[0].arm) else items)
         with self._lock:
             if self._rows + count > _LONGEST_QUEUE_ROWS:
-                self._metrics.count_shadow(self._deployment, "dropped", count)
+                self._metrics.count_shadow(self._deployment, DROPPED, count)
+                if not self._dropped:
+                    self._told.put(None)
+                self._dropped[logged.revision] = self._dropped.get(logged.revision, 0) + count
                 return
             if not self._gathered:
                 self._told.put(None)
@@ -131,6 +137,13 @@ class Shadow:
                     self._score(copies)
                 with self._lock:
                     self._rows -= sum([len(copy.rows) for copy in copies])
+            self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        with self._lock:
+            dropped, self._dropped = self._dropped, {}
+        for revision, rows in dropped.items():
+            self._recorder.not_shadowed(self._deployment, revision, self.arm, DROPPED, rows)
 
     def _next(self) -> list[_Copy]:
         """The copies to score next; none when the shadow ends meanwhile."""
@@ -149,18 +162,32 @@ class Shadow:
         return taken
 
     def _score(self, copies: Sequence[_Copy]) -> None:
-        """Score copies as the shadow would have answered them; its latency is the time of scoring alone."""
-        rows = sum([len(copy.rows) for copy in copies])
+        """Score copies; a request that the shadow fails costs no other its score, and the log is told of it."""
+        failed, error = self._try(copies)
+        if failed:
+            self._metrics.count_shadow(self._deployment, "failed", failed)
+            self._recorder.not_shadowed(self._deployment, copies[0].logged.revision, self.arm, "failed", failed)
+            _log.warning("shadow_failed", model_version=self.arm.served.label, rows=failed, reason=str(error))
+
+    def _try(self, copies: Sequence[_Copy]) -> tuple[int, Exception | None]:
+        """Score copies together, or where that fails each half of them; how many rows failed, and one of the errors."""
         try:
-            inputs = self._inputs(copies[0]) if len(copies) == 1 else _together([copy.rows for copy in copies])
-            started = time.monotonic()
-            outcome = outcome_of(self.arm.served.bundle, self.arm.served.score(inputs))
-            seconds = time.monotonic() - started
-            self._recorder.shadowed([copy.logged for copy in copies], self.arm, inputs, outcome, seconds)
-            self._metrics.count_shadow(self._deployment, "scored", rows)
+            self._score_together(copies)
         except Exception as error:  # whatever a model raises: nobody waits for this answer
-            self._metrics.count_shadow(self._deployment, "failed", rows)
-            _log.warning("shadow_failed", model_version=self.arm.served.label, reason=str(error))
+            if not (halves := _halves(copies)):
+                return sum([len(copy.rows) for copy in copies]), error
+            (one, first), (other, second) = map(self._try, halves)
+            return one + other, first or second
+        return 0, None
+
+    def _score_together(self, copies: Sequence[_Copy]) -> None:
+        """Score copies as the shadow would have answered them; its latency is the time of scoring alone."""
+        inputs = self._inputs(copies[0]) if len(copies) == 1 else _together([copy.rows for copy in copies])
+        started = time.monotonic()
+        outcome = outcome_of(self.arm.served.bundle, self.arm.served.score(inputs))
+        seconds = time.monotonic() - started
+        self._recorder.shadowed([copy.logged for copy in copies], self.arm, inputs, outcome, seconds)
+        self._metrics.count_shadow(self._deployment, "scored", sum([len(copy.rows) for copy in copies]))
 
     def _inputs(self, copy: _Copy) -> Rows:
         """The rows as the shadow takes them. Raises NoriaError for requests that lack what it needs."""
@@ -199,6 +226,23 @@ def _batches(copies: Sequence[_Copy]) -> Iterator[list[_Copy]]:
     for (joins, _), group in groupby(copies, key=lambda copy: (copy.joins, copy.logged.revision)):
         several = list(group)
         yield from [several] if joins else ([copy] for copy in several)
+
+
+def _halves(copies: Sequence[_Copy]) -> Sequence[Sequence[_Copy]]:
+    """The copies as two halves, a single one by its requests; none for those of one request."""
+    if len(copies) > 1:
+        middle = len(copies) // 2
+        return [copies[:middle], copies[middle:]]
+    (copy,) = copies
+    count, ids, items = len(copy.rows), len(copy.logged.prediction_ids), copy.items
+    if count == 1 or ids != count or len(items) not in (0, count):
+        return []
+    return [[_part(copy, places)] for places in np.array_split(np.arange(count), 2)]
+
+
+def _part(copy: _Copy, places: NDArray[np.intp]) -> _Copy:
+    items = [copy.items[place] for place in places] if copy.items else ()
+    return _Copy(copy.rows.part(places), part_of(copy.logged, places), items)
 
 
 def _together(parts: Sequence[Rows]) -> Rows:

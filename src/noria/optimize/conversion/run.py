@@ -41,6 +41,8 @@ def main(spec_file: str) -> None:
     """Convert, and write result.json."""
     spec = json.loads(Path(spec_file).read_text())
     out = Path(spec["out"])
+    if code := spec["flavors"].get("python_function", {}).get("code"):
+        sys.path.insert(0, str(Path(spec["folder"], code)))  # what MLflow does with a model's code_paths
     try:
         result = _convert(Path(spec["folder"]), out, spec["flavors"], spec["columns"], spec["tensors"])
     except NotConverted as failures:
@@ -54,8 +56,8 @@ def _convert(
     folder: Path, out: Path, flavors: dict[str, Any], columns: list[Any], tensors: list[Any]
 ) -> dict[str, Any]:
     if "pytorch" in flavors:
-        data = folder / flavors["pytorch"]["model_data"]
-        return convert_torch(data, out, tensors) if tensors else convert_torch_of_columns(data, out, columns)
+        data, write = folder / flavors["pytorch"]["model_data"], convert_torch if tensors else convert_torch_of_columns
+        return write(data, out, tensors or columns, folder)
     model = unwrapped(_load(folder, flavors))
     columns = [(name, kind) for name, kind in columns] or _columns_of(model)
     if rounded := rounded_in(model, columns):

@@ -58,8 +58,11 @@ class Runtime(Protocol):
         """Of a model of columns, one entry a row: the value, the probability of the second of two classes, or those of
         all classes, (rows, classes); of a generic model whatever it answers, as JSON can hold it."""
 
-    def infer(self, tensors: Tensors) -> Tensors:
-        """Of a model of tensors: its outputs by name."""
+    def infer(self, tensors: Tensors, params: Mapping[str, Any] | None = None) -> Tensors:
+        """Of a model of tensors: its outputs by name, each with an entry a row.
+
+        ``params`` are as ``Rows`` has them. A runtime whose ``infer`` takes tensors alone is not given any.
+        """
 
     def unload(self) -> None:
         """Let go of everything; nothing is asked of it afterwards."""

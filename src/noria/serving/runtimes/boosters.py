@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class BoosterRuntime:
         found = np.asarray(self._predict(rows.numbers), dtype=np.float64)
         return found.reshape(len(rows), -1) if self._classes > 2 else found.reshape(-1)
 
-    def infer(self, tensors: Tensors) -> Tensors:
+    def infer(self, tensors: Tensors, params: Mapping[str, Any] | None = None) -> Tensors:
         """See Runtime: boosters take columns."""
         raise NotImplementedError
 

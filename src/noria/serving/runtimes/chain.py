@@ -90,12 +90,11 @@ class ChainRuntime:
             return found
         answers = self._transformer.postprocess(self._answers(found), columns)
         if not isinstance(answers, list) or len(answers) != len(rows):
-            raise NoriaError(
-                f"postprocess gave {len(answers)} answers for {len(rows)} rows", remedy="It must give one a row."
-            )
+            given = f"{len(answers)} answers" if isinstance(answers, list) else _no_list(answers)
+            raise NoriaError(f"postprocess gave {given} for {len(rows)} rows", remedy="It must give one a row.")
         return answers
 
-    def infer(self, tensors: Tensors) -> Tensors:
+    def infer(self, tensors: Tensors, params: Mapping[str, Any] | None = None) -> Tensors:
         """See Runtime: chains take columns."""
         raise NotImplementedError
 
@@ -126,3 +125,7 @@ class ChainRuntime:
             return [{"prediction": prediction} for prediction in outcome.predictions]
         pairs = zip(outcome.predictions, outcome.probabilities.tolist(), strict=True)
         return [{"prediction": prediction, "probability": probability} for prediction, probability in pairs]
+
+
+def _no_list(found: Any) -> str:
+    return "nothing" if found is None else f"{type(found).__name__} instead of a list"

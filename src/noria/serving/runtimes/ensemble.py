@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class EnsembleRuntime:
         mean: Floats = np.tensordot(self._weights, stacked, axes=1)
         return mean
 
-    def infer(self, tensors: Tensors) -> Tensors:
+    def infer(self, tensors: Tensors, params: Mapping[str, Any] | None = None) -> Tensors:
         """See Runtime: ensembles take columns."""
         raise NotImplementedError
 

@@ -72,8 +72,9 @@ class OnnxRuntime:
             found = _scores(found, bundle.task)
         return found if found.dtype == np.float64 else found.astype(np.float64)
 
-    def infer(self, tensors: Tensors) -> Tensors:
-        """See Runtime. Raises InvalidInput for what the graph refuses."""
+    def infer(self, tensors: Tensors, params: Mapping[str, Any] | None = None) -> Tensors:
+        """See Runtime. Raises InvalidInput for what the graph refuses; a graph has no params."""
+        del params
         rows = len(next(iter(tensors.values()))) if tensors else 0
         try:
             found = self._for_tensors(rows).run(None, dict(tensors))

@@ -40,8 +40,9 @@ class ModelProcesses:
         self._command = [str(interpreter), str(_CHILD), *words]
         self._label = label
         self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
-        self._idle.put(self._start())
+        self._all: set[_Child] = set()
         self._closed = False
+        self._idle.put(self._start())
 
     def ask(self, verb: str, arrays: Arrays, **more: Any) -> Any:
         """What the model answers: JSON. Raises InvalidInput for what it refuses, NoriaError when its process fails."""
@@ -56,7 +57,7 @@ class ModelProcesses:
             ) from None
         except (OSError, EOFError, ValueError) as error:
             reason = f"did not answer in {_STUCK_SECONDS:g} seconds" if isinstance(error, TimeoutError) else child.end()
-            child.stop()
+            self._end(child)
             _log.error("model_process_failed", loaded=self._command[-1], reason=reason, error=str(error))
             raise NoriaError(
                 f"the process of {self._label} {reason}",
@@ -68,38 +69,46 @@ class ModelProcesses:
         return answer["result"]
 
     def stop(self) -> None:
-        """End all processes."""
+        """End all processes, those too that are asked right now: whoever asked is told that it ended."""
         self._closed = True
-        while not self._idle.empty():
-            self._idle.get().stop()
+        for child in list(self._all):
+            self._end(child)
 
     def _take(self) -> _Child:
         try:
             child = self._idle.get_nowait()
         except queue.Empty:
             return self._start()
-        return child if child.alive() else self._start()
+        if child.alive():
+            return child
+        self._end(child)
+        return self._start()
 
     def _give_back(self, child: _Child) -> None:
         if self._closed:
-            child.stop()
+            self._end(child)
         else:
             self._idle.put(child)
 
     def _start(self) -> _Child:
         child = _Child(self._command)
+        self._all.add(child)
         try:
             ready = child.receive(_START_SECONDS)
         except (OSError, EOFError, ValueError) as error:
-            child.stop()
+            self._end(child)
             raise Unavailable(
                 f"the process of {self._label} did not start: {child.last_words() or error}",
                 remedy="Check the model's requirements and code: they run when it is loaded.",
             ) from None
         if "error" in ready:
-            child.stop()
+            self._end(child)
             raise Unavailable(f"the code of {self._label} raised {ready['error']}", remedy="Log the model again.")
         return child
+
+    def _end(self, child: _Child) -> None:
+        self._all.discard(child)
+        child.stop()
 
 
 class _Child:
@@ -153,9 +162,9 @@ class _Child:
         return b"".join(parts)
 
     def stop(self) -> None:
-        self._socket.close()
-        self._process.kill()
+        self._process.kill()  # first: who waits for its answer in another thread sees its end
         self._process.wait()
+        self._socket.close()
         self._errors.close()
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import select
 import socket
 import struct
 import sys
+import threading
 from typing import Any
 
 _HEAD = struct.Struct("<II")
@@ -20,6 +22,7 @@ def main() -> None:
     """Load, say that it is done, and answer until the socket closes."""
     kind, target, descriptor = sys.argv[1:4]
     link = socket.socket(fileno=int(descriptor))
+    threading.Thread(target=_end_with, args=(link.fileno(),), daemon=True).start()
     try:
         model = _Pyfunc(target) if kind == "pyfunc" else _Transformer(target)
     except Exception as error:
@@ -35,6 +38,14 @@ def main() -> None:
         _send(link, answer)
 
 
+def _end_with(descriptor: int) -> None:
+    """End this process, whatever it is doing, when the one that started it is gone."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # hanging up is told of unasked
+    poll.poll()
+    os._exit(0)
+
+
 class _Pyfunc:
     """Any MLflow model, through its python_function flavor."""
 
@@ -45,9 +56,11 @@ class _Pyfunc:
 
     def answer(self, header: dict[str, Any], arrays: dict[str, Any]) -> Any:
         if header["verb"] == "tensors":
-            return _outputs(self._model.predict(self._tensors(arrays)))
-        rows, params = _frame(arrays, header["kinds"]), header.get("params")
-        return _plain(self._model.predict(rows, params=params) if params else self._model.predict(rows))
+            return _outputs(self._predict(self._tensors(arrays), header.get("params")))
+        return _plain(self._predict(_frame(arrays, header["kinds"]), header.get("params")))
+
+    def _predict(self, rows: Any, params: dict[str, Any] | None) -> Any:
+        return self._model.predict(rows, params=params) if params else self._model.predict(rows)
 
     def _tensors(self, arrays: dict[str, Any]) -> Any:
         """In the types of the model's signature: by name if that names them, else the only one."""

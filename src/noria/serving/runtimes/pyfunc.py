@@ -35,6 +35,8 @@ class PyfuncRuntime:
             self._whole.check(rows.numbers)
         columns = self._columns(rows)
         found = self._processes.ask("rows", columns, kinds=dict(self._bundle.kinds), params=rows.params)
+        if isinstance(found, dict):
+            found = _by_row(found)
         if not isinstance(found, list) or len(found) != len(rows):
             count = len(found) if isinstance(found, list) else "no list"
             raise NoriaError(
@@ -42,9 +44,9 @@ class PyfuncRuntime:
             )
         return found
 
-    def infer(self, tensors: Tensors) -> Tensors:
+    def infer(self, tensors: Tensors, params: Mapping[str, Any] | None = None) -> Tensors:
         """See Runtime. Raises NoriaError when the model does not answer one entry a row."""
-        found = self._processes.ask("tensors", tensors)
+        found = self._processes.ask("tensors", tensors, params=params)
         answers = {name or self._output: np.array(values, dtype) for name, dtype, values in found}
         rows = len(next(iter(tensors.values())))
         for name, answer in answers.items():
@@ -64,3 +66,11 @@ class PyfuncRuntime:
         columns, optional = columns_of(rows, self._bundle), self._bundle.optional
         absent = [name for name in optional if self._bundle.kinds.get(name) in WHOLE and np.isnan(columns[name]).all()]
         return {name: column for name, column in columns.items() if name not in absent}
+
+
+def _by_row(columns: Mapping[str, Any]) -> Any:
+    """A dict of columns, which MLflow allows, as one object a row; what is none as it is."""
+    lists = [one for one in columns.values() if isinstance(one, list)]
+    if not lists or len(lists) < len(columns) or len(set(map(len, lists))) > 1:
+        return columns
+    return [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import queue
+import re
+import select
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
-
-from noria.errors import InvalidConfig, InvalidInput, NoriaError, Unavailable
-from noria.optimize.bundle import DTYPES, Bundle
+from noria.errors import InvalidConfig, InvalidInput, NoriaError, Overloaded, Unavailable
+from noria.optimize.bundle import Bundle
 from noria.serving.runtimes.base import Floats, Rows, Tensors, decoded
+from noria.serving.runtimes.remote_tensors import read_tensor, written
 
 V2, OPENAI = "v2", "openai"
 PROTOCOLS = (V2, OPENAI)
@@ -51,20 +52,21 @@ class Upstream:
     def ask(self, path: str, document: Mapping[str, Any] | None = None) -> Any:
         """The JSON it answers; a POST with a document, else a GET.
 
-        Raises InvalidInput for what it refuses (4xx), Unavailable when it cannot be reached or fails.
+        Raises InvalidInput for what it refuses (4xx), Overloaded when it has too much to do (429), Unavailable when it
+        cannot be reached or fails.
         """
         try:
-            status, body = self._exchange(path, None if document is None else json.dumps(document).encode())
+            answer, body = self._exchange(path, None if document is None else json.dumps(document).encode())
         except (OSError, HTTPException) as error:
             raise Unavailable(
                 f"{self._url} cannot be reached: {str(error) or type(error).__name__}",
                 remedy="Check that it runs and that this machine may reach it.",
             ) from None
-        if status >= 400:
-            self._refused(status, body)
+        if answer.status >= 400:
+            self._refused(answer, body)
         try:
             return decoded(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Unavailable(f"{self._url} answered no JSON", remedy="Check the address and the protocol.") from None
 
     def close(self) -> None:
@@ -72,24 +74,39 @@ class Upstream:
         while not self._idle.empty():
             self._idle.get().close()
 
-    def _exchange(self, path: str, body: bytes | None) -> tuple[int, bytes]:
-        """One request, again on a new connection when a kept one turns out to be closed."""
+    def _exchange(self, path: str, body: bytes | None) -> tuple[HTTPResponse, bytes]:
+        """One request, again on another connection when a kept one turns out to be closed.
+
+        A POST that was sent whole is never sent again: that server may have worked on it, and want its price for it.
+        """
         end = time.monotonic() + self._seconds
         while True:
+            connection = self._connection()
+            kept, is_sent = connection.sock is not None, False
             try:
-                connection, kept = self._idle.get_nowait(), True
-            except queue.Empty:
-                connection, kept = self._make(), False
-            try:
-                answer = self._send(connection, path, body, end)
-                found = answer.status, self._read(answer)
+                self._send(connection, path, body, end)
+                is_sent = True
+                answer = connection.getresponse()
+                found = answer, self._read(answer)
             except (OSError, HTTPException, Unavailable) as error:
                 connection.close()
-                if kept and not isinstance(error, TimeoutError | Unavailable):
+                is_harmless = body is None or not is_sent
+                if kept and is_harmless and not isinstance(error, TimeoutError | Unavailable):
                     continue
                 raise
             self._idle.put(connection)
             return found
+
+    def _connection(self) -> HTTPConnection:
+        """A kept connection that the other side has not ended, or a new one, not connected yet."""
+        while True:
+            try:
+                connection = self._idle.get_nowait()
+            except queue.Empty:
+                return self._make()
+            if connection.sock is None or not _has_news(connection.sock):
+                return connection
+            connection.close()
 
     def _read(self, answer: HTTPResponse) -> bytes:
         body = answer.read(_LARGEST_ANSWER_BYTES + 1)
@@ -100,7 +117,7 @@ class Upstream:
             )
         return body
 
-    def _send(self, connection: HTTPConnection, path: str, body: bytes | None, end: float) -> HTTPResponse:
+    def _send(self, connection: HTTPConnection, path: str, body: bytes | None, end: float) -> None:
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -111,7 +128,6 @@ class Upstream:
         connection.sock.settimeout(_left(end))
         connection.response_class = partial(_Timed, end=end)  # type: ignore[assignment]  # it is only called
         connection.request("GET" if body is None else "POST", f"{self._base}{path}", body, headers)
-        return connection.getresponse()
 
     def _key(self) -> str:
         key = os.environ.get(self._key_variable)
@@ -121,10 +137,13 @@ class Upstream:
             )
         return key
 
-    def _refused(self, status: int, body: bytes) -> None:
-        said = f"{self._url} answered {status}: {body.decode(errors='replace').strip()[:_LONGEST_TEXT]}"
-        if status in (400, 413, 422):
+    def _refused(self, answer: HTTPResponse, body: bytes) -> None:
+        said = f"{self._url} answered {answer.status}: {body.decode(errors='replace').strip()[:_LONGEST_TEXT]}"
+        if answer.status in (400, 413, 422):
             raise InvalidInput(said, remedy="Send what that server takes.")
+        if answer.status == 429:
+            seconds = _seconds_to_wait(answer.headers.get("Retry-After", ""))
+            raise Overloaded(said, remedy="Ask again later, or for less.", retry_after=seconds)
         raise Unavailable(said, remedy="See that server's log.")
 
 
@@ -154,6 +173,19 @@ class _Pieces(io.RawIOBase):
         super().close()
 
 
+def _has_news(sock: socket.socket) -> bool:
+    """Whether something can be read of a connection on which nothing was asked: its end, or what belongs nowhere."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _seconds_to_wait(retry_after: str) -> int:
+    """What a Retry-After header says, a second where that is a date, or nothing."""
+    text = retry_after.strip()
+    return max(int(text), 1) if re.fullmatch("[0-9]{1,6}", text) else 1
+
+
 def _left(end: float) -> float:
     """Seconds until then. Raises TimeoutError."""
     seconds = end - time.monotonic()
@@ -179,25 +211,15 @@ class RemoteRuntime:
         assert rows.strings is not None
         return [self._complete(str(prompt), rows.params or {}) for prompt in rows.strings[:, 0]]
 
-    def infer(self, tensors: Tensors) -> Tensors:
-        """See Runtime."""
+    def infer(self, tensors: Tensors, params: Mapping[str, Any] | None = None) -> Tensors:
+        """See Runtime: params go along as parameters."""
         datatypes = {spec.name: spec.datatype for spec in self._bundle.tensors}
-        inputs = [
-            {
-                "name": name,
-                "shape": list(array.shape),
-                "datatype": datatypes[name],
-                "data": array.reshape(-1).tolist(),
-            }
-            for name, array in tensors.items()
-        ]
-        answer = self._upstream.ask(f"/v2/models/{self._model}/infer", {"inputs": inputs})
+        inputs = [written(name, datatypes[name], array) for name, array in tensors.items()]
+        document = {"inputs": inputs, **({"parameters": params} if params else {})}
+        answer = self._upstream.ask(f"/v2/models/{self._model}/infer", document)
         try:
-            outputs = {
-                one["name"]: np.array(one["data"], dtype=DTYPES[one["datatype"]]).reshape(one["shape"])
-                for one in answer["outputs"]
-            }
-        except (KeyError, TypeError, ValueError) as error:
+            outputs = dict(map(read_tensor, answer["outputs"]))
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise _unexpected(error) from None
         self._check_rows(outputs, len(next(iter(tensors.values()))))
         return outputs
@@ -218,9 +240,34 @@ class RemoteRuntime:
         document = {**params, "model": self._model, "messages": [{"role": "user", "content": prompt}]}
         answer = self._upstream.ask("/v1/chat/completions", document)
         try:
-            return str(answer["choices"][0]["message"]["content"])
-        except (KeyError, TypeError, IndexError) as error:
+            choice = answer["choices"][0]
+            text = _text(choice["message"].get("content"))
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise _unexpected(error) from None
+        if text is None:
+            raise _no_text(choice)
+        return text
+
+
+def _text(content: Any) -> str | None:
+    """A message's content, of which parts are joined; None where it is no text, or not only that."""
+    if isinstance(content, list):
+        texts = [part["text"] for part in content if part.get("type") == "text"]
+        return "".join(texts) if texts and len(texts) == len(content) else None
+    return content if isinstance(content, str) else None
+
+
+def _no_text(choice: Mapping[str, Any]) -> NoriaError:
+    """Why there is no text: what the prompt or its params led to is told as the client's fault."""
+    reason, message = choice.get("finish_reason"), choice["message"]
+    said = f"the other server answered no text (finish_reason {reason!r})"
+    if refusal := message.get("refusal"):
+        said += f": {str(refusal)[:_LONGEST_TEXT]}"
+    if refusal or reason == "content_filter":
+        return InvalidInput(said, remedy="It refuses this prompt: send another.")
+    if message.get("tool_calls") or message.get("function_call"):
+        return InvalidInput(said, remedy="It wants tools called, which a prediction cannot: send params without tools.")
+    return Unavailable(said, remedy="See that server's log; where its length ended, raise max_tokens in params.")
 
 
 def _unexpected(error: Exception) -> NoriaError:

@@ -130,7 +130,7 @@ def _exit(error: NoriaError, *, as_json: bool) -> typer.Exit:
 def show(rows: Sequence[Mapping[str, object]], *, as_json: bool, title: str) -> None:
     """Print ``rows`` as a table (times in UTC, to the minute), or as JSON (RFC 3339)."""
     if as_json:
-        print(json.dumps(list(rows), default=lambda value: iso(value) if isinstance(value, datetime) else str(value)))
+        print(json.dumps(list(rows), default=_plain))
         return
     from rich import box
     from rich.table import Table
@@ -143,6 +143,10 @@ def show(rows: Sequence[Mapping[str, object]], *, as_json: bool, title: str) -> 
     out.print(table)
 
 
+def _plain(value: object) -> str:
+    return iso(value) if isinstance(value, datetime) else str(value)
+
+
 def _cell(value: object) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
@@ -152,9 +156,9 @@ def _cell(value: object) -> str:
 
 
 def show_sections(document: Mapping[str, object], *, as_json: bool) -> None:
-    """Print a document of named sections as indented lines, or as JSON."""
+    """Print a document of named sections as indented lines (times in UTC), or as JSON (RFC 3339)."""
     if as_json:
-        print(json.dumps(document, default=str))
+        print(json.dumps(document, default=_plain))
         return
     for section, content in document.items():
         out.print(f"[bold]{section}[/bold]")
@@ -172,9 +176,15 @@ def _lines(content: object) -> Iterator[str]:
             elif isinstance(value, Mapping):
                 yield f"{name}: " + ", ".join(f"{key} = {item}" for key, item in value.items())
             else:
-                yield f"{name}: {'unknown' if value is None else value}"
+                yield f"{name}: {_told(value)}"
     elif isinstance(content, list):
         for item in content:
             yield ", ".join(f"{key}: {value}" for key, value in item.items()) if isinstance(item, dict) else str(item)
     else:
-        yield "unknown" if content is None else str(content)
+        yield _told(content)
+
+
+def _told(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    return "unknown" if value is None else str(value)

@@ -8,8 +8,20 @@ import typer
 
 from noria.clock import SystemClock
 from noria.registry import Policies
-from noria.rollout import current_routes
-from noria.rollout.deployments import add_key, all_deployments, drop_keys, list_keys, revoke_key, withdraw, write_routes
+from noria.rollout import Variant
+from noria.rollout.deployments import (
+    Deployment,
+    add_key,
+    addresses_of,
+    all_deployments,
+    drop_keys,
+    list_keys,
+    revoke_key,
+    routes_now,
+    withdraw,
+    write_routes,
+)
+from noria.store.database import Transaction
 from noria.surface.cli.context import (
     JsonOption,
     ProjectOption,
@@ -85,21 +97,29 @@ def list_(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     with open_records(project).database.read() as tx:
         rows = []
         for one in all_deployments(tx):
-            routes = current_routes(tx, one.deployment)
-            shares = (
-                [] if routes is None else [f"{v.name} {v.model}@{v.version} {v.percent:g}%" for v in routes.variants]
-            )
+            routes = routes_now(tx, one.deployment)
+            shares = [] if routes is None else [_share(variant) for variant in routes.variants]
             rows.append(
                 {
                     "deployment": one.deployment,
                     "model": one.model,
-                    "follows": one.follows,
+                    "follows": _follows(tx, one),
                     "serves": ", ".join(shares),
                     "revision": 0 if routes is None else routes.revision,
                     "withdrawn_at": one.withdrawn_at,
                 }
             )
     show(rows, as_json=as_json, title="Deployments")
+
+
+def _follows(tx: Transaction, one: Deployment) -> str:
+    """What it follows; of an alias that was deleted, or a stage that was left, that the last version serves on."""
+    gone = one.follows and one.follows.removeprefix("@") not in addresses_of(tx, one.model)
+    return f"{one.follows}, which is gone" if gone else one.follows
+
+
+def _share(variant: Variant) -> str:
+    return f"{variant.name} {variant.model}@{variant.version} {round(variant.percent, 1):g}%"
 
 
 @app.command(name="withdraw")

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from noria.errors import Unavailable
 from noria.processors import WORKERS_VARIABLE
 from noria.surface.cli.processes import end_with_parent
-from noria.surface.http.sockets import bind
+from noria.surface.http.sockets import bind, remove_unix, unix_paths
 
 _log = structlog.get_logger()
 SHARED_VARIABLE = "NORIA_GATEWAY_SHARED"
@@ -54,21 +55,38 @@ class WorkerPool:
         self._signals: list[int] = []
 
     def run(self, ready: Callable[[], None]) -> None:
-        """Start the workers, call ``ready`` once all accept requests, and stay until SIGTERM or SIGINT."""
+        """Start the workers, call ``ready`` once all accept requests, and stay until SIGTERM or SIGINT.
+
+        Raises Unavailable when every worker ends at its start: another one would, too.
+        """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(number, lambda number, _frame: self._signals.append(number))
         with tempfile.TemporaryDirectory(prefix="noria-gateway-") as shared:
             os.environ[SHARED_VARIABLE] = shared
             try:
                 self._workers = [self._start([self._new_socket()]) for _ in range(self._wanted)]
-                for worker in self._workers:
-                    _wait_until_ready(worker)
+                self._check_any([_wait_until_ready(worker) for worker in self._workers])
                 ready()
                 while not self._ended():
                     time.sleep(0.05)
                     self._replace_dead()
             finally:
+                # a connection that no worker takes any more is refused, and does not wait here in vain
+                listeners = [one for worker in self._workers for one in worker.sockets]
+                paths = unix_paths(listeners)
+                for listener in listeners:
+                    listener.close()
                 self._stop(self._workers)
+                remove_unix(paths)
+
+    def _check_any(self, are_ready: Sequence[bool]) -> None:
+        """That some worker accepts requests, unless they were told to end meanwhile."""
+        if not any(are_ready) and not self._signals:
+            code = self._workers[0].process.wait(_STOP_SECONDS)
+            raise Unavailable(
+                f"no worker of the gateway could start: the first ended with exit code {code}",
+                remedy="What it wrote says why.",
+            )
 
     def _ended(self) -> bool:
         """Do what signals ask for; whether one asks to end."""

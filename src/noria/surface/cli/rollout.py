@@ -15,11 +15,13 @@ from noria.rollout import Rollout, Strategy
 from noria.rollout.deployments import own_name
 from noria.rollout.records import (
     get_rollout,
-    latest_look,
+    latest_shares,
     list_decisions,
     list_rollouts,
     list_steps,
     open_rollout,
+    percent_now,
+    seen_last,
     share_history,
 )
 from noria.store.database import Transaction
@@ -54,7 +56,7 @@ def start(
         list[str] | None, typer.Option(help="Guard without which no step ends; may be repeated.")
     ] = None,
     effect: Annotated[float, typer.Option(help="ab: difference in mean reward per unit that is worth finding.")] = 0.0,
-    metric: Annotated[str, typer.Option(help="ab, bandit: which rewards count.")] = "reward",
+    metric: Annotated[str, typer.Option(help="Which rewards count, for the guard reward too.")] = "reward",
     window_minutes: Annotated[float, typer.Option(help="ab, bandit: minutes until a unit's reward is final.")] = 60.0,
     algorithm: Annotated[str, typer.Option(help="bandit: thompson, epsilon-greedy or linucb.")] = "thompson",
     floor: Annotated[float, typer.Option(help="bandit: share that each arm keeps.")] = 0.05,
@@ -98,7 +100,11 @@ def start(
         with workspace.database.read() as tx:
             name = deployment or own_name(tx, model)
         rollout = rollouts.start(name, numbers, plan, actor=actor(), reason=reason)
-    show([_row(rollout)], as_json=as_json, title="Started")
+    row = _row(rollout, rollout.percent)
+    if as_json:
+        show([row], as_json=True, title="Started")
+    else:
+        show_sections({"started": _without_nothing(row)}, as_json=False)
 
 
 @app.command(name="list")
@@ -110,8 +116,8 @@ def list_(
 ) -> None:
     """List the rollouts, newest first."""
     with open_records(project).database.read() as tx:
-        rows = [_row(rollout) for rollout in reversed(list_rollouts(tx, deployment))]
-    show(rows, as_json=as_json, title="Rollouts")
+        rows = [_row(rollout, percent_now(tx, rollout)) for rollout in reversed(list_rollouts(tx, deployment))]
+    show(rows if as_json else [_narrow(row) for row in rows], as_json=as_json, title="Rollouts")
 
 
 @app.command()
@@ -120,11 +126,14 @@ def status(which: WhichArgument, project: ProjectOption = None, as_json: JsonOpt
     """Show how a rollout stands: its step, what the newest look saw, what it waits for."""
     with open_records(project).database.read() as tx:
         rollout = _find(tx, which)
-        look = latest_look(tx, rollout.rollout_id)
-    document: dict[str, object] = {"rollout": _row(rollout)}
+        look, row = seen_last(tx, rollout), _row(rollout, percent_now(tx, rollout))
+        shares = latest_shares(tx, rollout.rollout_id)
+    document: dict[str, object] = {"rollout": row if as_json else _without_nothing(row)}
+    if shares is not None:
+        document["traffic"] = _shares(shares[0])
     if look is not None:
         document["looked_at"] = look[1]
-        document |= _readable(look[0])
+        document |= _readable(look[0], "waits_because" if rollout.is_open else "ended_because")
     show_sections(document, as_json=as_json)
 
 
@@ -136,10 +145,10 @@ def explain(which: WhichArgument, project: ProjectOption = None, as_json: JsonOp
         rollout = _find(tx, which)
         decisions = list_decisions(tx, rollout.rollout_id)
         steps = list_steps(tx, rollout.rollout_id)
-        look = latest_look(tx, rollout.rollout_id)
+        look, row = seen_last(tx, rollout), _row(rollout, percent_now(tx, rollout))
         shares = share_history(tx, rollout.rollout_id)
     document: dict[str, object] = {
-        "rollout": _row(rollout),
+        "rollout": row if as_json else _without_nothing(row),
         "plan": _flat(rollout.plan.as_document()),
         "steps": [
             f"{one.started_at:%Y-%m-%d %H:%M:%S}  step {one.step + 1}: {rollout.steps[one.step]:g}%, "
@@ -155,7 +164,7 @@ def explain(which: WhichArgument, project: ProjectOption = None, as_json: JsonOp
     if shares:
         document["shares"] = [f"{at:%Y-%m-%d %H:%M:%S}  {_shares(each)}" for at, each in shares[-20:]]
     if look is not None and rollout.is_open:
-        document["now"] = _readable(look[0])
+        document["now"] = _readable(look[0], "waits_because")
     if as_json:
         document["decisions"] = [
             {"decision": one.decision.value, "percent": one.percent, "at": one.decided_at, "evidence": one.evidence}
@@ -206,6 +215,7 @@ def outcomes(
     query: Annotated[str, typer.Option(help="SQL that gives the columns.")] = "",
     kind: Annotated[str, typer.Option(help="rewards (unit or prediction_id, value) or labels.")] = "rewards",
     metric: Annotated[str, typer.Option(help="Name of the reward.")] = "reward",
+    deployment: Annotated[str, typer.Option(help="In which rewards count; in every one by default.")] = "",
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -214,7 +224,7 @@ def outcomes(
 
     workspace = open_records(project)
     frame = read_table(source, query, Path.cwd())
-    count = bring_in(workspace, frame, kind=kind, metric=metric, at=SystemClock().now())
+    count = bring_in(workspace, frame, kind=kind, metric=metric, at=SystemClock().now(), deployment=deployment)
     show([{"kind": kind, "rows": count}], as_json=as_json, title="Brought in")
 
 
@@ -250,7 +260,8 @@ def _percents(text: str) -> tuple[float, ...]:
         raise InvalidInput(f"{text!r} are no percents", remedy="Write them as 5,10,25,50,100.") from None
 
 
-def _row(rollout: Rollout) -> dict[str, object]:
+def _row(rollout: Rollout, percent: float) -> dict[str, object]:
+    """One rollout; ``percent`` is the challengers' of now."""
     return {
         "rollout": rollout.rollout_id[:8],
         "deployment": rollout.deployment,
@@ -259,15 +270,34 @@ def _row(rollout: Rollout) -> dict[str, object]:
         "challengers": ", ".join(map(str, rollout.challengers)),
         "status": rollout.status,
         "step": f"{rollout.step + 1} of {len(rollout.steps)}",
-        "percent": rollout.percent,
+        "percent": percent,
         "started_at": rollout.started_at,
         "ended_at": rollout.ended_at,
     }
 
 
-def _readable(look: Mapping[str, object]) -> dict[str, object]:
-    """What a look saw, one line a guard."""
-    found: dict[str, object] = {"waits_because": look.get("reason")}
+def _narrow(row: Mapping[str, object]) -> dict[str, object]:
+    """What of a row has room on 80 columns."""
+    started = row["started_at"]
+    return {
+        "rollout": row["rollout"],
+        "deployment": row["deployment"],
+        "strategy": row["strategy"],
+        "versions": f"{row['challengers']} vs {row['champion']}",
+        "status": row["status"],
+        "%": row["percent"],
+        "started": f"{started:%d %b %H:%M}",
+    }
+
+
+def _without_nothing(row: Mapping[str, object]) -> dict[str, object]:
+    """The row without what is not yet, such as an end."""
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _readable(look: Mapping[str, object], reason: str) -> dict[str, object]:
+    """What a look saw, one line a guard; ``reason`` names what its reason is one for."""
+    found: dict[str, object] = {reason: look.get("reason")}
     guards = look.get("guards")
     if isinstance(guards, list):
         found["guards"] = [f"{one['guard']}: {one['state']}: {one['reason']}" for one in guards]
@@ -282,11 +312,18 @@ def _flat(document: Mapping[str, object], prefix: str = "") -> dict[str, object]
     for name, value in document.items():
         if isinstance(value, Mapping):
             found |= _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list):
-            found[prefix + name] = ", ".join(map(str, value))
+        elif isinstance(value, list | tuple):
+            plain = not any(isinstance(item, Mapping) for item in value)
+            found[prefix + name] = ", ".join(map(str, value)) if plain else [_line(item) for item in value]
         elif value is not None:
             found[prefix + name] = value
     return found
+
+
+def _line(document: Mapping[str, object]) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in document.items()
+    )
 
 
 def _shares(shares: Mapping[str, float]) -> str:

@@ -14,7 +14,14 @@ from noria.monitoring.records import Verdict, list_verdicts, list_windows
 from noria.registry import ModelVersion, list_versions
 from noria.rollout import RouteTable
 from noria.rollout.deployments import published_routes
-from noria.rollout.records import Rollout, RolloutDecision, list_decisions, list_deployments, list_rollouts
+from noria.rollout.records import (
+    Rollout,
+    RolloutDecision,
+    list_decisions,
+    list_deployments,
+    list_rollouts,
+    percent_now,
+)
 from noria.store.database import Database
 from noria.surface.console.chart import Chart, draw
 
@@ -27,13 +34,16 @@ _VERDICTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One deployment: its traffic now, its verdicts and rollouts, and whether who looks may change it."""
+    """One deployment: its traffic now, its verdicts and rollouts, and whether who looks may change it.
+
+    Beside a rollout and its decisions stands the challengers' percent of now.
+    """
 
     name: str
     routes: RouteTable
     chart: Chart | None
     verdicts: Sequence[Verdict]
-    rollouts: Sequence[tuple[Rollout, Sequence[RolloutDecision]]]
+    rollouts: Sequence[tuple[Rollout, Sequence[RolloutDecision], float]]
     may_change: bool
 
 
@@ -62,7 +72,10 @@ def gather(database: Database, watch: ChainWatch, identity: Identity) -> Overvie
             if routes is None:  # withdrawn
                 continue
             verdicts = list_verdicts(tx, name)
-            rollouts = [(r, list_decisions(tx, r.rollout_id)) for r in reversed(list_rollouts(tx, name))]
+            rollouts = [
+                (one, list_decisions(tx, one.rollout_id), percent_now(tx, one))
+                for one in reversed(list_rollouts(tx, name))
+            ]
             chart = draw(list_windows(tx, name), verdicts)
             may_change = identity.may(Permission.MAINTAIN, routes.variants[0].model)
             deployments.append(Deployment(name, routes, chart, verdicts[::-1][:_VERDICTS], rollouts, may_change))

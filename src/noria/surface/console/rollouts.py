@@ -13,9 +13,10 @@ from noria.rollout.records import (
     RolloutDecision,
     RolloutStep,
     get_rollout,
-    latest_look,
     list_decisions,
     list_steps,
+    percent_now,
+    seen_last,
     share_history,
 )
 from noria.store.database import Transaction
@@ -81,15 +82,15 @@ class RolloutPage:
     comparisons: Sequence[Compared]
     measures: Sequence[tuple[str, str]]
     decisions: Sequence[RolloutDecision]
+    percent: float
     may_change: bool
 
 
 def gather_rollout(tx: Transaction, rollout_id: str, now: datetime, *, may_change: bool) -> RolloutPage:
     """Read one rollout. Raises NotFound."""
     rollout = get_rollout(tx, rollout_id)
-    look = latest_look(tx, rollout.rollout_id)
-    decisions = list_decisions(tx, rollout.rollout_id)
-    seen = decisions[-1].evidence if not rollout.is_open and decisions else look[0] if look else {}
+    look = seen_last(tx, rollout)
+    seen = look[0] if look else {}
     return RolloutPage(
         rollout,
         published_routes(tx, rollout.deployment) if rollout.is_open else None,
@@ -98,7 +99,8 @@ def gather_rollout(tx: Transaction, rollout_id: str, now: datetime, *, may_chang
         str(seen.get("reason", "")),
         _comparisons(seen),
         _measures(seen),
-        decisions,
+        list_decisions(tx, rollout.rollout_id),
+        percent_now(tx, rollout),
         may_change,
     )
 

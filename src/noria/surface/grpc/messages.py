@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from noria.errors import InvalidInput
 from noria.surface.grpc import open_inference_pb2 as pb
-from noria.surface.http.tensor_bodies import dtype_of, packed, size_of, unpacked
+from noria.surface.http.tensor_bodies import check_spoken, dtype_of, packed, size_of, unpacked
 from noria.surface.tensors import InferCall, InferResult, InputTensor, OutputTensor
 
 _CONTENTS: Mapping[str, str] = {
@@ -28,6 +28,8 @@ def read_call(request: pb.ModelInferRequest) -> InferCall:
         raise InvalidInput(
             f"{len(request.inputs)} inputs come with {len(raw)} raw contents", remedy="Send one for each, or none."
         )
+    for output in request.outputs:
+        check_spoken(output.parameters, f"output {output.name!r}")
     inputs = [_input(tensor, raw[place] if raw else None) for place, tensor in enumerate(request.inputs)]
     parameters = _parameters(request.parameters)
     outputs = {output.name: bool(raw) for output in request.outputs}
@@ -53,8 +55,11 @@ def write_result(result: InferResult) -> pb.ModelInferResponse:
 
 
 def _input(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> InputTensor:
+    check_spoken(tensor.parameters, f"input {tensor.name!r}")
     shape = list(tensor.shape)
     if raw is not None:
+        if tensor.contents.ByteSize():
+            raise InvalidInput(f"input {tensor.name!r} has typed contents and raw ones", remedy="Send one of them.")
         return InputTensor(tensor.name, tensor.datatype, unpacked(raw, tensor.datatype, shape, tensor.name))
     dtype = dtype_of(tensor.datatype, tensor.name)
     if tensor.datatype not in _CONTENTS:

@@ -110,9 +110,9 @@ class _Inference:
         except Unavailable:
             return pb.ServerReadyResponse(ready=False)
 
-    async def _model_ready(self, request: pb.ModelReadyRequest, _context: Any) -> pb.ModelReadyResponse:
+    async def _model_ready(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:
         try:
-            live = self._plane.find(request.name)
+            live = self._admitted(request.name, context)
             return pb.ModelReadyResponse(ready=_arm(live, request.version) is not None)
         except (NotFound, Unavailable):
             return pb.ModelReadyResponse(ready=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -13,6 +14,8 @@ from noria.monitoring.log import LabelRecord, RewardRecord
 from noria.serving.inputs import PredictionRequest, Value, ill_typed, parse_instant
 
 Decoded = TypeVar("Decoded")
+_DAY_MILLIS = 86_400_000
+"""How far ahead a client's clock may be."""
 _Named = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -97,11 +100,12 @@ def decode_labels(body: bytes) -> list[LabelRecord]:
     return [_numbered("labels", index, _label_record, label, now) for index, label in enumerate(labels)]
 
 
-def decode_rewards(body: bytes) -> list[RewardRecord]:
-    """The records of POST /rewards. Raises InvalidInput that names the reward at fault."""
+def decode_rewards(body: bytes, deployment: str) -> list[RewardRecord]:
+    """The records of POST /rewards in ``deployment``, empty for all. Raises InvalidInput that names the reward."""
     rewards = decode(_rewards, body, 'Send {"rewards": [{"prediction_id": "...", "value": 1}]}').rewards
     now = round(time.time() * 1000)
-    return [_numbered("rewards", index, _reward_record, reward, now) for index, reward in enumerate(rewards)]
+    record = partial(_reward_record, deployment=deployment)
+    return [_numbered("rewards", index, record, reward, now) for index, reward in enumerate(rewards)]
 
 
 def decode(decoder: Callable[[bytes], Decoded], body: bytes, remedy: str) -> Decoded:
@@ -141,8 +145,15 @@ def _label_record(label: Label, now: int) -> LabelRecord:
     return LabelRecord(label.prediction_id, parse_instant(label.event_time), observed_at, label.label)
 
 
-def _reward_record(reward: Reward, now: int) -> RewardRecord:
+def _reward_record(reward: Reward, now: int, deployment: str) -> RewardRecord:
     if not (reward.prediction_id or reward.unit_id):
         raise InvalidInput("neither prediction_id nor unit_id is given", remedy="Say what the reward is for.")
+    if not reward.metric.strip():
+        raise InvalidInput("metric is empty", remedy="Name the reward, or leave the metric out: it is 'reward' then.")
     observed_at = parse_instant(reward.observed_at) if reward.observed_at else now
-    return RewardRecord(observed_at, reward.value, reward.prediction_id, reward.unit_id, reward.metric)
+    if observed_at > now + _DAY_MILLIS:
+        raise InvalidInput(
+            f"observed_at is {reward.observed_at}, which is in the future",
+            remedy="Give when the reward became known, or nothing for now.",
+        )
+    return RewardRecord(observed_at, reward.value, reward.prediction_id, reward.unit_id, reward.metric, deployment)

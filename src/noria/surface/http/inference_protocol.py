@@ -16,6 +16,7 @@ from noria.surface.http.gateway_requests import Request, admitted, beside
 from noria.surface.tensors import InferResult, infer, metadata
 
 _MODEL_PATH = re.compile(r"^/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?$")
+_SHARED_MEMORY = ("/v2/systemsharedmemory/", "/v2/cudasharedmemory/")
 _EXTENSIONS = ("binary_tensor_data", "model_repository(index)")
 """What of Triton's extensions is spoken, as server metadata lists it."""
 
@@ -37,6 +38,8 @@ async def respond(plane: DataPlane, request: Request) -> Answer:
         return _json({"live": True})
     if path == "/v2/health/ready":
         return _json({"ready": bool(plane.deployments)})
+    if path.startswith(_SHARED_MEMORY):
+        raise NotServed("shared memory is not spoken here", remedy="Send tensors in the bodies, as data or raw.")
     if path.startswith("/v2/repository/"):
         return _repository(plane, path)
     match = _MODEL_PATH.match(path)
@@ -56,7 +59,8 @@ async def respond(plane: DataPlane, request: Request) -> Answer:
 
 def method_of(path: str) -> str:
     """The method a path takes."""
-    return "POST" if path.endswith("/infer") or path.startswith("/v2/repository/") else "GET"
+    is_change = path.startswith(_SHARED_MEMORY) and not path.endswith("/status")
+    return "POST" if path.endswith("/infer") or path.startswith("/v2/repository/") or is_change else "GET"
 
 
 async def _infer(plane: DataPlane, live: Live, arm: Arm, version: str | None, request: Request) -> InferResult:

@@ -19,6 +19,7 @@ from noria.surface.http import http2
 from noria.surface.http.busy_polling import BusyPolling
 from noria.surface.http.exchange import Exchange, Headers, head_of
 from noria.surface.http.memory import keep_one_arena
+from noria.surface.http.sockets import remove_unix, unix_paths
 
 _DRAIN_SECONDS = 10.0
 """How long the connections may take to end, each with one more answer that says ``connection: close``."""
@@ -321,12 +322,15 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # a worker's socket is not its own: the pool has it, too
+        paths = unix_paths(sockets or []) if self._more is None else set()
         if hasattr(self._application, "draining"):
             self._application.draining = True
             for server in self.servers:
                 server.close()
             await self._drain()
         await super().shutdown([*(sockets or []), *self._extra])
+        remove_unix(paths)
 
     async def _drain(self) -> None:
         """Wait until every connection has been answered with ``connection: close``, or has had nothing to ask."""

@@ -56,9 +56,11 @@ async def labels(plane: DataPlane, request: Request) -> bytes:
 
 
 async def rewards(plane: DataPlane, request: Request) -> bytes:
-    """POST /rewards: what predictions or units were worth."""
+    """POST /rewards: what predictions or units were worth, to the deployment that is named or the only one there is."""
     check_any_key(plane, request)
-    records = await beside(len(request.body), decode_rewards, request.body)
+    named = request.model is not None or len(plane.deployments) == 1
+    deployment = plane.find(request.model).table.deployment if named else ""
+    records = await beside(len(request.body), decode_rewards, request.body, deployment)
     plane.recorder.rewards(records)
     return _encode({"accepted": len(records)})
 

@@ -19,7 +19,7 @@ from noria.lifecycle.rolling_back import roll_back
 from noria.lifecycle.rollouts import Rollouts
 from noria.registry import ModelVersion, Policies
 from noria.registry.models import find_model
-from noria.rollout import Rollout, RouteTable, Strategy, current_routes
+from noria.rollout import Rollout, RouteTable, Strategy
 from noria.rollout.deployments import (
     Deployment,
     GatewayKey,
@@ -31,6 +31,7 @@ from noria.rollout.deployments import (
     list_keys,
     own_name,
     revoke_key,
+    routes_now,
     withdraw,
     write_routes,
 )
@@ -38,10 +39,10 @@ from noria.rollout.records import (
     RolloutDecision,
     RolloutStep,
     get_rollout,
-    latest_look,
     list_decisions,
     list_rollouts,
     list_steps,
+    seen_last,
     share_history,
 )
 from noria.store.database import Database, Transaction
@@ -128,7 +129,7 @@ class Promotion(Reason):
 
 
 class RolloutStory(BaseModel):
-    """A rollout, what it went through, and what the newest look saw."""
+    """A rollout, what it went through, and what the newest look saw: of an ended one, what it ended by."""
 
     rollout: Rollout
     steps: list[RolloutStep]
@@ -269,7 +270,7 @@ def _add_starting(
         with database.read() as tx:
             found = get_rollout(tx, rollout_id)
             identity_of(request).require(Permission.READ, found.model)
-            look = latest_look(tx, found.rollout_id)
+            look = seen_last(tx, found)
             return RolloutStory(
                 rollout=found,
                 steps=list_steps(tx, found.rollout_id),
@@ -325,4 +326,4 @@ def _own(database: Database, name: str, request: Request) -> None:
 
 
 def _routes(tx: Transaction, found: Deployment) -> RouteTable | None:
-    return None if found.withdrawn_at is not None else current_routes(tx, found.deployment)
+    return None if found.withdrawn_at is not None else routes_now(tx, found.deployment)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from noria.errors import Unavailable
@@ -35,8 +37,7 @@ def bind_unix(path: Path) -> socket.socket:
     """A listening Unix socket; one that nobody answers at any more is replaced. Raises Unavailable."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
-            path.unlink()
+        _remove_dead(path)
         listener.bind(str(path))
         listener.listen(2048)
     except OSError as error:
@@ -46,6 +47,23 @@ def bind_unix(path: Path) -> socket.socket:
             remedy="Choose another path, or end the process that has it.",
         ) from error
     return listener
+
+
+def unix_paths(listeners: Iterable[socket.socket]) -> set[Path]:
+    """The files of those that are Unix sockets."""
+    return {Path(one.getsockname()) for one in listeners if one.family == socket.AF_UNIX}
+
+
+def remove_unix(paths: Iterable[Path]) -> None:
+    """Remove the files of Unix sockets that were closed; one that another process has bound anew is left alone."""
+    for path in paths:
+        with contextlib.suppress(OSError):  # what stays is replaced by the next to bind it
+            _remove_dead(path)
+
+
+def _remove_dead(path: Path) -> None:
+    if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
+        path.unlink()
 
 
 def _answers(path: Path) -> bool:

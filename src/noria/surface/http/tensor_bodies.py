@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from array import array
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import chain
 from typing import Any
 
@@ -64,8 +64,20 @@ def decode(body: bytes, header_length: str) -> InferCall:
     inputs = [_input(tensor, raw) for tensor in request.inputs]
     raw.check_used()
     parameters = request.parameters or {}
+    for output in request.outputs or ():
+        check_spoken(output.parameters or {}, f"output {output.name!r}")
     outputs = {output.name: _wants_bytes(output) for output in request.outputs or ()}
     return InferCall(inputs, request.id or "", parameters, outputs, bool(parameters.get("binary_data_output")))
+
+
+def check_spoken(parameters: Iterable[str], whose: str) -> None:
+    """Raises InvalidInput for parameters of Triton's extensions that would have the tensor be elsewhere, or another."""
+    for name in sorted(parameters):
+        if name == "classification" or name.startswith("shared_memory_"):
+            raise InvalidInput(
+                f"{whose} has parameter {name!r}, and neither shared memory nor classification is spoken here",
+                remedy="Send and take tensors in the bodies, as data or raw, and choose among classes yourself.",
+            )
 
 
 def _wants_bytes(output: _Output) -> bool | None:
@@ -174,6 +186,7 @@ def _header_size(body: bytes, header_length: str) -> int:
 
 
 def _input(tensor: _Tensor, raw: _Raw) -> InputTensor:
+    check_spoken(tensor.parameters or {}, f"input {tensor.name!r}")
     if tensor.parameters and "binary_data_size" in tensor.parameters:
         content = raw.take(tensor.parameters["binary_data_size"], tensor.name)
         array = unpacked(content, tensor.datatype, tensor.shape, tensor.name)
@@ -226,7 +239,8 @@ def _typed(leaves: Sequence[Any], tensor: _Tensor, dtype: type) -> NDArray[Any]:
         return found if len(found) == len(leaves) else np.array(leaves, dtype=np.float64)
     except OverflowError:
         raise InvalidInput(
-            f"input {tensor.name!r} has a value too large for {tensor.datatype}", remedy="Use FP64."
+            f"input {tensor.name!r} has a value too large or too small for {tensor.datatype}",
+            remedy="Use a datatype that has it, such as FP64.",
         ) from None
 
 
