@@ -286,8 +286,10 @@ def test_what_is_no_instant_the_log_can_hold_is_refused(text):
 def test_a_reward_belongs_to_the_deployment_of_its_path_or_to_the_only_one(world):
     async def sent() -> None:
         plane, body = plane_of(world), b'{"rewards": [{"unit_id": "u", "value": 1}]}'
+        of_prediction = b'{"rewards": [{"prediction_id": "p", "value": 1}]}'
         await plane.swap(table(1, world.add_model(1)))
-        await native.rewards(plane, Request("POST", "/rewards", None, {}, body))
+        for one in (body, of_prediction):
+            await native.rewards(plane, Request("POST", "/rewards", None, {}, one))
         await plane.swap(dataclasses.replace(table(1, world.add_model(2)), deployment="other"))
         for name in ("other", None):
             await native.rewards(plane, Request("POST", "/rewards", name, {}, body))
@@ -295,7 +297,7 @@ def test_a_reward_belongs_to_the_deployment_of_its_path_or_to_the_only_one(world
 
     asyncio.run(sent())
     rewards = read_records(world.settings.prediction_log, REWARDS, RewardRecord)
-    assert [one.deployment for one in rewards] == ["flights", "other", ""]
+    assert [one.deployment for one in rewards] == ["flights", "", "other", ""]
 
 
 @pytest.mark.parametrize(

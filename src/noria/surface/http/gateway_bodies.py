@@ -100,11 +100,15 @@ def decode_labels(body: bytes) -> list[LabelRecord]:
     return [_numbered("labels", index, _label_record, label, now) for index, label in enumerate(labels)]
 
 
-def decode_rewards(body: bytes, deployment: str) -> list[RewardRecord]:
-    """The records of POST /rewards in ``deployment``, empty for all. Raises InvalidInput that names the reward."""
+def decode_rewards(body: bytes, named: str, only: str = "") -> list[RewardRecord]:
+    """The records of POST /rewards, which count in the deployment that is ``named``, or in all.
+
+    Of what names none, rewards of units count in the ``only`` deployment that is served; those of predictions count
+    wherever these were made. Raises InvalidInput that names the reward.
+    """
     rewards = decode(_rewards, body, 'Send {"rewards": [{"prediction_id": "...", "value": 1}]}').rewards
     now = round(time.time() * 1000)
-    record = partial(_reward_record, deployment=deployment)
+    record = partial(_reward_record, named=named, only=only)
     return [_numbered("rewards", index, record, reward, now) for index, reward in enumerate(rewards)]
 
 
@@ -145,7 +149,7 @@ def _label_record(label: Label, now: int) -> LabelRecord:
     return LabelRecord(label.prediction_id, parse_instant(label.event_time), observed_at, label.label)
 
 
-def _reward_record(reward: Reward, now: int, deployment: str) -> RewardRecord:
+def _reward_record(reward: Reward, now: int, named: str, only: str) -> RewardRecord:
     if not (reward.prediction_id or reward.unit_id):
         raise InvalidInput("neither prediction_id nor unit_id is given", remedy="Say what the reward is for.")
     if not reward.metric.strip():
@@ -156,4 +160,5 @@ def _reward_record(reward: Reward, now: int, deployment: str) -> RewardRecord:
             f"observed_at is {reward.observed_at}, which is in the future",
             remedy="Give when the reward became known, or nothing for now.",
         )
+    deployment = named or ("" if reward.prediction_id else only)
     return RewardRecord(observed_at, reward.value, reward.prediction_id, reward.unit_id, reward.metric, deployment)

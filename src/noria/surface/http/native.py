@@ -58,9 +58,9 @@ async def labels(plane: DataPlane, request: Request) -> bytes:
 async def rewards(plane: DataPlane, request: Request) -> bytes:
     """POST /rewards: what predictions or units were worth, to the deployment that is named or the only one there is."""
     check_any_key(plane, request)
-    named = request.model is not None or len(plane.deployments) == 1
-    deployment = plane.find(request.model).table.deployment if named else ""
-    records = await beside(len(request.body), decode_rewards, request.body, deployment)
+    named = "" if request.model is None else plane.find(request.model).table.deployment
+    only = plane.deployments[0].table.deployment if len(plane.deployments) == 1 else ""
+    records = await beside(len(request.body), decode_rewards, request.body, named, only)
     plane.recorder.rewards(records)
     return _encode({"accepted": len(records)})
 
