@@ -16,11 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import polars as pl
 import pytest
 
 from noria.monitoring.log import read_predictions
 from noria.pipelines import load_project
+from noria.surface.cli.processes import Child
 from support import noria, process_of
 
 FLIGHTS = Path(__file__).parents[2] / "examples/flights"
@@ -98,6 +100,19 @@ def test_the_chain_verifies_and_a_changed_byte_of_a_copy_does_not(played, tmp_pa
     copy.write_bytes(content[:place] + b"P" + content[place + 1 :])
     done = noria("audit", "verify", "--database", str(copy), cwd=folder, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
+
+
+def test_the_console_tells_of_every_verdict_and_rollout(played):
+    child = Child("server", played[0], 0)
+    try:
+        pages = [httpx.get(child.url)]
+        pages += [
+            httpx.get(child.url + link) for link in sorted(set(re.findall(r"/rollouts/[0-9a-f]{32}", pages[0].text)))
+        ]
+    finally:
+        child.stop()
+    assert {page.status_code for page in pages} == {200}
+    assert len(pages) == 3
 
 
 def test_the_prediction_of_the_readme_is_traced_back_to_the_commit(played):
