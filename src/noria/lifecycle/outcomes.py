@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria.clock import to_millis
 from noria.errors import InvalidData, InvalidInput, NotFound
-from noria.monitoring.log import LabelRecord, PredictionLog, RewardRecord
+from noria.monitoring.log import MOST_AHEAD_MILLIS, LabelRecord, PredictionLog, RewardRecord
 from noria.rollout.records import list_deployments
 from noria.store.foreign import verbatim
 from noria.store.workspace import Workspace
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _READERS = {".csv": "read_csv", ".parquet": "read_parquet", ".jsonl": "read_ndjson", ".ndjson": "read_ndjson"}
 _NAMES = ("prediction_id", "unit_id", "metric", "deployment")
 """What is text in a CSV even where it looks like a number: the customer 007 is not the customer 7."""
-_DAY_MILLIS = 86_400_000
 
 
 def read_table(source: str, query: str, folder: Path) -> pl.DataFrame:
@@ -41,8 +40,8 @@ def read_table(source: str, query: str, folder: Path) -> pl.DataFrame:
             remedy=f"Give a file that ends in {', '.join(_READERS)}, or a database URL and --query.",
         )
     try:
-        known = dict.fromkeys(_NAMES, pl.String) if reader == "read_csv" else {}
-        found: pl.DataFrame = getattr(pl, reader)(path, **({"schema_overrides": known} if known else {}))
+        options = {"schema_overrides": dict.fromkeys(_NAMES, pl.String)} if reader == "read_csv" else {}
+        found: pl.DataFrame = getattr(pl, reader)(path, **options)
     except Exception as error:  # each reader has errors of its own
         raise InvalidData(f"{source} cannot be read: {error}", remedy="Check the path, and that it is whole.") from None
     return found
@@ -163,7 +162,7 @@ def _number(value: Any, name: str, place: int) -> float:
 def _observed(value: Any, at: datetime, place: int) -> int:
     """When a reward became known: not in days to come, as its window would never be over."""
     found = _millis(value, at, place)
-    if found > to_millis(at) + _DAY_MILLIS:
+    if found > to_millis(at) + MOST_AHEAD_MILLIS:
         raise InvalidData(
             f"row {place}: observed_at is {value}, which is in the future",
             remedy="Give when the reward became known, or nothing for now.",

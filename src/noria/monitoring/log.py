@@ -23,6 +23,9 @@ PREDICTIONS, SHADOWS, LABELS, REWARDS, FAILURES = "predictions", "shadows", "lab
 DROPPED = "dropped"
 """The code of a failure that is none of the version's: a shadow was behind, and was not asked."""
 
+MOST_AHEAD_MILLIS = 86_400_000
+"""A day: how far ahead the clock may be of whoever observed a reward. What is later would never be final."""
+
 Feature = float | str | None
 
 

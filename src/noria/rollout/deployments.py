@@ -18,7 +18,7 @@ from noria.registry import Stage, version_in_stage
 from noria.registry.models import aliases
 from noria.rollout.plan import Strategy
 from noria.rollout.records import latest_shares, open_rollout
-from noria.rollout.route_records import current_routes
+from noria.rollout.route_records import current_routes, note
 from noria.rollout.routes import RouteTable, publish
 from noria.store import tables
 from noria.store.database import Transaction, from_json
@@ -74,7 +74,7 @@ def save_deployment(
     else:
         tx.execute(update(table).where(table.c.deployment == deployment).values(values))
     detail: dict[str, object] = {"model": model, "follows": follows, "unit": unit}
-    _audit(tx, "set", deployment, detail, _row(deployment), at=at, actor=actor)
+    note(tx, deployment, "deployment.set", detail, _row(deployment), at=at, actor=actor)
     return get_deployment(tx, deployment)
 
 
@@ -83,7 +83,7 @@ def withdraw(tx: Transaction, deployment: str, *, at: datetime, actor: str, reas
     get_deployment(tx, deployment)
     table = tables.deployments
     tx.execute(update(table).where(table.c.deployment == deployment).values(withdrawn_at=to_millis(at)))
-    _audit(tx, "withdraw", deployment, {"reason": reason}, _row(deployment), at=at, actor=actor)
+    note(tx, deployment, "deployment.withdraw", {"reason": reason}, _row(deployment), at=at, actor=actor)
 
 
 def find_deployment(tx: Transaction, deployment: str) -> Deployment | None:
@@ -157,7 +157,7 @@ def drop_keys(tx: Transaction, deployment: str, *, at: datetime, actor: str) -> 
     tx.execute(delete(table).where(table.c.key_id.in_(dropped)))
     if dropped:
         gone = [(table, (key_id,)) for key_id in dropped]
-        _audit(tx, "drop_keys", deployment, {"keys": len(dropped)}, gone, at=at, actor=actor)
+        note(tx, deployment, "deployment.drop_keys", {"keys": len(dropped)}, gone, at=at, actor=actor)
     return len(dropped)
 
 
@@ -272,23 +272,8 @@ def _row(deployment: str) -> Sequence[audit.RowKey]:
     return [(tables.deployments, (deployment,))]
 
 
-def _audit(
-    tx: Transaction,
-    what: str,
-    deployment: str,
-    detail: Mapping[str, object],
-    changed: Sequence[audit.RowKey],
-    *,
-    at: datetime,
-    actor: str,
-) -> None:
-    action, subject = f"deployment.{what}", f"deployment:{deployment}"
-    audit.append(tx, at=at, actor=actor, action=action, subject=subject, detail=detail, changed=changed)
-
-
 def _audit_key(
     tx: Transaction, what: str, deployment: str, key_id: str, name: str, *, at: datetime, actor: str
 ) -> None:
     detail, changed = {"key_id": key_id, "name": name}, [(tables.gateway_keys, (key_id,))]
-    action, subject = f"gateway_key.{what}", f"deployment:{deployment}"
-    audit.append(tx, at=at, actor=actor, action=action, subject=subject, detail=detail, changed=changed)
+    note(tx, deployment, f"gateway_key.{what}", detail, changed, at=at, actor=actor)

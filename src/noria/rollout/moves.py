@@ -8,7 +8,6 @@ from datetime import datetime
 
 from sqlalchemy import Table, func, insert, select, update
 
-from noria import audit
 from noria.clock import to_millis
 from noria.errors import Conflict, InvalidInput
 from noria.ids import derived_id
@@ -25,6 +24,7 @@ from noria.rollout.records import (
     open_rollout,
     percent_now,
 )
+from noria.rollout.route_records import note
 from noria.store.database import Transaction, conflict_insert, to_json
 from noria.store.tables import bandit_shares, rollout_decisions, rollout_looks, rollout_steps, rollouts
 
@@ -79,7 +79,7 @@ def start_rollout(
         "steps": list(plan.steps),
         "reason": reason,
     }
-    _audit(tx, "start", deployment, detail, [(rollouts, (rollout_id,))], at=at, actor=actor)
+    note(tx, deployment, "rollout.start", detail, [(rollouts, (rollout_id,))], at=at, actor=actor)
     return get_rollout(tx, rollout_id)
 
 
@@ -128,7 +128,7 @@ def begin_step(
         return
     detail: dict[str, object] = {"step": rollout.step, "percent": rollout.percent, "revision": revision}
     changed = [(rollout_steps, (rollout.rollout_id, rollout.step))]
-    _audit(tx, "step", rollout.deployment, detail, changed, at=at, actor=actor)
+    note(tx, rollout.deployment, "rollout.step", detail, changed, at=at, actor=actor)
 
 
 def fix_step(tx: Transaction, rollout: Rollout, fixed: Mapping[str, object], *, at: datetime, actor: str) -> None:
@@ -139,7 +139,7 @@ def fix_step(tx: Transaction, rollout: Rollout, fixed: Mapping[str, object], *, 
     tx.execute(update(table).where(mine).values(fixed=to_json(dict(fixed))))
     detail: dict[str, object] = {"step": rollout.step, "fixed": dict(fixed)}
     changed = [(table, (rollout.rollout_id, rollout.step))]
-    _audit(tx, "fix", rollout.deployment, detail, changed, at=at, actor=actor)
+    note(tx, rollout.deployment, "rollout.fix", detail, changed, at=at, actor=actor)
 
 
 def record_decision(
@@ -166,7 +166,7 @@ def record_decision(
     )
     detail = {"challenger": rollout.challenger, "percent": percent, "evidence": dict(evidence)}
     changed = [(rollouts, (rollout.rollout_id,)), (rollout_decisions, (rollout.rollout_id, number))]
-    _audit(tx, decision.value, rollout.deployment, detail, changed, at=at, actor=actor)
+    note(tx, rollout.deployment, f"rollout.{decision.value}", detail, changed, at=at, actor=actor)
     return get_rollout(tx, rollout.rollout_id)
 
 
@@ -203,7 +203,7 @@ def record_shares(
         )
     )
     detail = {"rollout_id": rollout.rollout_id, "number": number, "shares": dict(shares)}
-    _audit(tx, "share", rollout.deployment, detail, [], at=at, actor=actor)
+    note(tx, rollout.deployment, "rollout.share", detail, [], at=at, actor=actor)
 
 
 def _next_number(tx: Transaction, table: Table, rollout: Rollout) -> int:
@@ -237,19 +237,3 @@ def _moved(rollout: Rollout, decision: Decision, at: datetime) -> dict[str, obje
     if decision is Decision.ADVANCE:
         return {"step": rollout.step + 1, "step_started_at": now}
     return {"status": PAUSED if decision is Decision.PAUSE else RUNNING}
-
-
-def _audit(
-    tx: Transaction,
-    what: str,
-    deployment: str,
-    detail: Mapping[str, object],
-    changed: Sequence[audit.RowKey],
-    *,
-    at: datetime,
-    actor: str,
-) -> None:
-    audit.append(
-        tx, at=at, actor=actor, action=f"rollout.{what}", subject=f"deployment:{deployment}", detail=detail,
-        changed=changed,
-    )  # fmt: skip

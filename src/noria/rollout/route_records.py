@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Row, insert, select
@@ -55,16 +55,23 @@ def set_routes(
         "after": _shares(variants),
         "reason": reason,
     }
-    audit.append(
-        tx,
-        at=at,
-        actor=actor,
-        action="route.set",
-        subject=f"deployment:{deployment}",
-        detail=detail,
-        changed=[(route_tables, (deployment, revision))],
-    )
+    note(tx, deployment, "route.set", detail, [(route_tables, (deployment, revision))], at=at, actor=actor)
     return RouteTable(deployment, revision, tuple(variants), reason, at, salt, unit)
+
+
+def note(
+    tx: Transaction,
+    deployment: str,
+    action: str,
+    detail: Mapping[str, object],
+    changed: Sequence[audit.RowKey],
+    *,
+    at: datetime,
+    actor: str,
+) -> None:
+    """The audit entry of a change to a deployment: its routes, its keys, its rollouts."""
+    subject = f"deployment:{deployment}"
+    audit.append(tx, at=at, actor=actor, action=action, subject=subject, detail=detail, changed=changed)
 
 
 def current_routes(tx: Transaction, deployment: str) -> RouteTable | None:

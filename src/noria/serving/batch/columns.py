@@ -79,7 +79,6 @@ def match(bundle: Bundle, source: Source, wishes: Wishes, prediction: Any) -> Co
 
     Raises InvalidInput that names every input without a column, InvalidData for a column of the wrong kind.
     """
-
     schema = source.schema
     if bundle.tensors:
         raise InvalidInput("a model of tensors takes no table", remedy="Send it tensors over /v2/models/NAME/infer.")

@@ -10,12 +10,10 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from noria.errors import InvalidInput
-from noria.monitoring.log import LabelRecord, RewardRecord
+from noria.monitoring.log import MOST_AHEAD_MILLIS, LabelRecord, RewardRecord
 from noria.serving.inputs import PredictionRequest, Value, ill_typed, parse_instant
 
 Decoded = TypeVar("Decoded")
-_DAY_MILLIS = 86_400_000
-"""How far ahead a client's clock may be."""
 _Named = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -155,7 +153,7 @@ def _reward_record(reward: Reward, now: int, named: str, only: str) -> RewardRec
     if not reward.metric.strip():
         raise InvalidInput("metric is empty", remedy="Name the reward, or leave the metric out: it is 'reward' then.")
     observed_at = parse_instant(reward.observed_at) if reward.observed_at else now
-    if observed_at > now + _DAY_MILLIS:
+    if observed_at > now + MOST_AHEAD_MILLIS:
         raise InvalidInput(
             f"observed_at is {reward.observed_at}, which is in the future",
             remedy="Give when the reward became known, or nothing for now.",
