@@ -123,6 +123,7 @@ class Wheel:
         monitor = self.project.settings.monitor
         watch = Watch(
             deployment=self.project.deployment,
+            model=champion.model,
             model_version=champion.version,
             task=self.project.settings.model.task,
             profile=read_profile(self.workspace.artifacts.fetch(artifact_key(champion.source))),

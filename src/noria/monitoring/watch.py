@@ -18,9 +18,10 @@ from noria.store.database import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What is watched: one version of a deployment, against its profile."""
+    """What is watched: the rows that one version answered in one deployment, against the version's profile."""
 
     deployment: str
+    model: str
     model_version: int
     task: str
     profile: Profile
@@ -28,6 +29,11 @@ class Watch:
     run_length_days: float
     min_rows: int
     label_delay_days: int
+
+    def has(self, record: PredictionRecord) -> bool:
+        """Whether a row counts: the log has those of every deployment, whose models may take other inputs."""
+        answered = (record.deployment, record.model, record.version)
+        return answered == (self.deployment, self.model, self.model_version)
 
 
 def watch_day(tx: Transaction, watch: Watch, day: date) -> list[WindowResult]:
@@ -47,7 +53,7 @@ def labelled(log: Path, day: date) -> Iterator[tuple[PredictionRecord, LabelReco
 
 
 def _inputs_and_scores(tx: Transaction, watch: Watch, day: date) -> Iterator[WindowResult]:
-    rows = [r for r in read_predictions(watch.log, day) if r.version == watch.model_version]
+    rows = [r for r in read_predictions(watch.log, day) if watch.has(r)]
     if len(rows) < watch.min_rows:
         return
     matrix = np.array([row.features for row in rows], dtype=np.float64)
@@ -61,7 +67,7 @@ def _inputs_and_scores(tx: Transaction, watch: Watch, day: date) -> Iterator[Win
 
 def _performance(tx: Transaction, watch: Watch, day: date) -> Iterator[WindowResult]:
     complete = day - timedelta(days=watch.label_delay_days)
-    pairs = [pair for pair in labelled(watch.log, complete) if pair[0].version == watch.model_version]
+    pairs = [pair for pair in labelled(watch.log, complete) if watch.has(pair[0])]
     if len(pairs) < watch.min_rows:
         return
     loss = float(losses(watch.task, *_scores_and_labels(pairs)).mean())
