@@ -11,7 +11,7 @@ import pytest
 
 from lifecycle.rollout_world import MODEL, world_of_three
 from noria.config import ServerSettings
-from noria.errors import InvalidData, NotFound
+from noria.errors import InvalidData, InvalidInput, NotFound
 from noria.lifecycle.outcomes import bring_in, read_table
 from noria.monitoring.log import REWARDS, RewardRecord, read_records
 from noria.store.workspace import Workspace
@@ -105,5 +105,29 @@ def test_a_row_names_its_deployment_or_has_the_one_that_was_asked_for(tmp_path):
 
 
 def test_colons_in_a_query_are_the_query_s_own(tmp_path):
-    frame = read_table(f"sqlite:///{tmp_path}/t.db", "SELECT 1 AS value, ':nope' AS unit_id", tmp_path)
+    (tmp_path / "t.db").touch()
+    frame = read_table("sqlite:///t.db", "SELECT 1 AS value, ':nope' AS unit_id", tmp_path)
     assert frame.rows() == [(1, ":nope")]
+
+
+def test_a_query_that_finds_nothing_new_brings_nothing_in(workspace, tmp_path):
+    (tmp_path / "t.db").touch()
+    frame = read_table("sqlite:///t.db", "SELECT 'u' AS unit_id, 1 AS value WHERE 0", tmp_path)
+    assert bring_in(workspace, frame, kind="rewards", metric="reward", at=NOW) == 0
+
+
+def test_a_mistyped_database_is_told_and_not_made(tmp_path):
+    with pytest.raises(InvalidData, match=r"there is no database .*mistyped\.db"):
+        read_table("sqlite:///mistyped.db", "SELECT 1 AS value", tmp_path)
+    assert not (tmp_path / "mistyped.db").exists()
+
+
+def test_a_query_of_a_file_is_told_what_it_wants(tmp_path):
+    with pytest.raises(InvalidInput, match=r"'rewards\.csv' is no database URL"):
+        read_table("rewards.csv", "SELECT 1 AS value", tmp_path)
+
+
+def test_the_password_of_a_database_may_stay_in_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("OUTCOMES", str(tmp_path / "t.db"))
+    (tmp_path / "t.db").touch()
+    assert read_table("sqlite:///${OUTCOMES}", "SELECT 1 AS value", tmp_path).rows() == [(1,)]

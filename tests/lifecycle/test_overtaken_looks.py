@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +15,11 @@ from noria.lifecycle.deploying import deploy, parse_address
 from noria.lifecycle.plans import planned
 from noria.lifecycle.rollouts import Rollouts
 from noria.registry import Stage, get_version
-from noria.rollout import Decision, Rollout, Strategy, current_routes
+from noria.rollout import Decision, Rollout, RouteTable, Strategy, current_routes, deployments, read_routes
+from noria.rollout.deployments import write_routes
 from noria.rollout.moves import Overtaken, fix_step, record_decision, record_look, record_shares
 from noria.rollout.records import PAUSED, PROMOTED, ROLLED_BACK, list_decisions
+from noria.rollout.routes import publish
 
 
 class InterruptedClock:
@@ -130,3 +133,18 @@ def test_no_deployment_runs_over_a_rollout_that_starts_meanwhile(world):
         deploy(world.workspace, world.policies, clock, parse_address(f"models:/{MODEL}/1"), **as_eu)
     with world.workspace.database.read() as tx:
         assert [variant.percent for variant in current_routes(tx, "eu").variants] == [95, 5]
+
+
+def test_who_is_overtaken_while_writing_the_route_file_leaves_the_newer_routes_there(world, monkeypatch):
+    rollout = world.start(Strategy.CANARY, world.add_version())
+    path, left = world.workspace.route_file(MODEL), [1]
+
+    def overtaken(table: RouteTable, path: Path) -> None:
+        if left:  # the first writer has read the canary's routes, and is held up here
+            left.pop()
+            world.rollouts.abort(rollout.rollout_id, actor="ann", reason="it is broken")
+        publish(table, path)
+
+    monkeypatch.setattr(deployments, "publish", overtaken)
+    write_routes(world.workspace, MODEL)
+    assert [variant.percent for variant in read_routes(path).variants] == [100]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from lifecycle.rollout_world import MODEL, RolloutWorld, world_of_three
-from noria.errors import Conflict, NotFound
+from noria.errors import Conflict, InvalidInput, NotFound
 from noria.lifecycle.deploying import deploy, follow, parse_address
 from noria.lifecycle.plans import planned
 from noria.lifecycle.rolling_back import RolledBack, roll_back
 from noria.registry import Stage, get_version
 from noria.registry.models import aliases, set_alias
 from noria.rollout import Strategy, current_routes
-from noria.rollout.deployments import withdraw
+from noria.rollout.deployments import all_deployments, save_deployment, withdraw
 
 
 @pytest.fixture
@@ -66,6 +66,14 @@ def test_after_a_promotion_the_version_before_serves_and_is_in_production_again(
     with pytest.raises(Conflict, match="no earlier version"):
         back(world)
     assert serves(world) == {1: 100}
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "two\nlines", "a/b", " ", ""])
+def test_a_name_that_no_file_can_have_leaves_nothing_behind(world, name):
+    with world.workspace.database.write() as tx, pytest.raises(InvalidInput, match="name"):
+        save_deployment(tx, name, MODEL, follows="", unit="", at=world.clock.now(), actor="ann")
+    with world.workspace.database.read() as tx:
+        assert [one.deployment for one in all_deployments(tx)] == [MODEL]
 
 
 def test_a_deployment_of_another_name_goes_back_by_itself(world):
@@ -143,3 +151,18 @@ def test_what_was_withdrawn_is_neither_rolled_back_nor_rolled_out_to(world):
     with pytest.raises(Conflict, match="was withdrawn"):
         world.start(Strategy.CANARY, 3)
     assert (stage(world, 2), stage(world, 3)) == (Stage.PRODUCTION, Stage.NONE)
+
+
+def test_a_deployment_whose_rollout_is_under_way_is_not_withdrawn_nor_one_twice(world):
+    def end() -> None:
+        with world.workspace.database.write() as tx:
+            withdraw(tx, MODEL, at=world.clock.now(), actor="ann", reason="no longer")
+
+    rollout = world.start(Strategy.CANARY, 2)
+    with pytest.raises(Conflict, match=rf"'{MODEL}' has a rollout under way: {rollout.rollout_id[:8]}"):
+        end()
+    assert serves(world) == {1: 95, 2: 5}
+    world.rollouts.abort(rollout.rollout_id, actor="ann", reason="first this")
+    end()
+    with pytest.raises(Conflict, match="was withdrawn"):
+        end()

@@ -249,6 +249,22 @@ def test_an_experiment_assigns_units_for_good_and_promotes_the_arm_that_earns_mo
     chain_holds(world)
 
 
+def test_a_slow_arm_of_an_experiment_is_taken_back(tmp_path):
+    world = RolloutWorld(tmp_path, guards=["errors", "latency"])
+    world.deploy(world.add_version())
+    slow = world.add_version(forest(1000))
+    send_in_a_quiet_moment(world)
+    rollout = world.start(Strategy.AB, slow, effect=0.1)
+    for _ in range(6):
+        world.send(1500)
+        rollout = world.rollouts.look(rollout.rollout_id)
+        if rollout.status == ROLLED_BACK:
+            break
+    with world.workspace.database.read() as tx:
+        (decision,) = list_decisions(tx, rollout.rollout_id)
+    assert decision.evidence["reason"].startswith("share of slow answers")
+
+
 def test_rewards_come_in_by_file_for_units_too(world, tmp_path):
     rollout = world.start(Strategy.AB, world.add_version(), effect=0.2, window_minutes=0)
     answers = world.send(2000, units=lambda n: f"user-{n}")

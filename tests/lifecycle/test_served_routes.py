@@ -11,6 +11,7 @@ from lifecycle.rollout_world import MODEL, START, RolloutWorld
 from noria.config import PolicySettings, ServerSettings
 from noria.errors import NotFound, PolicyRefused
 from noria.lifecycle.deploying import parse_address
+from noria.lifecycle.rolling_back import roll_back
 from noria.lifecycle.served_routes import address_routes, asked_ports, deployment_routes
 from noria.optimize.bundle import Bundle, write_bundle
 from noria.registry import Policies
@@ -70,6 +71,7 @@ def test_what_a_policy_keeps_from_being_served_is_not_taken_elsewhere(world):
 
 
 def test_what_is_withdrawn_or_unknown_has_no_routes(world):
+    roll_back(world.workspace, world.policies, world.clock, MODEL, actor="ann", reason="done")
     with world.workspace.database.write() as tx:
         withdraw(tx, MODEL, at=world.clock.now(), actor="ann", reason="done")
     with pytest.raises(NotFound, match="is withdrawn"):

@@ -185,3 +185,22 @@ def beginning(whole, share):
         labelled=(whole.labelled[0][:rows], whole.labelled[1][:rows]),
         exposed=int(whole.exposed * share),
     )
+
+
+@pytest.mark.parametrize(
+    ("guard", "worse"),
+    [
+        ("errors", {"error": 0.02}),
+        ("latency", {"slow": 0.2}),
+        ("scores", {"shift": 0.8}),
+        ("quality", {"skill": 0.3}),
+        ("reward", {"reward": 0.15}),
+    ],
+)
+def test_the_numbers_of_a_finding_have_the_sign_of_its_words(guard, worse):
+    findings = judge_guards(ALL_ON, [step(np.random.default_rng(1), **worse)])
+    found = next(one for one in findings if one.guard == guard)
+    told = [float(number) for number in re.findall(r"[+-]\d[\d.e-]*", found.reason)[:3]]
+    scale = 1 if guard in ("scores", "quality") else 100
+    assert told == pytest.approx([scale * value for value in (found.estimate, found.lower, found.upper)], rel=0.01)
+    assert found.lower <= found.estimate <= found.upper

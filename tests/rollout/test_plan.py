@@ -33,6 +33,15 @@ NONSENSE: list[tuple[Strategy, int, dict[str, Any], str]] = [
     (CANARY, 1, {"algorithm": "linucb"}, "algorithm: nothing that canary goes by"),
     (AB, 1, {"effect": 0.1, "epsilon": 0.2, "rewards": "real"}, "epsilon, real rewards: nothing that ab goes by"),
     (BANDIT, 1, {"effect": 0.1}, "effect: nothing that bandit goes by"),
+    (CANARY, 1, {"floor": 0.05}, "floor: nothing that canary goes by"),
+    (SHADOW, 1, {"floor": 0.2, "metric": "sales"}, "metric, floor: nothing that shadow goes by"),
+    (CANARY, 1, {"metric": "sales"}, "metric: nothing that canary goes by"),
+    (CANARY, 1, {"window_minutes": 5}, "window_minutes: nothing that canary goes by"),
+    (AB, 1, {"effect": 0.1, "min_minutes": 5}, "min_minutes: nothing that ab goes by"),
+    (BANDIT, 1, {"required": ["errors"]}, "required: nothing that bandit goes by"),
+    (BLUE_GREEN, 1, {"min_minutes": 5}, "min_minutes: nothing that blue_green goes by"),
+    (BANDIT, 1, {"epsilon": 0.2}, "epsilon: nothing that thompson goes by"),
+    (BANDIT, 1, {"algorithm": "linucb", "epsilon": 0.2}, "epsilon: nothing that linucb goes by"),
     (AB, 1, {"effect": 0.1, "metric": " "}, "metric has no name"),
     (BLUE_GREEN, 1, {"steps": (10, 100)}, "no steps for blue_green"),
     (BLUE_GREEN, 1, {"steps": (50,)}, "no steps for blue_green"),
@@ -73,7 +82,8 @@ def test_what_cannot_work_is_refused_and_says_why(strategy, challengers, options
         (SHADOW, 1, {"steps": (20,)}),
         (AB, 3, {"effect": 0.01, "steps": (75,), "window_minutes": 0}),
         (BANDIT, 2, {"floor": 1 / 3}),
-        (BANDIT, 1, {"floor": 0, "epsilon": 1}),
+        (BANDIT, 1, {"algorithm": "epsilon-greedy", "floor": 0, "epsilon": 1}),
+        (SHADOW, 1, {"min_minutes": 5, "max_days": 1}),
     ],
 )
 def test_what_works_is_let_through(strategy, challengers, options):
@@ -96,6 +106,33 @@ def test_harm_that_is_allowed_cannot_be_seen():
     plan = planned(RolloutSettings(errors_to_see=0.001), CANARY)
     with pytest.raises(InvalidInput, match=r"0\.001 cannot be seen as harm while 0\.005 is allowed"):
         check_plan(plan, 1)
+
+
+def test_harm_to_see_that_was_not_said_grows_with_what_is_allowed():
+    plan = planned(RolloutSettings(max_error_increase=0.03, max_latency_factor=1.5), CANARY)
+    check_plan(plan, 1)
+    assert (plan.errors_to_see, plan.latency_to_see) == (0.06, 2.0)
+    for usual in (RolloutSettings(), RolloutSettings(max_error_increase=0.002, max_latency_factor=1.05)):
+        plan = planned(usual, CANARY)
+        assert (plan.errors_to_see, plan.latency_to_see) == (0.01, 1.2)
+
+
+def test_where_every_request_may_fail_no_harm_can_be_seen():
+    with pytest.raises(InvalidInput, match=r"cannot be seen as harm while 1 is allowed") as refused:
+        check_plan(planned(RolloutSettings(max_error_increase=1), CANARY), 1)
+    assert "take errors out of `guards`" in (refused.value.remedy or "")
+
+
+def test_latency_that_is_allowed_cannot_be_seen_as_harm():
+    plan = planned(RolloutSettings(max_latency_factor=1.5, latency_to_see=1.3), CANARY)
+    with pytest.raises(InvalidInput, match=r"1\.3 times as long cannot be seen as harm while 1\.5 times is allowed"):
+        check_plan(plan, 1)
+
+
+def test_the_metric_of_a_canary_says_something_where_rewards_are_guarded():
+    plan = planned(RolloutSettings(guards=["errors", "reward"]), CANARY, metric="sales")
+    check_plan(plan, 1)
+    assert plan.rewards.metric == "sales"
 
 
 def test_settings_that_make_no_sense_are_refused():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from noria.rollout import Decision, Plan, Strategy
@@ -16,6 +18,7 @@ QUALITY = GuardSettings(alpha=0.01, max_error_increase=None, max_latency_factor=
 LABELLED = Plan(Strategy.CANARY, (5, 25, 100), QUALITY, required=("quality",), min_minutes=0, max_days=14)
 COUNTED = Plan(Strategy.CANARY, (5, 100), GuardSettings(max_quality_loss=None), min_minutes=10, max_days=1)
 BAR = LatencyBar(0.01, 0.1, 0.15)
+UNASKED = StepEvidence(ArmEvidence(0.5, 0, 0), ArmEvidence(0.5, 0, 0))
 
 
 def scores(generator, rows, skill):
@@ -106,6 +109,14 @@ def test_all_the_traffic_at_once_needs_no_champion_to_show_that_every_request_fa
     assert judged.decision is Decision.ROLL_BACK and judged.reason.startswith("error rate +100 points")
 
 
+def test_a_canary_that_a_person_is_to_promote_waits_at_its_last_step():
+    by_hand = replace(COUNTED, promotes=False)
+    assert judge_canary(by_hand, [counted()], minutes=10).decision is Decision.ADVANCE
+    passed = judge_canary(by_hand, [counted(), alone()], minutes=10)
+    assert passed.decision is Decision.WAIT and passed.reason.endswith(": ready to be promoted")
+    assert judge_canary(by_hand, [counted(), alone(300, 40, 30)], minutes=60).decision is Decision.ROLL_BACK
+
+
 def outcomes(champion, challenger, units=20_000):
     sides = [Moments(units, mean, mean * (1 - mean)) for mean in (champion, challenger)]
     return [ArmOutcome(name, 0.5, units, side) for name, side in zip(("champion", "v2"), sides, strict=True)]
@@ -113,18 +124,54 @@ def outcomes(champion, challenger, units=20_000):
 
 def test_an_experiment_promotes_the_arm_that_earns_more_and_keeps_the_champion_otherwise():
     plan = Plan(Strategy.AB, (50,), GuardSettings(), experiment=ExperimentSettings(0.01))
-    won = judge_ab(plan, outcomes(0.05, 0.07), [], days=1)
+    won = judge_ab(plan, outcomes(0.05, 0.07), [UNASKED], days=1)
     assert (won.decision, won.winner) == (Decision.PROMOTE, "v2")
-    assert judge_ab(plan, outcomes(0.07, 0.05), [], days=1).decision is Decision.ROLL_BACK
-    assert judge_ab(plan, outcomes(0.05, 0.0501, units=500), [], days=1).decision is Decision.WAIT
+    waits = judge_ab(replace(plan, promotes=False), outcomes(0.05, 0.07), [UNASKED], days=1)
+    assert waits.decision is Decision.WAIT and waits.reason.endswith(": ready to be promoted")
+    assert judge_ab(plan, outcomes(0.07, 0.05), [UNASKED], days=1).decision is Decision.ROLL_BACK
+    assert judge_ab(plan, outcomes(0.05, 0.0501, units=500), [UNASKED], days=1).decision is Decision.WAIT
 
 
 def test_a_mismatched_split_ends_an_experiment_whatever_it_earned():
     plan = Plan(Strategy.AB, (50,), GuardSettings(), experiment=ExperimentSettings(0.01))
     champion, challenger = outcomes(0.05, 0.07)
     lopsided = [champion, ArmOutcome("v2", 0.5, 15_000, challenger.rewards)]
-    judged = judge_ab(plan, lopsided, [], days=1)
+    judged = judge_ab(plan, lopsided, [UNASKED], days=1)
     assert judged.decision is Decision.ROLL_BACK and "did not fall on the arms as assigned" in judged.reason
+
+
+def test_slow_answers_end_an_experiment_and_what_its_guards_saw_is_told_meanwhile():
+    plan = Plan(Strategy.AB, (50,), GuardSettings(max_quality_loss=None), experiment=ExperimentSettings(0.01))
+    champion = ArmEvidence(0.5, 5000, 25, 500)
+    sound, slow = (StepEvidence(champion, ArmEvidence(0.5, 5000, 25, slow), BAR) for slow in (500, 1500))
+    even = outcomes(0.05, 0.05, units=500)
+    running = judge_ab(plan, even, [sound], days=1)
+    assert running.decision is Decision.WAIT
+    assert {one.guard for one in running.findings} == {"errors", "latency"}
+    judged = judge_ab(plan, even, [slow], days=1)
+    assert judged.decision is Decision.ROLL_BACK and judged.reason.startswith("share of slow answers")
+    several = [*even, ArmOutcome("v3", 0.25, 500, even[0].rewards)]
+    several = [replace(one, share=share) for one, share in zip(several, (0.5, 0.25, 0.25), strict=True)]
+    assert judge_ab(plan, several, [sound, slow], days=1).reason.startswith("v3: share of slow answers")
+
+
+def test_the_challengers_of_an_experiment_share_what_its_guards_may_spend():
+    plan = Plan(Strategy.AB, (50,), GuardSettings(max_quality_loss=None), experiment=ExperimentSettings(0.01))
+    sound = StepEvidence(ArmEvidence(0.5, 5000, 25, 500), ArmEvidence(0.5, 5000, 25, 500), BAR)
+    alone = judge_ab(plan, outcomes(0.05, 0.05, units=500), [sound], days=1).findings[0].allowance
+    arms = [ArmOutcome(name, 0.25, 500, Moments(500, 0.05, 0.0475)) for name in ("champion", "v2", "v3", "v4")]
+    shared = judge_ab(plan, arms, [sound] * 3, days=1).findings[0].allowance
+    assert shared == alone / 3
+
+
+def test_a_blue_green_switch_without_a_request_to_test_it_with_ends_when_its_days_are_over():
+    plan = Plan(Strategy.BLUE_GREEN, (100,), max_days=2)
+    assert judge_checks(plan, {"requests": 0, "faults": []}, days=1.9).decision is Decision.WAIT
+    late = judge_checks(plan, {"requests": 0, "faults": []}, days=2)
+    assert (late.decision, late.reason) == (
+        Decision.ROLL_BACK,
+        "no request to test it with in 2 days: the champion stays",
+    )
 
 
 def test_a_blue_green_switch_waits_for_its_tests():

@@ -31,6 +31,9 @@ def world(tmp_path_factory) -> RolloutWorld:
     [
         ("--steps 50,20", "no steps for canary"),
         ("--steps nan,100", "no steps for canary"),
+        ("--steps ,", "are no percents"),
+        ("--floor 0.05", "floor: nothing that canary goes by"),
+        ("--strategy shadow --require errors", "required: nothing that shadow goes by"),
         ("--max-days nan", "max_days is nan"),
         ("--require reward", "required, but off: reward"),
         ("--strategy ab --effect inf", "which difference is worth finding"),
@@ -74,7 +77,12 @@ def test_an_ended_rollout_is_told_with_what_it_ended_by(tmp_path):
     ended = told_json(world, "status", MODEL)
     assert ended["rollout"]["status"] == "rolled_back" and "waits_because" not in ended
     assert "split of the traffic" in ended["ended_because"]
-    assert any("harmed" in one for one in ended["guards"])
+    harmed = next(one for one in ended["guards"] if one["state"] == "harmed")
+    assert 0 <= harmed["p_value"] <= harmed["allowance"]
+    story = told_json(world, "explain", MODEL)
+    assert story["plan"]["guards"]["max_error_increase"] == 0.005
+    assert [(one["step"], one["percent"]) for one in story["steps"]] == [(1, 20.0)]
+    assert [one["decision"] for one in story["decisions"]] == ["roll_back"]
     assert ended["looked_at"] == ended["rollout"]["ended_at"] == told_json(world, "list")[0]["ended_at"]
 
 
@@ -100,12 +108,18 @@ def test_a_bandits_shares_are_told_as_they_are(tmp_path):
     world.send(1000, reward=lambda answer, _row: float(answer.model_version == "2"))
     world.rollouts.look(rollout.rollout_id)
     status = told_json(world, "status", MODEL)
-    assert (status["rollout"]["percent"], status["traffic"]) == (95.0, "champion 5.0%, v2 95.0%")
+    assert (status["rollout"]["percent"], status["traffic"]) == (95.0, pytest.approx({"champion": 0.05, "v2": 0.95}))
     assert told_json(world, "list")[0]["percent"] == 95.0
     with world.workspace.database.read() as tx:
         page = gather_rollout(tx, rollout.rollout_id, world.clock.now(), may_change=False)
         assert seen_last(tx, page.rollout) is not None
     assert page.percent == 95.0
+    assert [(arm.name, arm.mean, arm.pending, arm.percent) for arm in page.arms] == [
+        ("champion", "0", 0, pytest.approx(5)),
+        ("v2", "1", 0, pytest.approx(95)),
+    ]
+    assert page.measures == []
+    assert told_json(world, "explain", MODEL)["shares"][-1]["shares"] == pytest.approx({"champion": 0.05, "v2": 0.95})
     assert deployments(world)[0]["serves"] == f"champion {MODEL}@1 5%, v2 {MODEL}@2 95%"
 
 
@@ -128,7 +142,8 @@ def test_rollouts_have_room_on_eighty_columns_and_comparisons_are_words(tmp_path
         "--window-minutes", "0",
     )  # fmt: skip
     assert "strategy: ab" in started and "ended_at" not in started
-    assert next(one.split()[1:3] for one in told(world, "list").splitlines() if "running" in one) == [MODEL, "ab"]
+    (row,) = [one for one in told(world, "list").splitlines() if "running" in one]
+    assert row.split()[1:3] == [MODEL, "ab"] and "running 50%" in row and ":" in row
     rollout = told_json(world, "list")[0]["rollout"]
     world.send(400, reward=lambda answer, _row: float(answer.prediction_id.endswith("7")))
     world.rollouts.look(rollout)

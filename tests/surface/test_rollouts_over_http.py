@@ -13,6 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from lifecycle.rollout_world import MODEL, RolloutWorld
+from noria import audit
 from noria.rollout import Strategy, current_routes
 from noria.surface.cli.processes import Child
 from noria.surface.console.pages import to_the_minute
@@ -178,3 +179,53 @@ def test_the_overviews_button_rolls_back_what_serves(browser, client, world):  #
     page.get_by_role("button", name="Roll back").click()
     page.get_by_role("alert").get_by_text("no earlier version").wait_for()
     page.close()
+
+
+def actors(world: RolloutWorld) -> dict[str, str]:
+    """The newest actor of each action in the audit trail."""
+    with world.workspace.database.read() as tx:
+        return {entry.action: entry.actor for entry in audit.entries(tx, newest_first=False, limit=10_000)}
+
+
+def test_the_audit_trail_names_who_asked_and_by_which_way(client, world):
+    started = post(client, "/rollouts", {"versions": [f"models:/{MODEL}/3"], "strategy": "shadow"}, 201)
+    assert actors(world)["rollout.start"] == "api:anonymous"
+    answer = client.post(f"{API}/rollouts/{started['rollout_id']}/pause", json=WHY, auth=("ada", ""))
+    assert answer.status_code == 200 and actors(world)["rollout.pause"] == "api:ada"
+    assert client.post(f"/rollouts/{started['rollout_id']}/abort", data=WHY).status_code == 303
+    assert actors(world)["rollout.roll_back"] == "console:anonymous"
+
+
+def test_one_of_several_challengers_is_promoted_by_its_own_button(client, world, browser):  # noqa: F811
+    serving = min(shares(world))
+    others = [number for number in (1, 2, 3) if number != serving]
+    wanted = {"versions": [f"models:/{MODEL}/{one}" for one in others], "strategy": "ab", "effect": 0.1}
+    started = post(client, "/rollouts", wanted, 201)
+    page = browser.new_page()
+    page.goto(f"{client.base_url}/rollouts/{started['rollout_id']}")
+    page.get_by_role("button", name=f"Promote {others[1]}").click()
+    page.get_by_text("promoted", exact=True).wait_for()
+    assert shares(world) == {others[1]: 100}
+    page.close()
+    path = f"/rollouts/{started['rollout_id']}/promote?version=x"
+    assert client.post(path, data=WHY).status_code == 404
+
+
+def test_what_takes_part_in_a_rollout_is_not_deleted_over_mlflows_protocol_either(client, world):
+    challenger = next(number for number in (1, 2, 3) if number != min(shares(world)))
+    started = post(client, "/rollouts", {"versions": [f"models:/{MODEL}/{challenger}"], "strategy": "shadow"}, 201)
+    asked = {"name": MODEL, "version": str(challenger)}
+    refused = client.request("DELETE", "/api/2.0/mlflow/model-versions/delete", json=asked)
+    assert (refused.status_code, refused.json()["error_code"]) == (403, "PERMISSION_DENIED"), refused.text
+    assert f"{MODEL}@{challenger} serves and cannot be deleted" in refused.json()["message"]
+    post(client, f"/rollouts/{started['rollout_id']}/abort", WHY)
+
+
+def test_what_is_withdrawn_serves_no_longer_and_may_be_deleted(client, world):
+    version = world.add_version()
+    put = client.put(f"{API}/deployments/passing", json={"model": f"models:/{MODEL}/{version}"})
+    assert put.status_code == 200, put.text
+    asked = {"name": MODEL, "version": str(version)}
+    assert client.request("DELETE", "/api/2.0/mlflow/model-versions/delete", json=asked).status_code == 403
+    assert client.delete(f"{API}/deployments/passing").status_code == 204
+    assert client.request("DELETE", "/api/2.0/mlflow/model-versions/delete", json=asked).status_code == 200

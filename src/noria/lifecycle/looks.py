@@ -6,7 +6,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from math import ceil
 from pathlib import Path
 
 import msgspec
@@ -15,6 +14,7 @@ import numpy as np
 from noria.errors import InvalidInput
 from noria.lifecycle.bandit_harm import harmed_arms
 from noria.lifecycle.evidence import Evidence, Floats
+from noria.registry import ModelVersion, Stage, list_versions
 from noria.rollout.bandits import ArmRewards, allocation
 from noria.rollout.contextual import fit_linucb
 from noria.rollout.estimates import compare_quality, score_shift
@@ -24,7 +24,7 @@ from noria.rollout.planning import LatencyBar, latency_bar, requests_needed, slo
 from noria.rollout.rates import EventRecord
 from noria.rollout.records import Decision, Rollout, RolloutStep
 from noria.rollout.strategies import Judgement, judge_ab, judge_canary
-from noria.store.database import to_json
+from noria.store.database import Transaction, to_json
 
 CHAMPION, CANARY, SHADOW = "champion", "canary", "shadow"
 _BAR_ROWS = 200
@@ -75,8 +75,19 @@ def look_at(
     if strategy is Strategy.SHADOW:
         return Look(_shadow(evidence, rollout, minutes))
     if strategy is Strategy.AB:
-        return _ab(evidence, rollout, variants, at)
+        return _ab(evidence, rollout, steps[-1], variants, at)
     return _bandit(evidence, rollout, steps[-1], variants, at)
+
+
+def out_of_use(tx: Transaction, rollout: Rollout) -> Sequence[str]:
+    """The challengers that somebody archived or deleted while they were tried: nothing may put them into Production."""
+    fit = {version.version for version in challengers_left(tx, rollout) if version.stage is not Stage.ARCHIVED}
+    return [f"{rollout.model}@{number}" for number in rollout.challengers if number not in fit]
+
+
+def challengers_left(tx: Transaction, rollout: Rollout) -> Sequence[ModelVersion]:
+    """Those that there still are."""
+    return [version for version in list_versions(tx, rollout.model) if version.version in rollout.challengers]
 
 
 def _is_alone_at_once(plan: Plan) -> bool:
@@ -101,7 +112,7 @@ def _needed(plan: Plan, step: int, bar: LatencyBar, slower: float, error_rate: f
     needed = 0
     if ERRORS in plan.guards.guards:
         allowed = plan.guards.max_error_increase or 0.0
-        needed = _requests(error_rate, error_rate + plan.errors_to_see, share, allowance, allowed)
+        needed = _requests(error_rate, min(1.0, error_rate + plan.errors_to_see), share, allowance, allowed)
     if LATENCY in plan.guards.guards:
         needed = max(needed, _requests(bar.slow, slower, share, allowance, bar.slow_if_allowed - bar.slow))
     return needed
@@ -218,17 +229,20 @@ def _percentiles(column: object) -> dict[str, float]:
     return {f"p{share}": float(np.percentile(values, share)) for share in (50, 95, 99)}
 
 
-def _ab(evidence: Evidence, rollout: Rollout, variants: Mapping[str, float], at: datetime) -> Look:
+def _ab(evidence: Evidence, rollout: Rollout, step: RolloutStep, variants: Mapping[str, float], at: datetime) -> Look:
     plan = rollout.plan
+    known = step.fixed or _fix_late(evidence, plan)
+    bar = msgspec.convert(known["bar"], LatencyBar) if "bar" in known else None
+    since = int(str(known.get("since", 0)))
     arms = [evidence.outcome(plan.rewards, at, name, percent / 100) for name, percent in variants.items()]
-    champion = evidence.arm(0, CHAMPION, variants[CHAMPION] / 100, None, 0)
+    champion = evidence.arm(0, CHAMPION, variants[CHAMPION] / 100, bar, since)
     guards = [
-        StepEvidence(champion, evidence.arm(0, name, percent / 100, None, 0))
+        StepEvidence(champion, evidence.arm(0, name, percent / 100, bar, since), bar)
         for name, percent in variants.items()
         if name != CHAMPION
     ]
     days = (at - rollout.started_at).total_seconds() / 86_400
-    return Look(judge_ab(plan, arms, guards, days=days))
+    return Look(judge_ab(plan, arms, guards, days=days), None if step.fixed else known or None)
 
 
 def _bandit(
@@ -286,7 +300,7 @@ def _bandit_judgement(rollout: Rollout, best: str, measures: Mapping[str, object
     leads = f"{best} leads" if best else "no rewards yet"
     if days < plan.max_days:
         return Judgement(Decision.WAIT, leads, measures=measures, winner=best)
-    reason = f"{leads} after {ceil(days)} days"
+    reason = f"{leads} after {plan.max_days:g} days"
     if best in (CHAMPION, ""):
         return Judgement(Decision.ROLL_BACK, reason, measures=measures)
     return Judgement(Decision.PROMOTE if plan.promotes else Decision.WAIT, reason, measures=measures, winner=best)

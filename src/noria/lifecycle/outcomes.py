@@ -12,7 +12,7 @@ from noria.clock import to_millis
 from noria.errors import InvalidData, InvalidInput, NotFound
 from noria.monitoring.log import MOST_AHEAD_MILLIS, LabelRecord, PredictionLog, RewardRecord
 from noria.rollout.records import list_deployments
-from noria.store.foreign import verbatim
+from noria.store.foreign import driver_url, filled_in, verbatim
 from noria.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def read_table(source: str, query: str, folder: Path) -> pl.DataFrame:
     import polars as pl
 
     if query:
-        return _query(source, query)
+        return _query(source, query, folder)
     path = folder / source
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -183,15 +183,24 @@ def _millis(value: Any, at: datetime, place: int) -> int:
         raise InvalidData(f"row {place}: {value!r} is no instant", remedy="Write RFC 3339.") from None
 
 
-def _query(url: str, query: str) -> pl.DataFrame:
+def _query(url: str, query: str, folder: Path) -> pl.DataFrame:
+    """What a query gives; where that is no row, its columns all the same."""
     import polars as pl
     from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
 
+    if "://" not in url:
+        raise InvalidInput(
+            f"{url!r} is no database URL, which --query wants",
+            remedy="Give one such as postgresql://HOST/NAME or sqlite:///FILE; of a file leave --query out.",
+        )
     try:
-        engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
-        with engine.connect() as connection:
-            rows = connection.execute(verbatim(query))
-            return pl.DataFrame([dict(row._mapping) for row in rows], infer_schema_length=None)
+        made = driver_url(filled_in(url, "the query"), folder)
+        if made.drivername == "sqlite" and not Path(made.database or "").is_file():
+            raise InvalidData(f"there is no database {made.database}", remedy="Check the path.")
+        with create_engine(made).connect() as connection:
+            result = connection.execute(verbatim(query))
+            names, rows = list(result.keys()), [dict(row._mapping) for row in result]
     except SQLAlchemyError as error:
         raise InvalidData(f"the query fails: {error}", remedy="Check the URL and the SQL.") from None
+    return pl.DataFrame(rows, infer_schema_length=None) if rows else pl.DataFrame(schema=names)

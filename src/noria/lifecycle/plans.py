@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from noria.config import RolloutSettings
 from noria.errors import InvalidInput
@@ -14,6 +14,22 @@ from noria.rollout.bandits import BanditSettings
 from noria.rollout.evidence import GuardSettings
 from noria.rollout.experiments import ExperimentSettings
 from noria.rollout.plan import RewardPlan
+
+Value = TypeVar("Value")
+
+_BANDIT = (Strategy.BANDIT,)
+_GOES_BY: Mapping[str, Sequence[Strategy]] = {
+    "min_minutes": (Strategy.CANARY, Strategy.SHADOW),
+    "required": (Strategy.CANARY,),
+    "effect": (Strategy.AB,),
+    "metric": (Strategy.AB, Strategy.BANDIT),
+    "window_minutes": (Strategy.AB, Strategy.BANDIT),
+    "algorithm": _BANDIT,
+    "floor": _BANDIT,
+    "epsilon": _BANDIT,
+    "real rewards": _BANDIT,
+}
+"""Which strategies an option says something to; a canary takes the metric where the guard of rewards is on."""
 
 
 def plan_of(settings: RolloutSettings, strategy: Strategy, **changes: object) -> Plan:
@@ -37,11 +53,24 @@ def plan_of(settings: RolloutSettings, strategy: Strategy, **changes: object) ->
         _required(settings),
         settings.min_minutes,
         settings.max_days,
-        settings.errors_to_see,
-        settings.latency_to_see,
+        *_harm_to_see(settings),
         settings.approves,
     )
     return replace(plan, **changes)  # type: ignore[arg-type]
+
+
+def _harm_to_see(settings: RolloutSettings) -> tuple[float, float]:
+    """The increase of errors and the factor of latency that a step must be able to show.
+
+    Where they were not said, twice what is allowed if that is more: what is allowed is never seen as harm, and what is
+    little more needs traffic without end.
+    """
+    errors, latency, said = settings.errors_to_see, settings.latency_to_see, settings.model_fields_set
+    if "errors_to_see" not in said:
+        errors = max(errors, min(1.0, 2 * settings.max_error_increase))
+    if "latency_to_see" not in said:
+        latency = max(latency, round(2 * settings.max_latency_factor - 1, 9))
+    return errors, latency
 
 
 def _check_once(guards: Sequence[str]) -> None:
@@ -67,24 +96,30 @@ def planned(
     max_days: float | None = None,
     required: Sequence[str] | None = None,
     promotes: bool = True,
-    effect: float = 0.0,
-    metric: str = "reward",
-    window_minutes: float = 60.0,
-    algorithm: str = "thompson",
-    floor: float = 0.05,
-    epsilon: float = 0.1,
-    rewards: Literal["binary", "real"] = "binary",
+    effect: float | None = None,
+    metric: str | None = None,
+    window_minutes: float | None = None,
+    algorithm: str | None = None,
+    floor: float | None = None,
+    epsilon: float | None = None,
+    rewards: Literal["binary", "real"] | None = None,
 ) -> Plan:
     """The plan of a rollout that somebody starts by hand, which ``check_plan`` is to look at once it is started.
 
-    Raises InvalidInput for an algorithm that there is none of, or an option that says nothing to the strategy.
+    None: not said, so that what the strategy does by itself holds. Raises InvalidInput for an algorithm that there is
+    none of, or an option that says nothing to the strategy.
     """
-    _check_options(strategy, effect, algorithm, epsilon, rewards)
+    given = {
+        "min_minutes": min_minutes, "required": required, "effect": effect, "metric": metric,
+        "window_minutes": window_minutes, "algorithm": algorithm, "floor": floor, "epsilon": epsilon,
+        "real rewards": rewards,
+    }  # fmt: skip
+    _check_options(settings, strategy, [name for name, value in given.items() if value is not None])
     plan = plan_of(settings, strategy)
     changes: dict[str, object] = {
         "steps": tuple(steps) or _default_steps(settings, strategy),
         "promotes": promotes,
-        "rewards": RewardPlan(metric, window_minutes),
+        "rewards": RewardPlan(_or("reward", metric), _or(60.0, window_minutes)),
         "salt": "" if strategy is Strategy.CANARY else new_id()[:16],
     }
     named = {"min_minutes": min_minutes, "max_days": max_days}
@@ -93,26 +128,42 @@ def planned(
         changes["required"] = tuple(required)
     if strategy is Strategy.AB:
         days = settings.max_days if max_days is None else max_days
-        changes["experiment"] = ExperimentSettings(effect, alpha=settings.alpha, max_days=days)
+        changes["experiment"] = ExperimentSettings(_or(0.0, effect), alpha=settings.alpha, max_days=days)
     if strategy is Strategy.BANDIT:
-        if algorithm not in ("thompson", "epsilon-greedy", "linucb"):
-            raise InvalidInput(f"{algorithm!r} is no bandit", remedy="Use thompson, epsilon-greedy or linucb.")
         changes["contextual"] = algorithm == "linucb"
-        known: Literal["thompson", "epsilon-greedy"] = "epsilon-greedy" if algorithm == "epsilon-greedy" else "thompson"
-        changes["bandit"] = BanditSettings(known, rewards, epsilon, floor)
+        changes["bandit"] = _bandit(_or("thompson", algorithm), floor, epsilon, rewards)
     return replace(plan, **changes)  # type: ignore[arg-type]
 
 
-def _check_options(strategy: Strategy, effect: float, algorithm: str, epsilon: float, rewards: str) -> None:
+def _bandit(
+    algorithm: str, floor: float | None, epsilon: float | None, rewards: Literal["binary", "real"] | None
+) -> BanditSettings:
+    if algorithm not in ("thompson", "epsilon-greedy", "linucb"):
+        raise InvalidInput(f"{algorithm!r} is no bandit", remedy="Use thompson, epsilon-greedy or linucb.")
+    if epsilon is not None and algorithm != "epsilon-greedy":
+        raise InvalidInput(
+            f"epsilon: nothing that {algorithm} goes by",
+            remedy="Leave it out, or choose the algorithm epsilon-greedy; the share that every arm keeps is the floor.",
+        )
+    known: Literal["thompson", "epsilon-greedy"] = "epsilon-greedy" if algorithm == "epsilon-greedy" else "thompson"
+    return BanditSettings(known, _or("binary", rewards), _or(0.1, epsilon), _or(0.05, floor))
+
+
+def _or(usual: Value, given: Value | None) -> Value:
+    return usual if given is None else given
+
+
+def _check_options(settings: RolloutSettings, strategy: Strategy, given: Sequence[str]) -> None:
     """What is left out silently would be missed only when the rollout has run."""
-    of_bandits = {"algorithm": algorithm != "thompson", "epsilon": epsilon != 0.1, "real rewards": rewards != "binary"}
-    idle = [name for name, given in of_bandits.items() if given and strategy is not Strategy.BANDIT]
-    if effect != 0 and strategy is not Strategy.AB:
-        idle.insert(0, "effect")
-    if idle:
+    goes_by = dict(_GOES_BY)
+    if "reward" in settings.guards:
+        goes_by["metric"] = (Strategy.CANARY, *goes_by["metric"])
+    if idle := [name for name in given if strategy not in goes_by[name]]:
+        what_for = "; ".join(f"{name} is for {', '.join(goes_by[name])}" for name in idle)
+        guarded = ", and for canary once `guards` under [rollout] name reward" if "metric" in idle else ""
         raise InvalidInput(
             f"{', '.join(idle)}: nothing that {strategy} goes by",
-            remedy="Leave it out, or choose the strategy that it is for: ab has an effect, bandit the others.",
+            remedy=f"Leave it out, or choose the strategy that it is for: {what_for}{guarded}.",
         )
 
 

@@ -44,10 +44,17 @@ def remove_version(workspace: Workspace, model: str, version: int, *, at: dateti
     """Delete one version, with its files unless they are shared. Raises NotFound, or Protected when it serves."""
     with workspace.database.write() as tx:
         found = get_version(tx, model, version)
-        if (model, version) in serving_versions(tx):
-            raise Protected(f"{found.label} serves and cannot be deleted", remedy="Move the traffic elsewhere first.")
+        check_unserved(tx, model, version)
         delete_version(tx, model, version, at=at, actor=actor, reason=reason)
     return Removal(found, _remove_files(workspace, found))
+
+
+def check_unserved(tx: Transaction, model: str, version: int | None = None, *, what: str = "deleted") -> None:
+    """Raises Protected where the version, or one of the model, takes traffic or takes part in a rollout under way."""
+    serving = sorted(one for one in serving_versions(tx) if one[0] == model and version in (None, one[1]))
+    if serving:
+        labels = ", ".join(f"{name}@{number}" for name, number in serving)
+        raise Protected(f"{labels} serves and cannot be {what}", remedy="Move the traffic elsewhere first.")
 
 
 def _expired(tx: Transaction, model: str, policies: Policies, at: datetime) -> Sequence[ModelVersion]:

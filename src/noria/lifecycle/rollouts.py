@@ -19,7 +19,16 @@ from noria.errors import Conflict, InvalidInput, NoriaError, PolicyRefused
 from noria.lifecycle.checks import check_with_log
 from noria.lifecycle.evidence import Evidence
 from noria.lifecycle.latencies import Floats, latencies_lately
-from noria.lifecycle.looks import CANARY, CHAMPION, Look, evidence_of, fixed_at_start, look_at
+from noria.lifecycle.looks import (
+    CANARY,
+    CHAMPION,
+    Look,
+    challengers_left,
+    evidence_of,
+    fixed_at_start,
+    look_at,
+    out_of_use,
+)
 from noria.lifecycle.rollout_routes import route, route_to
 from noria.lifecycle.served_forms import make_servable, variant_of
 from noria.optimize.bundle import Task
@@ -86,7 +95,7 @@ class Rollouts:
             make_servable(self._workspace, version, at=now, actor=actor, progress=self._progress)
             plan = replace(plan, guards=replace(plan.guards, task=self._loaded_task(version)))
         for version in versions:
-            if version.stage is Stage.NONE:
+            if version.stage in (Stage.NONE, Stage.ARCHIVED):
                 self._move(version, Stage.STAGING, actor, "the gate before a rollout")
         latencies = self._latencies_before(deployment, now)
         with database.write() as tx:
@@ -103,7 +112,8 @@ class Rollouts:
                 actor=actor,
                 reason=reason,
             )
-            self._begin_step(tx, rollout, f"{plan.strategy} of {_named(rollout)} starts", actor, latencies)
+            named = ", ".join(version.label for version in versions)
+            self._begin_step(tx, rollout, f"{plan.strategy} of {named} starts", actor, latencies)
         write_routes(self._workspace, deployment)
         return rollout
 
@@ -159,6 +169,8 @@ class Rollouts:
                 self.look(rollout.rollout_id)
             except NoriaError as error:
                 _log.error("rollout_look_failed", rollout=rollout.rollout_id, reason=error.message)
+            except Exception:
+                _log.exception("rollout_look_failed", rollout=rollout.rollout_id)
             self._rests[rollout.rollout_id] = time.monotonic() + _REST * (time.process_time() - started)
 
     def look(self, rollout_id: str) -> Rollout:
@@ -170,13 +182,18 @@ class Rollouts:
             rollout = get_rollout(tx, rollout_id)
             steps = list_steps(tx, rollout.rollout_id)
             routes = current_routes(tx, rollout.deployment)
+            gone = out_of_use(tx, rollout)
         if rollout.status != RUNNING or routes is None:
             return rollout
         now = self._clock.now()
-        if rollout.plan.strategy is Strategy.BLUE_GREEN:
+        if gone:
+            reason = f"{', '.join(gone)} was archived or deleted meanwhile: the champion stays"
+            look = Look(Judgement(Decision.ROLL_BACK, reason))
+        elif rollout.plan.strategy is Strategy.BLUE_GREEN:
             if rollout.rollout_id not in self._checks or not self._checks[rollout.rollout_id]["requests"]:
                 self._checks[rollout.rollout_id] = check_with_log(self._workspace, routes, rollout.plan)
-            look = Look(judge_checks(rollout.plan, self._checks[rollout.rollout_id]))
+            days = (now - rollout.started_at).total_seconds() / 86_400
+            look = Look(judge_checks(rollout.plan, self._checks[rollout.rollout_id], days=days))
         else:
             evidence = self._evidence.setdefault(
                 rollout.rollout_id, evidence_of(self._workspace.prediction_log, rollout)
@@ -220,7 +237,7 @@ class Rollouts:
                 tx, rollout, Decision.ROLL_BACK, judgement.as_document(), at=self._clock.now(), actor=ACTOR
             )
             route(tx, after, at=self._clock.now(), actor=ACTOR, reason=judgement.reason)
-            versions = [get_version(tx, rollout.model, number) for number in rollout.challengers]
+            versions = challengers_left(tx, rollout)
         for version in versions:
             if version.stage is Stage.PRODUCTION:
                 continue
@@ -236,6 +253,8 @@ class Rollouts:
             with self._workspace.database.write() as tx:
                 if promotes:
                     winner = self._winner(rollout, judgement)
+                    if gone := out_of_use(tx, rollout):
+                        raise Overtaken(f"{', '.join(gone)} was archived or deleted meanwhile")
                     return self._promoted(tx, rollout, winner, judgement, ACTOR, passed=rollout.plan.approves)
                 after = record_decision(
                     tx, rollout, Decision.ADVANCE, judgement.as_document(), at=self._clock.now(), actor=ACTOR
@@ -307,7 +326,10 @@ class Rollouts:
             rollout = get_rollout(tx, rollout_id)
             if rollout.status not in states:
                 raise Conflict(
-                    f"rollout {rollout.rollout_id[:8]} is {rollout.status}", remedy=f"Only {states[0]} ones can be."
+                    f"rollout {rollout.rollout_id[:8]} is {rollout.status.replace('_', ' ')}: there is nothing to "
+                    f"{decision}",
+                    remedy=f"Only a rollout that is {' or '.join(states)} takes a {decision}; `noria rollout status` "
+                    "shows how it stands.",
                 )
             return record_decision(tx, rollout, decision, {"reason": reason}, at=self._clock.now(), actor=actor)
 
@@ -375,7 +397,3 @@ class Rollouts:
             actor=actor,
             reason=reason,
         )
-
-
-def _named(rollout: Rollout) -> str:
-    return ", ".join(f"{rollout.model}@{number}" for number in rollout.challengers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from noria.errors import Conflict, InvalidInput, NotFound
 from noria.ids import new_id
 from noria.registry import Stage, version_in_stage
 from noria.registry.models import aliases
+from noria.rollout.moves import check_none_open
 from noria.rollout.plan import Strategy
 from noria.rollout.records import latest_shares, open_rollout
 from noria.rollout.route_records import current_routes, note
@@ -24,6 +26,8 @@ from noria.store import tables
 from noria.store.database import Transaction, from_json
 from noria.store.workspace import Workspace
 
+_LONGEST_NAME = 200
+_NOT_IN_NAMES = re.compile(r"[/\\\x00-\x1f\x7f]")
 _NO_KEY = "none"
 """In place of hashes when every key is revoked: no key has this hash, so nobody is let in."""
 _KEY_PREFIX = "nk_"
@@ -61,8 +65,7 @@ def save_deployment(
 
     Raises InvalidInput for a name that is no file's name.
     """
-    if not deployment or deployment != deployment.strip(". ") or any(sign in deployment for sign in "/\\\0"):
-        raise InvalidInput(f"{deployment!r} is no name of a deployment", remedy="Use letters, digits, - and _.")
+    _check_name(deployment)
     before = find_deployment(tx, deployment)
     values = {"model": model, "follows": follows, "unit": unit, "withdrawn_at": None}
     table = tables.deployments
@@ -78,9 +81,23 @@ def save_deployment(
     return get_deployment(tx, deployment)
 
 
+def _check_name(deployment: str) -> None:
+    """A name is that of a file, and gateways would be kept from all routes by one that the disk does not take."""
+    sound = deployment == deployment.strip(". ") and not _NOT_IN_NAMES.search(deployment)
+    if not deployment or not sound:
+        raise InvalidInput(f"{deployment!r} is no name of a deployment", remedy="Use letters, digits, - and _.")
+    if (size := len(deployment.encode(errors="surrogatepass"))) > _LONGEST_NAME:
+        raise InvalidInput(
+            f"the deployment's name {deployment[:20]!r}... has {size} bytes",
+            remedy=f"Give one of {_LONGEST_NAME} at most: files are named so.",
+        )
+
+
 def withdraw(tx: Transaction, deployment: str, *, at: datetime, actor: str, reason: str) -> None:
-    """Serve a deployment no longer. Raises NotFound."""
+    """Serve a deployment no longer. Raises NotFound, Conflict with a rollout under way or where it is withdrawn."""
     get_deployment(tx, deployment)
+    check_served(tx, deployment)
+    check_none_open(tx, deployment)
     table = tables.deployments
     tx.execute(update(table).where(table.c.deployment == deployment).values(withdrawn_at=to_millis(at)))
     note(tx, deployment, "deployment.withdraw", {"reason": reason}, _row(deployment), at=at, actor=actor)
@@ -188,15 +205,24 @@ def key_hash(secret: str) -> str:
 
 
 def write_routes(workspace: Workspace, deployment: str) -> int:
-    """Put a deployment's routes where gateways read them; returns their revision, 0 when it is not served."""
-    path = workspace.route_file(deployment)
+    """Put a deployment's routes where gateways read them; returns their revision, 0 when it is not served.
+
+    Whoever was overtaken between reading and writing has put older routes over newer ones: it reads once more.
+    """
+    path, table = workspace.route_file(deployment), _published(workspace, deployment)
+    while True:
+        if table is None:
+            path.unlink(missing_ok=True)
+        else:
+            publish(table, path)
+        written, table = table, _published(workspace, deployment)
+        if table == written:
+            return 0 if table is None else table.revision
+
+
+def _published(workspace: Workspace, deployment: str) -> RouteTable | None:
     with workspace.database.read() as tx:
-        table = published_routes(tx, deployment)
-    if table is None:
-        path.unlink(missing_ok=True)
-        return 0
-    publish(table, path)
-    return table.revision
+        return published_routes(tx, deployment)
 
 
 def write_all_routes(workspace: Workspace) -> Mapping[str, int]:

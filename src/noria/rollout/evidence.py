@@ -124,8 +124,9 @@ class GuardState(StrEnum):
 class GuardFinding:
     """One guard's finding, in numbers and in words.
 
-    ``estimate`` with ``lower`` and ``upper`` is the challenger's harm (positive is worse; for scores the signed shift)
-    on the evidence since ``since_step``; ``p_value`` is always valid and means harm at or below ``allowance``.
+    ``estimate`` with ``lower`` and ``upper`` is the challenger's minus the champion's, in the measure's own direction:
+    more errors, slow answers or scores are above 0, and so are a better quality and a larger reward. It is of the
+    evidence since ``since_step``; ``p_value`` is always valid and means harm at or below ``allowance``.
     """
 
     guard: str

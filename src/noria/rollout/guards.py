@@ -58,8 +58,8 @@ class _Measure:
     unit: str = ""
     sign: int = 1
 
-    def write(self, harm: float) -> str:
-        return f"{self.sign * self.scale * harm + 0.0:+.3g}{self.unit}"
+    def write(self, difference: float) -> str:
+        return f"{self.scale * difference + 0.0:+.3g}{self.unit}"
 
     def write_limit(self) -> str:
         return f"{self.scale * self.limit:.3g}{self.unit}"
@@ -204,18 +204,19 @@ def _finding(measure: _Measure, stretches: Sequence[Stretch | None], enough: flo
 
 
 def _written(measure: _Measure, stretch: Stretch, state: GuardState, verdict: str) -> GuardFinding:
-    low, high = sorted((stretch.lower, stretch.upper), key=lambda bound: measure.sign * bound)
+    estimate = measure.sign * stretch.harm
+    low, high = sorted((measure.sign * stretch.lower, measure.sign * stretch.upper))
     reason = (
-        f"{measure.name} {measure.write(stretch.harm)} against the champion's {'before ' if stretch.is_alone else ''}"
+        f"{measure.name} {measure.write(estimate)} against the champion's {'before ' if stretch.is_alone else ''}"
         f"({measure.write(low)} to {measure.write(high)}): {verdict}"
     )
     return GuardFinding(
         measure.guard,
         state,
         reason,
-        estimate=stretch.harm,
-        lower=stretch.lower,
-        upper=stretch.upper,
+        estimate=estimate,
+        lower=low,
+        upper=high,
         p_value=stretch.p_value,
         allowance=stretch.allowance,
         since_step=stretch.since,

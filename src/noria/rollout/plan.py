@@ -146,11 +146,21 @@ def _check_metric(plan: Plan) -> None:
 
 def _check_harm_to_see(plan: Plan) -> None:
     """What is allowed is never seen as harm: no step would wait to see it."""
-    allowed = plan.guards.max_error_increase
-    if plan.strategy is Strategy.CANARY and allowed is not None and plan.errors_to_see <= allowed:
+    if plan.strategy is not Strategy.CANARY:
+        return
+    errors, latency = plan.guards.max_error_increase, plan.guards.max_latency_factor
+    if errors is not None and plan.errors_to_see <= errors:
         raise InvalidInput(
-            f"an increase of errors of {plan.errors_to_see:g} cannot be seen as harm while {allowed:g} is allowed",
-            remedy="Set errors_to_see above max_error_increase under [rollout] of noria.toml.",
+            f"an increase of errors of {plan.errors_to_see:g} cannot be seen as harm while {errors:g} is allowed",
+            remedy="Set errors_to_see above max_error_increase under [rollout] of noria.toml, or leave it out: it then "
+            "is twice that. Where any number of errors is allowed, take errors out of `guards` and `required`.",
+        )
+    if latency is not None and plan.latency_to_see <= latency:
+        raise InvalidInput(
+            f"answers that take {plan.latency_to_see:g} times as long cannot be seen as harm while {latency:g} times "
+            "is allowed",
+            remedy="Set latency_to_see above max_latency_factor under [rollout] of noria.toml, or leave it out: it "
+            "then is twice as far above 1.",
         )
 
 

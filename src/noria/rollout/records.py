@@ -15,7 +15,15 @@ from noria.errors import Conflict, NotFound
 from noria.rollout.plan import Plan, Strategy, read_plan
 from noria.rollout.route_records import current_routes
 from noria.store.database import Transaction, from_json
-from noria.store.tables import bandit_shares, rollout_decisions, rollout_looks, rollout_steps, rollouts, route_tables
+from noria.store.tables import (
+    bandit_shares,
+    deployments,
+    rollout_decisions,
+    rollout_looks,
+    rollout_steps,
+    rollouts,
+    route_tables,
+)
 
 RUNNING, PAUSED, PROMOTED, ROLLED_BACK = "running", "paused", "promoted", "rolled_back"
 OPEN = (RUNNING, PAUSED)
@@ -193,12 +201,17 @@ def list_deployments(tx: Transaction) -> list[str]:
 def serving_versions(tx: Transaction) -> set[tuple[str, int]]:
     """(model, version) of all that take traffic now, or take part in a rollout under way."""
     found: set[tuple[str, int]] = set()
-    for deployment in list_deployments(tx):
+    for deployment in set(list_deployments(tx)) - _withdrawn(tx):
         routes = current_routes(tx, deployment)
         found |= {(variant.model, variant.version) for variant in routes.variants} if routes is not None else set()
         if (rollout := open_rollout(tx, deployment)) is not None:
             found |= {(rollout.model, version) for version in (rollout.champion, *rollout.challengers)}
     return found
+
+
+def _withdrawn(tx: Transaction) -> set[str]:
+    query = select(deployments.c.deployment).where(deployments.c.withdrawn_at.is_not(None))
+    return set(tx.execute(query).scalars())
 
 
 def _rollout(row: Row[tuple[object, ...]]) -> Rollout:

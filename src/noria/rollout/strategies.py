@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from noria.rollout.evidence import LATENCY, SCORES, SPLIT, GuardFinding, GuardState, StepEvidence
 from noria.rollout.experiments import ArmOutcome, ExperimentState, judge_experiment
@@ -37,13 +37,15 @@ def judge_canary(plan: Plan, steps: Sequence[StepEvidence], *, minutes: float) -
     """Judge the step under way, ``minutes`` after it began.
 
     Harm ends the rollout at once. A step passes after its least time, when every guard it needs says that all is well;
-    without that in ``max_days`` the champion stays.
+    without that in ``max_days`` the champion stays. The last one waits for a person where the plan does not promote.
     """
     findings = judge_guards(plan.guards, steps)
     if harmed := [finding for finding in findings if finding.state is GuardState.HARMED]:
         return Judgement(Decision.ROLL_BACK, harmed[0].reason, findings)
     missing = [finding for finding in findings if _holds_up(plan, finding, steps[-1])]
     if not missing and minutes >= plan.min_minutes:
+        if len(steps) == len(plan.steps) and not plan.promotes:
+            return Judgement(Decision.WAIT, f"{_all_well(findings)}: ready to be promoted", findings)
         return Judgement(Decision.ADVANCE, _all_well(findings), findings)
     if minutes >= plan.max_days * 24 * 60:
         reason = f"no decision after {plan.max_days:g} days: the champion stays"
@@ -67,31 +69,50 @@ def _all_well(findings: Sequence[GuardFinding]) -> str:
 
 
 def judge_ab(plan: Plan, arms: Sequence[ArmOutcome], guards: Sequence[StepEvidence], *, days: float) -> Judgement:
-    """Judge an experiment: guards of each challenger first, then rewards. The first arm is the champion."""
+    """Judge an experiment: guards of each challenger first, then rewards. The first arm is the champion.
+
+    ``guards`` has the evidence of the challengers, in their order. Harm of one ends it for all, so they share alpha.
+    """
     assert plan.experiment is not None
-    for evidence in guards:
-        findings = judge_guards(plan.guards, [evidence])
-        if harmed := [one for one in findings if one.state is GuardState.HARMED and one.guard != SPLIT]:
-            return Judgement(Decision.ROLL_BACK, harmed[0].reason, findings)
+    findings = _guards_of_all(plan, [arm.name for arm in arms[1:]], guards)
+    if harmed := [one for one in findings if one.state is GuardState.HARMED]:
+        return Judgement(Decision.ROLL_BACK, harmed[0].reason, findings)
     verdict = judge_experiment(plan.experiment, [arms], days)
     measures = {"experiment": verdict.as_document()}
     if verdict.state is ExperimentState.RUNNING:
-        return Judgement(Decision.WAIT, verdict.reason, measures=measures)
+        return Judgement(Decision.WAIT, verdict.reason, findings, measures)
     if verdict.state is ExperimentState.WINNER and verdict.winner != arms[0].name:
         decision = Decision.PROMOTE if plan.promotes else Decision.WAIT
-        return Judgement(decision, verdict.reason, measures=measures, winner=verdict.winner or "")
-    return Judgement(Decision.ROLL_BACK, verdict.reason, measures=measures)
+        reason = verdict.reason if plan.promotes else f"{verdict.reason}: ready to be promoted"
+        return Judgement(decision, reason, findings, measures, winner=verdict.winner or "")
+    return Judgement(Decision.ROLL_BACK, verdict.reason, findings, measures)
 
 
-def judge_checks(plan: Plan, checks: Mapping[str, object]) -> Judgement:
+def _guards_of_all(plan: Plan, names: Sequence[str], evidence: Sequence[StepEvidence]) -> Sequence[GuardFinding]:
+    """What the guards find of each challenger; the split is the experiment's own to judge."""
+    settings = replace(plan.guards, alpha=plan.guards.alpha / len(names))
+    several = len(names) > 1
+    return [
+        replace(one, reason=f"{name}: {one.reason}") if several else one
+        for name, step in zip(names, evidence, strict=True)
+        for one in judge_guards(settings, [step])
+        if one.guard != SPLIT
+    ]
+
+
+def judge_checks(plan: Plan, checks: Mapping[str, object], *, days: float = 0.0) -> Judgement:
     """Judge what testing a blue-green challenger beforehand found: ``faults`` in words, and measures.
 
-    How often it agrees with the champion is told, not judged: a version that is worth a switch differs.
+    How often it agrees with the champion is told, not judged: a version that is worth a switch differs. Without a
+    request to test it with in ``max_days`` the champion stays.
     """
     faults = checks.get("faults")
     if isinstance(faults, list) and faults:
         return Judgement(Decision.ROLL_BACK, f"the tests before the switch failed: {faults[0]}", measures=checks)
     if not checks.get("requests"):
+        if days >= plan.max_days:
+            reason = f"no request to test it with in {plan.max_days:g} days: the champion stays"
+            return Judgement(Decision.ROLL_BACK, reason, measures=checks)
         return Judgement(Decision.WAIT, "no logged requests to test it with yet", measures=checks)
     reason = f"{_tested(checks)}: ready to switch"
     return Judgement(Decision.PROMOTE if plan.promotes else Decision.WAIT, reason, measures=checks)

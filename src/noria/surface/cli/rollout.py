@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,8 @@ from noria.registry import Policies
 from noria.rollout import Rollout, Strategy
 from noria.rollout.deployments import own_name
 from noria.rollout.records import (
+    RolloutDecision,
+    RolloutStep,
     get_rollout,
     latest_shares,
     list_decisions,
@@ -50,17 +53,27 @@ def start(
     strategy: Annotated[Strategy, typer.Option(help="How it meets the traffic.")] = Strategy.CANARY,
     deployment: Annotated[str, typer.Option(help="Name of the deployment; the model's own by default.")] = "",
     steps: Annotated[str, typer.Option(help="Percents, such as 5,10,25,50,100; of ab the challengers' share.")] = "",
-    min_minutes: Annotated[float | None, typer.Option(help="Least duration of a step.")] = None,
+    min_minutes: Annotated[float | None, typer.Option(help="canary, shadow: least duration of a step.")] = None,
     max_days: Annotated[float | None, typer.Option(help="Days after which the champion stays.")] = None,
     require: Annotated[
-        list[str] | None, typer.Option(help="Guard without which no step ends; may be repeated.")
+        list[str] | None, typer.Option(help="canary: guard without which no step ends; may be repeated.")
     ] = None,
-    effect: Annotated[float, typer.Option(help="ab: difference in mean reward per unit that is worth finding.")] = 0.0,
-    metric: Annotated[str, typer.Option(help="Which rewards count, for the guard reward too.")] = "reward",
-    window_minutes: Annotated[float, typer.Option(help="ab, bandit: minutes until a unit's reward is final.")] = 60.0,
-    algorithm: Annotated[str, typer.Option(help="bandit: thompson, epsilon-greedy or linucb.")] = "thompson",
-    floor: Annotated[float, typer.Option(help="bandit: share that each arm keeps.")] = 0.05,
-    epsilon: Annotated[float, typer.Option(help="bandit: share that epsilon-greedy explores with.")] = 0.1,
+    effect: Annotated[
+        float | None, typer.Option(help="ab: difference in mean reward per unit that is worth finding.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="ab, bandit, the guard reward: which rewards count.", show_default="reward")
+    ] = None,
+    window_minutes: Annotated[
+        float | None, typer.Option(help="ab, bandit: minutes until a unit's reward is final.", show_default="60")
+    ] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(help="bandit: thompson, epsilon-greedy or linucb.", show_default="thompson")
+    ] = None,
+    floor: Annotated[float | None, typer.Option(help="bandit: share that each arm keeps.", show_default="0.05")] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help="epsilon-greedy: share that it explores with.", show_default="0.1")
+    ] = None,
     real_rewards: Annotated[bool, typer.Option("--real-rewards", help="bandit: any numbers, not 0 or 1.")] = False,
     by_hand: Annotated[bool, typer.Option("--by-hand", help="Wait for `noria rollout promote` in the end.")] = False,
     reason: ReasonOption = "",
@@ -91,7 +104,7 @@ def start(
         algorithm=algorithm,
         floor=floor,
         epsilon=epsilon,
-        rewards="real" if real_rewards else "binary",
+        rewards="real" if real_rewards else None,
     )
     with talk.status("looking") as status:
         rollouts = Rollouts(
@@ -129,11 +142,12 @@ def status(which: WhichArgument, project: ProjectOption = None, as_json: JsonOpt
         look, row = seen_last(tx, rollout), _row(rollout, percent_now(tx, rollout))
         shares = latest_shares(tx, rollout.rollout_id)
     document: dict[str, object] = {"rollout": row if as_json else _without_nothing(row)}
-    if shares is not None:
-        document["traffic"] = _shares(shares[0])
+    if shares is not None and rollout.is_open:
+        document["traffic"] = shares[0] if as_json else _shares(shares[0])
     if look is not None:
         document["looked_at"] = look[1]
-        document |= _readable(look[0], "waits_because" if rollout.is_open else "ended_because")
+        reason = "waits_because" if rollout.is_open else "ended_because"
+        document |= _renamed(look[0], reason) if as_json else _readable(look[0], reason)
     show_sections(document, as_json=as_json)
 
 
@@ -147,8 +161,11 @@ def explain(which: WhichArgument, project: ProjectOption = None, as_json: JsonOp
         steps = list_steps(tx, rollout.rollout_id)
         look, row = seen_last(tx, rollout), _row(rollout, percent_now(tx, rollout))
         shares = share_history(tx, rollout.rollout_id)
+    if as_json:
+        show_sections({"rollout": row} | _story(rollout, steps, decisions, shares, look), as_json=True)
+        return
     document: dict[str, object] = {
-        "rollout": row if as_json else _without_nothing(row),
+        "rollout": _without_nothing(row),
         "plan": _flat(rollout.plan.as_document()),
         "steps": [
             f"{one.started_at:%Y-%m-%d %H:%M:%S}  step {one.step + 1}: {rollout.steps[one.step]:g}%, "
@@ -165,12 +182,43 @@ def explain(which: WhichArgument, project: ProjectOption = None, as_json: JsonOp
         document["shares"] = [f"{at:%Y-%m-%d %H:%M:%S}  {_shares(each)}" for at, each in shares[-20:]]
     if look is not None and rollout.is_open:
         document["now"] = _readable(look[0], "waits_because")
-    if as_json:
-        document["decisions"] = [
+    show_sections(document, as_json=False)
+
+
+def _story(
+    rollout: Rollout,
+    steps: Sequence[RolloutStep],
+    decisions: Sequence[RolloutDecision],
+    shares: Sequence[tuple[datetime, Mapping[str, float]]],
+    look: tuple[Mapping[str, object], datetime] | None,
+) -> dict[str, object]:
+    """What ``explain`` tells, as numbers and names for programs."""
+    story: dict[str, object] = {
+        "plan": rollout.plan.as_document(),
+        "steps": [
+            {
+                "step": one.step + 1,
+                "percent": rollout.steps[one.step],
+                "revision": one.revision,
+                "started_at": one.started_at,
+            }
+            for one in steps
+        ],
+        "decisions": [
             {"decision": one.decision.value, "percent": one.percent, "at": one.decided_at, "evidence": one.evidence}
             for one in decisions
-        ]
-    show_sections(document, as_json=as_json)
+        ],
+    }
+    if shares:
+        story["shares"] = [{"at": at, "shares": each} for at, each in shares]
+    if look is not None and rollout.is_open:
+        story["now"] = _renamed(look[0], "waits_because")
+    return story
+
+
+def _renamed(look: Mapping[str, object], reason: str) -> dict[str, object]:
+    """What a look saw, as it is kept; ``reason`` names what its reason is one for."""
+    return {reason: look.get("reason")} | {name: value for name, value in look.items() if name != "reason"}
 
 
 @app.command()
@@ -211,15 +259,22 @@ def abort(which: WhichArgument, reason: ReasonOption = "aborted by hand", projec
 @app.command()
 @clear_errors
 def outcomes(
-    source: Annotated[str, typer.Argument(help="A CSV, Parquet or JSON-lines file, or a database URL with --query.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A CSV, Parquet or JSON-lines file, or a database URL with --query.")
+    ],
     query: Annotated[str, typer.Option(help="SQL that gives the columns.")] = "",
-    kind: Annotated[str, typer.Option(help="rewards (unit or prediction_id, value) or labels.")] = "rewards",
+    kind: Annotated[str, typer.Option(help="rewards or labels.")] = "rewards",
     metric: Annotated[str, typer.Option(help="Name of the reward.")] = "reward",
     deployment: Annotated[str, typer.Option(help="In which rewards count; in every one by default.")] = "",
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring in rewards or labels from a file or by SQL; columns: prediction_id or unit_id, value or label."""
+    """Bring in rewards or labels from a file or by SQL.
+
+    Rewards have the columns value, and prediction_id or unit_id.
+
+    Labels have the columns prediction_id, label, and event_time: that of the prediction.
+    """
     from noria.lifecycle.outcomes import bring_in, read_table
 
     workspace = open_records(project)
@@ -255,7 +310,7 @@ def _find(tx: Transaction, which: str) -> Rollout:
 
 def _percents(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
+        return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise InvalidInput(f"{text!r} are no percents", remedy="Write them as 5,10,25,50,100.") from None
 
@@ -278,14 +333,13 @@ def _row(rollout: Rollout, percent: float) -> dict[str, object]:
 
 def _narrow(row: Mapping[str, object]) -> dict[str, object]:
     """What of a row has room on 80 columns."""
-    started = row["started_at"]
+    started, status = row["started_at"], str(row["status"]).replace("_", " ")
     return {
         "rollout": row["rollout"],
         "deployment": row["deployment"],
         "strategy": row["strategy"],
         "versions": f"{row['challengers']} vs {row['champion']}",
-        "status": row["status"],
-        "%": row["percent"],
+        "status": f"{status} {row['percent']:.3g}%" if row["ended_at"] is None else status,
         "started": f"{started:%d %b %H:%M}",
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from noria.rollout import Rollout, RouteTable
 from noria.rollout.deployments import published_routes
+from noria.rollout.evidence import ERRORS, LATENCY, REWARD
 from noria.rollout.records import (
     RolloutDecision,
     RolloutStep,
@@ -28,6 +29,11 @@ _TICKS = 5
 _AN_HOUR = timedelta(hours=1)
 _HALF = 110
 """Half the width of an interval's drawing, whose zero is at 120."""
+
+_SHOWN = ("reason", "guards", "experiment", "arms", "shares")
+"""What of a look has a place of its own on the page."""
+_UNITS = {ERRORS: (100.0, " points"), LATENCY: (100.0, " points"), REWARD: (100.0, " %")}
+"""As the guards write their numbers: shares of requests in percentage points, a loss of reward in percent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,17 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmRow:
+    """What one arm of a bandit has earned, and its share of the traffic, in percent; None without one yet."""
+
+    name: str
+    mean: str
+    rewards: int
+    pending: int
+    percent: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutPage:
     """All that the page needs."""
 
@@ -80,6 +97,7 @@ class RolloutPage:
     looked_at: datetime | None
     reason: str
     comparisons: Sequence[Compared]
+    arms: Sequence[ArmRow]
     measures: Sequence[tuple[str, str]]
     decisions: Sequence[RolloutDecision]
     percent: float
@@ -98,7 +116,8 @@ def gather_rollout(tx: Transaction, rollout_id: str, now: datetime, *, may_chang
         look[1] if look else None,
         str(seen.get("reason", "")),
         _comparisons(seen),
-        _measures(seen),
+        _arms(seen),
+        _measures({name: value for name, value in seen.items() if name not in _SHOWN}),
         list_decisions(tx, rollout.rollout_id),
         percent_now(tx, rollout),
         may_change,
@@ -146,36 +165,57 @@ def _percents(rollout: Rollout, steps: Sequence[RolloutStep]) -> list[tuple[date
 
 
 def _comparisons(seen: Mapping[str, Any]) -> Sequence[Compared]:
+    """The guards' findings, and each pair of an experiment's arms once."""
     found = [
-        Compared(str(one["guard"]), str(one["state"]), str(one["reason"]), _interval(one))
+        Compared(
+            str(one["guard"]), str(one["state"]), str(one["reason"]), _interval(one, *_UNITS.get(one["guard"], ()))
+        )
         for one in seen.get("guards") or ()
     ]
-    experiment = seen.get("experiment") or {}
-    for one in experiment.get("comparisons") or ():
+    pairs = set()
+    for one in (seen.get("experiment") or {}).get("comparisons") or ():
+        if (pair := frozenset((one["arm"], one["other"]))) in pairs:
+            continue
+        pairs.add(pair)
         state = "ok" if one["lower"] > 0 else "harmed" if one["upper"] < 0 else "undecided"
-        found.append(Compared(f"{one['arm']} against {one['other']}", state, f"p {one['p_value']:.3g}", _interval(one)))
+        words = f"mean reward a unit, p {one['p_value']:.3g}"
+        found.append(Compared(f"{one['arm']} against {one['other']}", state, words, _interval(one)))
     return found
 
 
-def _interval(document: Mapping[str, Any]) -> Interval | None:
+def _interval(document: Mapping[str, Any], scale: float = 1.0, unit: str = "") -> Interval | None:
+    """The numbers in words are ``scale`` times those kept, of ``unit``."""
     values = [document.get(name) for name in ("lower", "estimate", "upper")]
     if any(value is None for value in values):
         return None
-    low, estimate, high = (float(value) + 0.0 for value in values if value is not None)  # -0.0 becomes 0.0
-    scale = max(abs(value) for value in (low, estimate, high) if abs(value) < 1e9) or 1.0
+    low, estimate, high = (scale * float(value) + 0.0 for value in values if value is not None)  # -0.0 becomes 0.0
+    most = max(abs(value) for value in (low, estimate, high) if abs(value) < 1e9) or 1.0
 
     def place(value: float) -> float:
-        return round(120 + max(-1.0, min(1.0, value / scale)) * _HALF, 1)
+        return round(120 + max(-1.0, min(1.0, value / most)) * _HALF, 1)
 
-    return Interval(place(low), place(estimate), place(high), f"{estimate:+.3g} ({low:+.3g} to {high:+.3g})")
+    return Interval(place(low), place(estimate), place(high), f"{estimate:+.3g}{unit} ({low:+.3g} to {high:+.3g})")
+
+
+def _arms(seen: Mapping[str, Any]) -> Sequence[ArmRow]:
+    """The arms of a bandit; those without a reward have no mean to show."""
+    shares = seen.get("shares") or {}
+    return [
+        ArmRow(
+            name,
+            f"{arm['mean']:.4g}" if arm["rewards"] else "",
+            arm["rewards"],
+            arm["pending"],
+            100 * shares[name] if name in shares else None,
+        )
+        for name, arm in (seen.get("arms") or {}).items()
+    ]
 
 
 def _measures(seen: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """What else a look saw, one line each."""
     found: list[tuple[str, str]] = []
     for name, value in seen.items():
-        if not prefix and name in ("reason", "guards", "experiment"):
-            continue
         told = f"{prefix}{name.replace('_', ' ')}"
         if isinstance(value, Mapping):
             found += _measures(value, f"{told} · ")

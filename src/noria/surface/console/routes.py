@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from urllib.parse import parse_qs, quote
 
@@ -76,12 +77,20 @@ class _Pages:
         """Pause, resume, promote or abort a rollout."""
         rollout_id, reason = request.path_params["rollout_id"], await _reason(request)
         try:
-            if (change := self._changes.get(request.path_params["action"])) is None:
-                raise NotFound("there is no such button", remedy="Reload the page.")
+            change = self._change_asked(request)
             await run_in_threadpool(self._change, change, identity_of(request), rollout_id, reason)
         except NoriaError as error:
             return await run_in_threadpool(self._rollout, request, error)
         return RedirectResponse(f"/rollouts/{quote(rollout_id)}", 303)
+
+    def _change_asked(self, request: Request) -> Callable[..., object]:
+        """What a button does; that of promotion may name the challenger."""
+        action, version = request.path_params["action"], request.query_params.get("version", "")
+        if (change := self._changes.get(action)) is None or (
+            version and not (version.isdecimal() and len(version) < 9)
+        ):
+            raise NotFound("there is no such button", remedy="Reload the page.")
+        return functools.partial(change, version=int(version)) if version and action == "promote" else change
 
     def _roll_back(self, identity: Identity, name: str, reason: str) -> None:
         with self._workspace.database.read() as tx:

@@ -9,6 +9,7 @@ from noria.access import Permission
 from noria.clock import to_millis
 from noria.errors import Forbidden, InvalidInput
 from noria.events import is_prompt
+from noria.lifecycle.retention import check_unserved
 from noria.registry import (
     ModelVersion,
     RegisteredModel,
@@ -68,6 +69,7 @@ def _update_model(call: Call) -> Json:
 
 def _rename_model(call: Call) -> Json:
     with call.workspace.database.write() as tx:
+        check_unserved(tx, call.text("name"), what="renamed")
         renamed = registry_models.rename_model(
             tx,
             call.text("name"),
@@ -81,6 +83,7 @@ def _rename_model(call: Call) -> Json:
 
 def _delete_model(call: Call) -> Json:
     with call.workspace.database.write() as tx:
+        check_unserved(tx, call.text("name"))
         registry_models.delete_model(tx, call.text("name"), at=call.clock.now(), actor=call.actor)
     return {}
 
@@ -204,7 +207,9 @@ def _update_version(call: Call) -> Json:
 
 def _delete_version(call: Call) -> Json:
     with call.workspace.database.write() as tx:
-        delete_version(tx, call.text("name"), call.number("version"), at=call.clock.now(), actor=call.actor)
+        name, version = call.text("name"), call.number("version")
+        check_unserved(tx, name, version)
+        delete_version(tx, name, version, at=call.clock.now(), actor=call.actor)
     return {}
 
 

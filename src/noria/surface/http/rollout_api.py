@@ -112,13 +112,13 @@ class NewRollout(Body):
     max_days: float | None = None
     required: list[str] | None = None
     promotes: bool = True
-    effect: float = 0.0
-    metric: str = "reward"
-    window_minutes: float = 60.0
-    algorithm: str = "thompson"
-    floor: float = 0.05
-    epsilon: float = 0.1
-    rewards: Literal["binary", "real"] = "binary"
+    effect: float | None = None
+    metric: str | None = Field(None, description="Which rewards count; 'reward' by default.")
+    window_minutes: float | None = Field(None, description="Minutes until a unit's reward is final; 60 by default.")
+    algorithm: str | None = Field(None, description="thompson (the default), epsilon-greedy or linucb.")
+    floor: float | None = Field(None, description="Share that each arm keeps; 0.05 by default.")
+    epsilon: float | None = Field(None, description="Share that epsilon-greedy explores with; 0.1 by default.")
+    rewards: Literal["binary", "real"] | None = None
     reason: str = ""
 
 
