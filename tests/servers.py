@@ -87,15 +87,16 @@ class RedisServer:
 class NatsServer:
     """A private NATS with JetStream at ``url`` that a test may stop and start again; its streams stay."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         require(_NATS, "NATS", "apt-get install nats-server")
-        self._port, self._folder = free_port(), folder
+        self._port, self._folder, self._options = free_port(), folder, options
         self.url = f"nats://127.0.0.1:{self._port}"
         self.start()
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         command = [str(_NATS), "-js", "-a", "127.0.0.1", "-p", str(self._port), "-sd", str(self._folder)]
+        command += self._options
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _wait_for(lambda: listens(self._port), self._process)
 

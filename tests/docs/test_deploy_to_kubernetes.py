@@ -21,7 +21,7 @@ def test_every_command_of_the_page_runs(project):
     commands = re.findall(r"```bash\nnoria (.*?)\n```", PAGE.read_text(), re.DOTALL)
     assert len(commands) == 6
     for command in commands:
-        noria(*shlex.split(command), cwd=project)
+        noria(*shlex.split(command.replace("\\\n", " ")), cwd=project)
     assert kinds(project / "k8s/demand") == [
         "ServiceAccount", "ConfigMap", "Deployment", "PodDisruptionBudget", "HorizontalPodAutoscaler", "Service",
         "NetworkPolicy", "ServiceMonitor",
@@ -41,6 +41,8 @@ def test_what_cannot_be_written_is_told_with_a_remedy(project):
         ((), 2, "--deployment NAME"),
         (("--deployment", "demand", "--target", "kserve", "--storage"), 2, "store.artifacts"),
         (("--deployment", "demand", "--job"), 2, "--input"),
+        (("--deployment", "demand", "--schedule", "@daily"), 2, "without --job"),
+        (("--deployment", "demand", "--transformer", "image:1"), 2, "without --target kserve"),
     ]:
         refused = noria(*words, *more, cwd=project, check=False)
         assert (refused.returncode, told in refused.stderr) == (code, True), refused.stderr

@@ -49,16 +49,20 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``latencies`` are those of the good answers, in seconds, by size; ``faults`` counts what else happened."""
+    """``latencies`` are those of the good answers, in seconds, by size; ``faults`` counts what else happened.
+
+    ``in_time`` of the good answers came within the ``seconds``, the others to what was asked in these.
+    """
 
     latencies: NDArray[np.float64]
     faults: Mapping[str, int]
     seconds: float
+    in_time: int
 
     @property
     def per_second(self) -> float:
         """Good answers a second."""
-        return len(self.latencies) / self.seconds if self.seconds else 0.0
+        return self.in_time / self.seconds if self.seconds else 0.0
 
     def percentile(self, percent: float) -> float:
         """The latency that so many percent of the good answers did not exceed, in seconds; NaN without any."""
@@ -88,7 +92,7 @@ class _Generator:
         self.faults: Counter[str] = Counter()
         self.measured_from = self.ends = 0.0
         self._told = told
-        self._next = 0
+        self._next = self._in_time = 0
         self._due: deque[float] = deque()
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
@@ -112,7 +116,7 @@ class _Generator:
         await self._last_answers()
         if not self.latencies and not self.faults:
             self.faults[NEVER_DUE] = 1
-        return Measured(np.sort(np.array(self.latencies)), dict(self.faults), self.load.seconds)
+        return Measured(np.sort(np.array(self.latencies)), dict(self.faults), self.load.seconds, self._in_time)
 
     async def _at_a_rate(self, started: float) -> None:
         sent = 0
@@ -172,6 +176,7 @@ class _Generator:
         if now >= self.measured_from and asked < self.ends:
             if status < 300:
                 self.latencies.append(now - asked)
+                self._in_time += now < self.ends
             else:
                 self.faults[f"HTTP {status}"] += 1
         if not connection.is_open:
@@ -235,6 +240,7 @@ class _Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self._generator.faults["no HTTP"] += 1
+            self.waiting = False  # it is counted
             self.close()
 
     def on_message_complete(self) -> None:

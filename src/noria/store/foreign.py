@@ -39,8 +39,9 @@ def driver_url(url: str, folder: Path) -> URL:
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be shown."""
-    return re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", url)
+    """A URL as it may be shown: without its user's password, and without those among its options."""
+    shown = re.sub(r"://([^:/@?#]*):[^?#]*@", r"://\1:***@", url)
+    return re.sub(r"([?&][\w.]*(?:password|secret|token)=)[^&#]*", r"\1***", shown, flags=re.IGNORECASE)
 
 
 def verbatim(query: str) -> TextClause:

@@ -205,6 +205,6 @@ def _clear(url: str, key: str = "") -> Iterator[None]:
     except (BaseError, GenericError, ValueError) as error:
         cause = " ".join(str(error).split("\n", 1)[0].split())
         raise Unavailable(
-            f"the artifacts at {url} cannot be used: {cause}",
-            remedy="Check store.artifacts, the credentials and the endpoint (AWS_ENDPOINT_URL).",
+            f"{url.rstrip('/')}/{key} cannot be used: {cause}",
+            remedy="Check that address (for artifacts store.artifacts), the credentials and AWS_ENDPOINT_URL.",
         ) from error

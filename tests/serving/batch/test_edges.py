@@ -26,7 +26,7 @@ class Halves:
         self.bundle = bundle
 
     def score(self, rows):
-        return [int(word) / 2 for word in columns_of(rows, self.bundle)["word"]]
+        return [int(word) / 2 for word in columns_of(rows, self.bundle)["word"] if word != "forgotten"]
 
     def unload(self):
         pass
@@ -39,7 +39,7 @@ def refused_rows(output: Path) -> list[dict[str, object]]:
 
 @pytest.fixture
 def halves(batch, monkeypatch):
-    """A world whose model halves the number in a text, and fails at any other."""
+    """A world whose model halves the number in a text, forgets the text forgotten, and fails at any other."""
     site, source = batch.folder / "site", "models/halves/1"
     (site / "halves-1.0.dist-info").mkdir(parents=True)
     (site / "halves-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: halves\nVersion: 1.0\n")
@@ -52,6 +52,14 @@ def halves(batch, monkeypatch):
     variant = Variant("champion", "halves", 1, source, folder_digest(folder), 100.0)
     batch.model = ModelFiles(variant, "", batch.folder / "artifacts", batch.folder / "cache")
     return batch
+
+
+def test_a_model_that_answers_fewer_rows_fails_the_part_and_loses_none(halves):
+    pl.DataFrame({"word": ["3"] * 30 + ["forgotten", "5"]}).write_parquet(halves.folder / "t.parquet")
+    with pytest.raises(PartsFailed) as failed:
+        halves.run(halves.folder / "t.parquet", halves.folder / "out", keep="none", skip=True, max_retries=0)
+    assert "answered 32 rows with 31 entries" in failed.value.details[0]
+    assert not list((halves.folder / "out").glob("part-*"))
 
 
 @pytest.mark.parametrize("bad", [0, 30])

@@ -14,6 +14,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from noria.errors import Conflict
+from noria.serving.batch import PartsFailed, Progress, run_job
 from serving.batch.batch_world import killed_until_done
 
 JOB = {"part_rows": 400, "batch_rows": 50, "parallelism": 2, "with_ids": True, "skip": True}
@@ -139,3 +140,36 @@ def test_two_runs_do_not_write_to_one_folder_at_once(batch, source):
         batch.run(source, batch.folder / "out", **JOB)
     process.communicate(timeout=60)
     np.testing.assert_equal(process.returncode, 0)
+
+
+@pytest.mark.parametrize("change", ["cut", "grown", "replaced", "gone"])
+@pytest.mark.parametrize("output", ["out", "out.csv"])
+def test_inputs_that_change_while_they_are_read_are_told(batch, change, output):
+    file, table = batch.folder / "in.csv", batch.table(400)
+    table.write_csv(file)
+    other = {"cut": table.head(3), "grown": table.vstack(table), "replaced": table.reverse(), "gone": table}[change]
+
+    def told(progress: Progress) -> None:
+        if not progress.done:  # before the first part is read
+            other.write_csv(file)
+            if change == "gone":
+                file.unlink()
+
+    with pytest.raises((Conflict, PartsFailed)) as found:  # a part may have begun in the middle of a row
+        run_job(*batch.asked(file, batch.folder / output, part_rows=100, max_retries=0), told=told)
+    assert change in ("replaced", "gone") or "changed while the job ran" in found.value.message
+    assert not (batch.folder / "out.csv").exists()
+
+
+def test_two_runs_that_write_to_one_table_at_once_both_end_well(batch, source, new_database_url):
+    import sqlalchemy
+
+    url = new_database_url("postgresql")
+    runs = [batch.start(source, f"{url}#scores", **JOB) for _ in range(2)]
+    said = [run.communicate(timeout=120)[1].decode() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect() as connection:
+        found = connection.execute(sqlalchemy.text("SELECT count(*), count(DISTINCT id) FROM scores")).one()
+    engine.dispose()
+    assert tuple(found) == (3168, 3168)

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from decimal import Decimal
 from uuid import UUID
@@ -15,6 +16,9 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 
 from noria.errors import InvalidInput
+from noria.serving.batch.manifest import Manifest
+from noria.serving.batch.parts import Done
+from noria.serving.batch.table_target import TableTarget
 from noria.serving.batch.tables import TableRows
 
 
@@ -154,3 +158,47 @@ def test_what_no_table_holds_is_named_before_anything_is_made(batch):
 def test_a_table_and_a_query_are_one_too_many(batch):
     with pytest.raises(InvalidInput, match="has both a table and a query"):
         batch.run("sqlite:///t.db#rows", batch.folder / "out", query="SELECT 1")
+
+
+def test_passwords_are_neither_kept_nor_told(batch, postgres):
+    batch.table(20).write_database("rows", postgres, engine="sqlalchemy")
+    secret = postgres.replace("://noria@", "://noria:secret@")  # which the server does not ask for
+    done = batch.run(f"{secret}#rows", f"{secret}#scores", key="id")
+    batch.run(f"{secret}#rows", batch.folder / "out", key="id")
+    with connected(postgres) as connection:
+        records = connection.execute(text("SELECT record FROM scores_noria")).scalars().all()
+    kept = [done.output, *records, (batch.folder / "out.noria/manifest.json").read_text()]
+    assert done.rows == 20 and not any("secret" in one for one in kept)
+    assert batch.run(f"{postgres}#rows", f"{postgres}#scores", key="id").parts_done_before == 0
+
+
+def test_what_frames_know_no_type_of_is_kept_as_text(batch, postgres):
+    with connected(postgres) as connection:
+        columns = "1 AS id, 2 AS hour, int4range(1, 5) AS r, time with time zone '10:00+02' AS t"
+        connection.execute(text(f"CREATE TABLE t AS SELECT CAST(1 AS float8) AS distance, {columns}"))
+    batch.run(f"{postgres}#t", batch.folder / "out")
+    assert pl.read_parquet(batch.folder / "out").select("r", "t").rows() == [("[1, 5)", "10:00:00+02:00")]
+
+
+def test_runs_that_begin_at_one_moment_share_a_table(batch, new_database_url):
+    url = new_database_url("postgresql")
+    manifest = Manifest({"work": 1}, [], 0, 1)
+    for number in range(4):
+        target = TableTarget(url, f"scores_{number}")
+        with ThreadPoolExecutor(4) as pool:
+            begun = [pool.submit(target.begin, manifest, {"a": pl.Int64()}, restart=False) for _ in range(4)]
+        assert all(one.result() == (manifest, []) for one in begun)
+
+
+def test_a_part_that_two_runs_commit_at_one_moment_is_there_once(batch, postgres):
+    manifest, schema = Manifest({"work": 1}, [], 0, 1), {"a": pl.Int64()}
+    target = TableTarget(postgres, "scores")
+    target.begin(manifest, schema, restart=False)
+    outputs = [target.part(0, manifest, schema) for _ in range(4)]
+    for output in outputs:
+        output.write(pl.DataFrame({"a": range(50_000)}, schema=schema))
+    with ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(output.commit, Done(0, 50_000, 0)) for output in outputs]
+    assert [one.result() for one in done] == [None] * 4
+    with connected(postgres) as connection:
+        assert connection.execute(text("SELECT count(*) FROM scores")).scalar() == 50_000

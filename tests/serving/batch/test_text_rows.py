@@ -193,3 +193,51 @@ def test_a_refused_value_is_written_down_as_it_was_given(batch):
         refused = json.loads((batch.folder / f"{kind}.noria/refused/part-00000.jsonl").read_text())
         assert refused["source"] == str(batch.folder / f"t.{kind}")
         assert refused["values"]["hour"] == "nine"
+
+
+def test_names_end_in_letters_of_any_case(batch):
+    batch.table(6).write_csv(batch.folder / "T.CSV")
+    (batch.folder / "U.Csv.GZ").write_bytes(gzip.compress((batch.folder / "T.CSV").read_bytes()))
+    for name in ("T.CSV", "U.Csv.GZ"):
+        assert batch.run(batch.folder / name, batch.folder / f"of-{name}.d").rows == 6
+
+
+@pytest.mark.parametrize("is_array", [False, True])
+def test_a_byte_order_mark_is_no_part_of_json(batch, is_array):
+    rows = batch.table(6).to_dicts()
+    text = json.dumps(rows) if is_array else "".join(json.dumps(row) + "\n" for row in rows)
+    (batch.folder / "t.json").write_text(text, encoding="utf-8-sig")
+    assert batch.run(batch.folder / "t.json", batch.folder / "out", part_rows=2).rows == 6
+
+
+def test_a_column_of_several_kinds_keeps_each_value_as_json(batch):
+    kinds = [[1], {"a": 1}, "x", 5, None, 1.5, [[]], {"b": [2]}]
+    rows = [{"distance": 1.0, "hour": 2.0, "d": one} for one in kinds]
+    (batch.folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    batch.run(batch.folder / "t.jsonl", batch.folder / "out")
+    kept = pl.read_parquet(batch.folder / "out")["d"].to_list()
+    assert kept == ["[1]", '{"a":1}', "x", "5", None, "1.5", "[[]]", '{"b":[2]}']
+
+
+@pytest.mark.parametrize("depth", [60, 5_000, 100_000])
+def test_what_is_nested_too_deep_refuses_its_row_alone(batch, depth):
+    row = '{"id": 1, "distance": 1.0, "hour": 2.0'
+    deep = f'{row}, "d": {"[" * depth}{"]" * depth}}}\n'
+    (batch.folder / "t.jsonl").write_text(f'{row}, "d": {{"a": 1}}}}\n{deep}{row}}}\n')
+    done = batch.run(batch.folder / "t.jsonl", batch.folder / "out", skip=True, max_retries=0)
+    assert (done.rows, done.skipped) == ((3, 0) if depth == 60 else (2, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("id;distance;hour\n1;2;3\n", "between ';', not commas"),
+        ("id\tdistance\thour\n1\t2\t3\n", "between '\\t', not commas"),
+        ("\nid,distance,hour\n1,2,3\n", "first line is empty"),
+    ],
+)
+def test_what_is_no_csv_is_told_by_its_first_line(batch, text, says):
+    (batch.folder / "t.csv").write_text(text)
+    with pytest.raises(InvalidData) as found:
+        batch.run(batch.folder / "t.csv", batch.folder / "out")
+    assert says in found.value.message

@@ -75,9 +75,26 @@ def test_the_chart_follows_its_values(tmp_path):
     assert 'namespace="blue"' in scaled["spec"]["triggers"][0]["metadata"]["query"]
 
 
+@pytest.mark.parametrize(("given", "rendered_as"), [("50", "50"), ("0.5", "0.5")])
+def test_what_a_pod_carries_is_given_as_a_number(tmp_path, given, rendered_as):
+    write_files(chart_files(PLANS["mesh"]), tmp_path / "chart")
+    for option in ("--set", "--set-string"):
+        found = rendered(tmp_path / "chart", option, f"autoscaling.predictionsPerSecond={given}")
+        (scaled, *_) = of_kind(found, "ScaledObject")
+        assert scaled["spec"]["triggers"][0]["metadata"]["threshold"] == rendered_as
+
+
+def test_another_chart_can_depend_on_it(tmp_path):
+    write_files(chart_files(PLANS["mesh"]), tmp_path / "outer/charts/churn")
+    (tmp_path / "outer/Chart.yaml").write_text("apiVersion: v2\nname: outer\nversion: 0.1.0\n")
+    (tmp_path / "outer/values.yaml").write_text("global: {region: eu}\nchurn: {image: other:9}\n")
+    deployments = of_kind(rendered(tmp_path / "outer", release="r"), "Deployment")
+    assert {one["spec"]["template"]["spec"]["containers"][0]["image"] for one in deployments} == {"other:9"}
+
+
 @pytest.mark.parametrize("wrong", [
-    "imagee=x", "autoscaling.maxReplicas=many", "networkPolicy.enabled=perhaps",
-    "resources.requests.memory=10x", "resources.request.memory=1Gi", "image=R.io/X:1:2",
+    "imagee=x", "env[0].name=A,env[0].value=1", "autoscaling.maxReplicas=many", "networkPolicy.enabled=perhaps",
+    "resources.requests.memory=10x", "env[0].value=a", "resources.request.memory=1Gi", "image=R.io/X:1:2",
 ])  # fmt: skip
 def test_a_value_that_is_none_is_refused_by_the_schema(tmp_path, wrong):
     write_files(chart_files(PLANS["everything"]), tmp_path / "chart")
@@ -104,6 +121,10 @@ def test_two_releases_of_a_chart_share_a_namespace(tmp_path):
         selected = [of["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"] for of in deployments]
         (policy,) = of_kind(list(one.values()), "NetworkPolicy")
         assert set(selected) == {policy["metadata"]["name"]} and len(selected[0]) <= 40
+        (service, *_) = [of for of in of_kind(list(one.values()), "Service") if of["metadata"]["name"] in selected]
+        for scaled in of_kind(list(one.values()), "ScaledObject"):
+            query = scaled["spec"]["triggers"][0]["metadata"]["query"]
+            assert f'service="{service["metadata"]["name"]}"' in query
     (deployment, *_) = of_kind(list(found[0].values()), "Deployment")
     assert deployment["metadata"]["name"] == "blue-churn--champion"
 

@@ -179,7 +179,8 @@ def test_a_gateway_is_let_in_wherever_it_is(options, askers):
 def test_keda_asks_for_this_deployments_predictions():
     champion, *_ = of_kind(manifests(PLANS["mesh"], Target.DEPLOYMENT), "ScaledObject")
     query = champion["spec"]["triggers"][0]["metadata"]["query"]
-    assert query == 'sum(rate(model_predictions_total{namespace="ml",model_name=~"churn",variant="champion"}[1m]))'
+    pods = 'namespace="ml",service="churn",model_name=~"churn",variant="champion"'
+    assert query == f"sum(rate(model_predictions_total{{{pods}}}[1m]))"
     assert "replicas" not in of_kind(manifests(PLANS["mesh"], Target.DEPLOYMENT), "Deployment")[0]["spec"]
 
 
@@ -242,6 +243,8 @@ def test_shares_stay_whole_and_sum_to_a_hundred(parts):
         ({"resources": Resources(cpu="2", cpu_limit="1500m")}, "above its limit"),
         ({"scaling": Scaling(Autoscaler.HPA, minimum=5, maximum=2)}, "5 to 2 are no bounds"),
         ({"scaling": Scaling(Autoscaler.KEDA)}, "no Prometheus is named"),
+        ({"scaling": Scaling(Autoscaler.KEDA, prometheus="prometheus:9090")}, "no URL of a Prometheus"),
+        ({"exposure": Exposure(("m.example.com",), gateway="g", tls_secret="tls")}, "a Gateway that is made"),
         ({"exposure": Exposure(("Models.example.com",), gateway="g")}, "no host name"),
         ({"exposure": Exposure(("m.example.com",))}, "nothing listens for m.example.com"),
         ({"exposure": Exposure(gateway="g", gateway_class="c")}, "two Gateways"),
@@ -351,3 +354,12 @@ def test_files_are_written_in_order_and_others_are_left_alone(tmp_path):
     (folder / "mine.yaml").write_text("a: 1\n")
     with pytest.raises(Conflict, match=r"mine\.yaml"):
         write_manifests(manifests(plan(), Target.DEPLOYMENT), folder)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "zone", "words"),
+    [("", "Europe/Vienna", "without a schedule"), ("@daily", "Mars/Olympus", "no time zone")],
+)
+def test_a_time_zone_that_says_nothing_is_refused(schedule, zone, words):
+    with pytest.raises(InvalidInput, match=words):
+        batch_job(plan(), BatchOptions("a", "b", schedule=schedule, time_zone=zone))

@@ -13,9 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from noria.errors import CorruptArtifact, InvalidData, InvalidInput, MissingExtra
+from noria.errors import CorruptArtifact, InvalidData, InvalidInput, MissingExtra, Unavailable
 from noria.features import ViewSpec
 from noria.optimize.bundle import Bundle
+from noria.serving.package.folder import _copy
 from noria.serving.package.lock import parse
 from noria.serving.package.manifest import verify_package, write_manifest
 from noria.serving.package.needs import requirements_for
@@ -150,3 +151,11 @@ def test_a_policy_without_previews_lets_nothing_be_packaged_that_is_not_in_produ
     noria("models", "move", "hourly-demand", "1", "Archived", "--reason", "old", cwd=project)
     refused = noria("package", "models:/hourly-demand/1", "--output", str(tmp_path / "p"), cwd=project, check=False)
     assert (refused.returncode, (tmp_path / "p").exists()) == (3, False)
+
+
+def test_a_file_that_cannot_be_copied_is_named_alone(tmp_path):
+    (tmp_path / "model").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "model" / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(Unavailable, match=r"copy/[ab] cannot be written: \[Errno 2\] No such file or directory\n"):
+        _copy(tmp_path / "model", tmp_path / "copy")

@@ -317,3 +317,25 @@ def test_options_and_databases_that_a_broker_does_not_have_are_told_at_once(redi
             await reader.close()
 
     asyncio.run(receive())
+
+
+@pytest.mark.parametrize("end", ["source", "sink"])
+def test_a_key_that_is_no_stream_is_told_and_not_waited_for(redis_broker, end):
+    with redis.Redis.from_url(redis_broker.server.url) as client:
+        client.set(f"no-stream-{end}", "text")
+        client.xadd(f"stream-{end}", {"data": b"1"})
+    urls = {one: redis_broker.url(f"{'no-' * (one == end)}stream-{end}") for one in ("source", "sink")}
+    if end == "source":
+        urls["sink"] = redis_broker.url("some-answers")
+
+    async def run() -> None:
+        ends = Ends(open_reader(urls["source"], "group"), open_writer(urls["sink"]))
+        await asyncio.wait_for(Pump(ends, answered, StreamCounts(), 8).run(), 20)
+
+    with pytest.raises(InvalidInput, match=f"no-stream-{end} is a key that holds something else"):
+        asyncio.run(run())
+
+
+def test_a_token_is_not_shown():
+    assert parse_stream("nats://s3cr3t@h:4222#a").shown == "nats://***@h:4222#a"
+    assert parse_stream("nats://me:s3cr3t@h:4222#a").shown == "nats://me:***@h:4222#a"

@@ -19,6 +19,8 @@ from noria.serving.batch.texts import SAMPLED_ROWS, TextRows, ill_typed
 if TYPE_CHECKING:
     import polars as pl
 
+_OTHER = re.compile(r"[;\t|]")
+"""What others put between values; in the only column's name it is taken for that."""
 _QUOTED = re.compile(rb'"[^"]*"')
 _VALUE = rb'(?:"(?:[^"]|"")*"|[^",]*)'
 _WELL_QUOTED = re.compile(rb"%s(?:,%s)*" % (_VALUE, _VALUE))
@@ -83,10 +85,14 @@ class CsvRows(TextRows):
 def _names(line: bytes, name: str) -> list[str]:
     try:
         header = next(csv.reader([line.decode("utf-8-sig")]), [])
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise _no_csv(name, str(error), "Save it as UTF-8, or name another --input-format.") from None
+    except csv.Error as error:
         raise _no_csv(name, str(error)) from None
     if not header:
-        raise _no_csv(name, "it is empty")
+        raise _no_csv(name, "its first line is empty")
+    if other := _OTHER.search(header[0]) if len(header) == 1 else None:
+        raise _no_csv(name, f"its values stand between {other[0]!r}, not commas", "Write it with commas.")
     if twice := [one for one, count in Counter(header).items() if count > 1]:
         raise InvalidData(
             f"{name} has several columns of one name: {', '.join(map(repr, twice))}", remedy="Rename all but one."
@@ -94,8 +100,8 @@ def _names(line: bytes, name: str) -> list[str]:
     return header
 
 
-def _no_csv(name: str, why: str) -> InvalidData:
-    return InvalidData(f"{name} is no CSV with a header: {why}", remedy="Name another --input-format.")
+def _no_csv(name: str, why: str, remedy: str = "Name another --input-format.") -> InvalidData:
+    return InvalidData(f"{name} is no CSV with a header: {why}", remedy=remedy)
 
 
 def _csv_batch(block: bytes, header: Sequence[str], types: Mapping[str, Any]) -> Batch:

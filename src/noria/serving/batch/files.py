@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from noria.errors import InvalidData, InvalidInput, NotFound
 from noria.serving.batch.parts import Listed
 from noria.store.blobs import BlobStore, open_blobs
+from noria.store.foreign import without_password
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,6 +33,7 @@ ENDINGS: Mapping[str, Format] = {
 FORMATS: Sequence[Format] = ("parquet", "csv", "jsonl")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _WILD = re.compile(r"[*?\[]")
+_PLACES = ("s3", "gs", "az")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class InputFiles:
     def open(self, key: str) -> Iterator[IO[bytes]]:
         """A file's content, decompressed when its name ends in .gz. Raises InvalidData where it is damaged."""
         with open_place(self.root).open(key) as file:
-            if not key.endswith(".gz"):
+            if not is_gzip(key):
                 yield file
                 return
             try:
@@ -113,8 +115,22 @@ def find_files(address: str, wanted: str = "") -> tuple[InputFiles, Format]:
 
 @functools.lru_cache(maxsize=16)
 def open_place(root: str) -> BlobStore:
-    """The folder or bucket a job reads from or writes to, opened once; nothing that lies there is cached."""
+    """The folder or bucket a job reads from or writes to, opened once; nothing that lies there is cached.
+
+    Raises InvalidInput for no such place.
+    """
+    scheme, separator, _ = root.partition("://")
+    if separator and scheme not in _PLACES:
+        raise InvalidInput(
+            f"{without_password(root)}: a job neither reads from nor writes to {scheme}://",
+            remedy="Use a path, s3://, gs://, az://, sqlite:///PATH#TABLE or postgresql://USER@HOST/NAME#TABLE.",
+        )
     return open_blobs(root, folder=Path(), cache=Path())
+
+
+def is_gzip(name: str) -> bool:
+    """Whether a file is compressed, by its name."""
+    return name.lower().endswith(".gz")
 
 
 def split_place(address: str) -> tuple[str, str]:
@@ -146,8 +162,8 @@ def named_format(word: str) -> str:
 
 
 def format_of(name: str) -> Format | None:
-    """The format a file's name ends in, before .gz; None for any other."""
-    plain = name.removesuffix(".gz")
+    """The format a file's name ends in, before .gz, in letters of any case; None for any other."""
+    plain = name.lower().removesuffix(".gz")
     return next((kind for ending, kind in ENDINGS.items() if plain.endswith(ending)), None)
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 from noria.errors import InvalidInput, NotFound
 from noria.serving.batch.columns import Wishes, match
 from noria.serving.batch.csv_rows import CsvRows
-from noria.serving.batch.files import FORMATS, Format, find_files, format_of, named_format
+from noria.serving.batch.files import FORMATS, Format, find_files, format_of, is_gzip, named_format
 from noria.serving.batch.json_rows import JsonRows
-from noria.serving.batch.manifest import Manifest
+from noria.serving.batch.manifest import Manifest, check_unchanged
 from noria.serving.batch.overlap import check_apart
 from noria.serving.batch.parquet import ParquetRows
 from noria.serving.batch.parts import Done, Part, Source
@@ -26,6 +26,7 @@ from noria.serving.batch.tables import SCHEMES, TableRows, absolute
 from noria.serving.batch.targets import FileTarget, Target
 from noria.serving.batch.worker import ModelFiles, Task
 from noria.serving.served import Served
+from noria.store.foreign import without_password
 
 if TYPE_CHECKING:
     import polars as pl
@@ -88,10 +89,11 @@ def run_job(
 
     Raises InvalidInput, InvalidData, NotFound before anything is written or removed; Conflict when the output is
     another's;
-    PartsFailed at the end, when some parts could not be done.
+    PartsFailed at the end, when some parts could not be done, and Conflict when files that were read changed meanwhile.
     """
     source, target = source_of(options.inputs), target_of(options.output, options.format)
     check_apart(source, target)
+    _check_texts(source, options.inputs.texts)
     served = model.load()
     columns = match(served.bundle, source, options.wishes, _prediction_type(served, source, options))
     listing = list(source.listing())
@@ -123,11 +125,29 @@ def source_of(inputs: Inputs) -> Source:
         if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
             raise NotFound(f"there is no database at {url}", remedy="Check the path; a relative one starts here.")
         return TableRows(url, table, inputs.query, inputs.key)
+    if inputs.query or inputs.key:
+        raise InvalidInput(
+            f"{'--query' if inputs.query else '--key'} is for databases, and {inputs.address} is none",
+            remedy="Leave it out, or name a database as --input.",
+        )
     files, format_ = find_files(inputs.address, inputs.format)
     if format_ == "parquet":
         return ParquetRows(files)
     texts = tuple(inputs.texts)
     return CsvRows(files, texts) if format_ == "csv" else JsonRows(files, texts)
+
+
+def _check_texts(source: Source, texts: Sequence[str]) -> None:
+    """Raises InvalidInput where what is to be a text is no column, or has a type of its own."""
+    unknown = [name for name in texts if name not in source.schema]
+    if unknown:
+        raise InvalidInput(
+            f"there is no column {', '.join(unknown)} to be a text", remedy=f"There are: {', '.join(source.schema)}."
+        )
+    if texts and source.typed:
+        raise InvalidInput(
+            "--text is for CSV and JSON lines, and the columns of this input have types", remedy="Leave it out."
+        )
 
 
 def target_of(output: str, wanted: str) -> Target:
@@ -142,7 +162,7 @@ def target_of(output: str, wanted: str) -> Target:
     named = named_format(wanted or ending or "parquet")
     if named not in FORMATS:
         raise InvalidInput(f"format {wanted!r} is not known", remedy="Use parquet, csv or jsonl.")
-    if single and output.endswith(".gz"):
+    if single and is_gzip(output):
         raise InvalidInput("output is not compressed by .gz", remedy="Use Parquet, which is compressed, or a folder.")
     if single and "://" in output:
         raise InvalidInput("in an object store the output is a folder", remedy=f"Write --output {output}/.")
@@ -161,13 +181,15 @@ def _run(
     outcome = _done(_engine(task, served, options, len(left)), left, options, progress, told)
     if outcome.failed:
         raise failed_error(outcome, parts, task.source)
+    if not isinstance(task.source, TableRows):  # whose rows come and go: each part is read in one transaction
+        check_unchanged(task.manifest, source_of(options.inputs).listing())
     task.target.finish(task.manifest)
     every = [*before, *outcome.done]
     variant, seconds = task.model.variant, progress.seconds
     return Summary(
         task.manifest.job_id,
         f"{variant.model}@{variant.version}",
-        options.output,
+        without_password(options.output),
         sum(done.rows for done in every),
         sum(done.skipped for done in every),
         len(parts),
@@ -197,17 +219,17 @@ def _engine(task: Task, served: Served, options: Options, parts: int) -> Engine:
 
 
 def _work(model: ModelFiles, options: Options) -> dict[str, Any]:
-    """All that decides about the output, but for what the inputs hold. How fast it is made does not."""
+    """All that decides about the output, but for what the inputs hold. How fast it is made does not, nor a password."""
     inputs, wishes = options.inputs, options.wishes
     return {
         "model": f"{model.variant.model}@{model.variant.version}",
         "digest": model.variant.digest,
-        "input": inputs.address,
+        "input": without_password(inputs.address),
         "query": inputs.query,
         "key": inputs.key,
         "texts": list(inputs.texts),
         "input_format": inputs.format,
-        "output": options.output,
+        "output": without_password(options.output),
         "format": options.format,
         "columns": dict(wishes.renamed),
         "keep": wishes.keep,

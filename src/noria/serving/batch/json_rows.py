@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 _SCANNED_BYTES = 1 << 18
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""Why bytes are not read; the last one of what is nested too deep."""
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -33,7 +36,7 @@ class JsonRows(TextRows):
     def is_one_document(self, name: str) -> bool:
         """Whether it is an array."""
         with self.files.open(name) as text:
-            return text.read(_SCANNED_BYTES).lstrip()[:1] == b"["
+            return text.read(_SCANNED_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
 
     @cached_property
     def schema(self) -> Mapping[str, pl.DataType]:
@@ -48,22 +51,26 @@ class JsonRows(TextRows):
         part = Part(0, self.files.first_filled(), (0, None))
         block = next(self.blocks(part, SAMPLED_ROWS), b"")
         try:
-            frame = pl.read_ndjson(block, infer_schema_length=None)
+            found: Mapping[str, pl.DataType] = pl.read_ndjson(block, infer_schema_length=None).schema
         except pl.exceptions.PolarsError:
-            frame = pl.DataFrame(_objects(block), infer_schema_length=None, strict=False)
-        if not frame.width:
-            raise InvalidData(f"{self.shown(part.source)} holds no JSON objects", remedy="Name another --input-format.")
-        return {name: pl.Null() if name in self.texts else kind for name, kind in frame.schema.items()}
+            found = _types(_objects(block))
+        if not found:
+            raise InvalidData(
+                f"{self.shown(part.source)} holds no JSON objects, neither one a line nor an array of them",
+                remedy="Write each object on a line of its own, or name another --input-format.",
+            )
+        return {name: pl.Null() if name in self.texts else kind for name, kind in found.items()}
 
     def blocks(self, part: Part, rows: int) -> Iterator[bytes]:
         """See TextRows; an array as the lines it could have been."""
         if part.span[1] is not None or not self.is_one_document(part.source):
-            yield from super().blocks(part, rows)
+            for place, block in enumerate(super().blocks(part, rows)):
+                yield block if place or part.span[0] else block.removeprefix(codecs.BOM_UTF8)
             return
         with self.files.open(part.source) as text:
             try:
-                entries = msgspec.json.decode(text.read(), type=list[msgspec.Raw])
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                entries = msgspec.json.decode(text.read().removeprefix(codecs.BOM_UTF8), type=list[msgspec.Raw])
+            except _NO_JSON as error:
                 raise InvalidData(
                     f"{self.shown(part.source)} is no JSON array: {error}", remedy="Mend the file."
                 ) from None
@@ -102,7 +109,7 @@ class _Lines:
             found = self._decoder.decode_lines(block)
             if self._all_fit(found):
                 return Batch(self._frame(found))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _NO_JSON:
             pass
         rows: list[Any] = []
         refused = []
@@ -133,7 +140,7 @@ class _Lines:
         """A row with the values that fit; the reason when one does not, and that one."""
         try:
             found = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _NO_JSON as error:
             return self._row(), f"the line is no JSON: {error}", {}
         if not isinstance(found, dict):
             return self._row(), "the line is no JSON object", {}
@@ -226,10 +233,30 @@ def _series(name: str, kind: Any, values: list[Any]) -> pl.Series:
     return pl.Series(name, values, dtype=_kept_as(kind), strict=not kind.is_nested())
 
 
+def _types(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, pl.DataType]:
+    """The types of the columns of objects; null for one of several kinds that have no type in common."""
+    import polars as pl
+
+    try:
+        return pl.DataFrame(rows, infer_schema_length=None, strict=False).schema
+    except (pl.exceptions.PolarsError, TypeError):
+        names = dict.fromkeys(name for row in rows for name in row)
+        return {name: _type([row.get(name) for row in rows]) for name in names}
+
+
+def _type(values: Sequence[Any]) -> pl.DataType:
+    import polars as pl
+
+    with suppress(pl.exceptions.PolarsError, TypeError):
+        found = pl.DataFrame({"values": values}, infer_schema_length=None, strict=False).schema["values"]
+        return pl.Null() if found == pl.Object else found
+    return pl.Null()
+
+
 def _objects(block: bytes) -> list[dict[str, Any]]:
     """The lines that are objects."""
     found = []
     for line in block.split(b"\n"):
-        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        with suppress(*_NO_JSON):
             found.append(msgspec.json.decode(line, type=dict[str, Any]))
     return found

@@ -53,6 +53,16 @@ def check_same(before: Manifest, now: Manifest, where: str) -> None:
     )
 
 
+def check_unchanged(manifest: Manifest, listing: Sequence[Listed]) -> None:
+    """Raises Conflict when the inputs are no longer what the job began with: it may have read old rows and new ones."""
+    if changes := _changes(manifest.listing, listing):
+        raise Conflict(
+            "the inputs changed while the job ran: its output may lack rows, or mix old ones and new",
+            details=changes[:_SHOWN],
+            remedy="Give the same command with --restart, once nobody writes to them.",
+        )
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What two jobs are asked otherwise."""
     names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))

@@ -26,11 +26,10 @@ class ParquetRows:
     @cached_property
     def schema(self) -> Mapping[str, pl.DataType]:
         """See Source."""
-        import polars as pl
 
-        with _opened(self.files, self.files.files[0].name) as file:
-            frame = pl.from_arrow(file.schema_arrow.empty_table())
-        assert isinstance(frame, pl.DataFrame)
+        name = self.files.files[0].name
+        with _opened(self.files, name) as file:
+            frame = _frame(file.schema_arrow.empty_table(), self.shown(name))
         return {**frame.schema, **self.files.hive_types}
 
     def number_type(self, kind: pl.DataType) -> pl.DataType:
@@ -72,8 +71,7 @@ class ParquetRows:
                     remedy=f"It has: {', '.join(file.schema_arrow.names)}.",
                 )
             for records in file.iter_batches(rows, row_groups=range(*part.span), columns=stored):
-                frame = pl.from_arrow(records) if stored else pl.DataFrame(height=len(records))
-                assert isinstance(frame, pl.DataFrame)
+                frame = _frame(records, self.shown(part.source)) if stored else pl.DataFrame(height=len(records))
                 added = [pl.lit(hive[name], self.schema[name]).alias(name) for name in columns if name in hive]
                 yield Batch(_as(frame.with_columns(added), self.schema, self.shown(part.source)).select(columns))
 
@@ -99,6 +97,23 @@ class _opened:
 
     def __exit__(self, *error: Any) -> None:
         self._opening.__exit__(*error)
+
+
+def _frame(records: Any, name: str) -> pl.DataFrame:
+    """Arrow's records as a frame. Raises InvalidData for a column of a type that frames do not have."""
+    import polars as pl
+
+    try:
+        frame = pl.from_arrow(records)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        kinds = ", ".join(f"{field.name} ({field.type})" for field in records.schema)
+        raise InvalidData(
+            f"a column of {name} cannot be read: {error}",
+            details=[f"its columns: {kinds}"],
+            remedy="Leave it out: --keep with the names of the others, or --keep none.",
+        ) from None
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def _as(frame: pl.DataFrame, schema: Mapping[str, pl.DataType], name: str) -> pl.DataFrame:

@@ -145,7 +145,7 @@ def outcomes(
         some = pending.pop()
         part = rows if len(some) == len(rows) else rows.part(some)
         try:
-            outcome = outcome_of(served.bundle, served.score(part))
+            outcome = outcome_of(served.bundle, served.score(part), len(part))
         except Exception as error:
             if isinstance(error, NoriaError) and not isinstance(error, _ROWS_OWN):
                 raise

@@ -36,7 +36,7 @@ from sqlalchemy import (
     select,
 )
 
-from noria.errors import InvalidInput
+from noria.errors import InvalidData, InvalidInput
 from noria.serving.batch.manifest import Manifest, check_same, decode_done, encode_done
 from noria.serving.batch.parts import Done
 from noria.serving.batch.tables import connected
@@ -67,6 +67,14 @@ class TableTarget:
     ) -> tuple[Manifest, list[Done]]:
         """See Target. The job is what writes the same work to this table, whatever else stands there."""
         check_types(schema)
+        try:
+            return self._begun(manifest, schema, restart=restart)
+        except InvalidData:  # another run made the tables, or the record, at the same moment: now they are there
+            return self._begun(manifest, schema, restart=restart)
+
+    def _begun(
+        self, manifest: Manifest, schema: Mapping[str, pl.DataType], *, restart: bool
+    ) -> tuple[Manifest, list[Done]]:
         records, refused, rows = self.records(), self.refused(), self._rows(schema)
         with connected(self.url) as connection:
             self._check(connection, rows)
@@ -162,6 +170,13 @@ class _TablePart:
 
     def commit(self, done: Done) -> None:
         self._writer.close()
+        try:
+            self._commit(done)
+        except InvalidData:  # another run may have committed the part at the same moment: then this finds it there
+            self._commit(done)
+        self.discard()
+
+    def _commit(self, done: Done) -> None:
         job, records = self._manifest.job_id, self._target.records()
         with connected(self._target.url) as connection:
             known = select(func.count()).where(records.c.job_id == job, records.c.part == done.number)
@@ -170,7 +185,6 @@ class _TablePart:
                 ids = {"job_id": job, "work_id": self._manifest.work_id}
                 connection.execute(insert(records).values(**ids, part=done.number, record=encode_done(done).decode()))
                 self._insert(connection, job)
-        self.discard()
 
     def _insert(self, connection: Connection, job: str) -> None:
         import polars as pl

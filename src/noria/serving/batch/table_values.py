@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import time
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,12 @@ _PLACES = 18
 
 def plain(row: Iterable[Any]) -> tuple[Any, ...]:
     """A row's values, what frames know no type of as text."""
-    return tuple(str(value) if type(value) in _AS_TEXT else value for value in row)
+    return tuple(str(value) if type(value) in _AS_TEXT or _is_zoned_time(value) else value for value in row)
+
+
+def _is_zoned_time(value: Any) -> bool:
+    """A time of day with a zone: frames would drop the zone."""
+    return type(value) is time and value.tzinfo is not None
 
 
 def type_of(name: str, values: Sequence[Any], digits: Digits) -> pl.DataType:
@@ -37,7 +43,8 @@ def type_of(name: str, values: Sequence[Any], digits: Digits) -> pl.DataType:
     if decimals:
         return _decimals(decimals, *digits)
     try:
-        return _guessed(name, values).dtype
+        found = _guessed(name, values).dtype
+        return pl.String() if found == pl.Object else found  # which Arrow has none of: it would write addresses
     except (pl.exceptions.PolarsError, TypeError) as error:
         raise InvalidData(
             f"column {name!r} holds values of several kinds: {error}", remedy="Cast the column in a --query."

@@ -167,7 +167,8 @@ def connected(url: str) -> Iterator[Connection]:
         cause = str(getattr(error, "orig", None) or error).strip()
         kind = Unavailable if getattr(error, "connection_invalidated", False) or "connect" in cause else InvalidData
         raise kind(
-            f"the database at {without_password(url)} says: {cause}", remedy="Check its URL, table and query."
+            f"the database at {without_password(url)} says: {cause}",
+            remedy="Check its URL, table and query; a --query can leave out a column whose values cannot be read.",
         ) from error
 
 

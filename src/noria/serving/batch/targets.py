@@ -115,7 +115,7 @@ class FileTarget:
             manifest = before
         elif before is not None:
             self._remove_output()
-        elif place.files(self._final):
+        elif place.files(self._final) or (self.single and Path(self.root, self._final).is_dir()):
             raise Conflict(
                 f"there are files at {self.address} already, and no job wrote them",
                 remedy="Choose another --output, or remove them.",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from noria.serving.batch.files import InputFiles
+from noria.serving.batch.files import InputFiles, is_gzip
 from noria.serving.batch.parts import Batch, Listed, Part
 from noria.serving.batch.text_blocks import record_blocks
 
@@ -55,7 +55,7 @@ class TextRows:
         for listed in self.files.files:
             if not listed.size:
                 continue
-            if self.files.root != "/" or listed.name.endswith(".gz") or self.is_one_document(listed.name):
+            if self.files.root != "/" or is_gzip(listed.name) or self.is_one_document(listed.name):
                 found.append(Part(len(found), listed.name, (0, None)))
             else:
                 found += self._cut(listed.name, rows, len(found))

@@ -145,7 +145,8 @@ def failure_of(number: int, error: BaseException) -> Failure:
     """An error as it travels between processes."""
     if not isinstance(error, NoriaError):
         first = str(error).strip().split("\n", 1)[0]
-        return Failure(number, f"{type(error).__name__}: {first}", "", final=False)
+        remedy = "Check the output's path, its permissions and the free space." if isinstance(error, OSError) else ""
+        return Failure(number, f"{type(error).__name__}: {first}", remedy, final=False)
     details = "".join(f"; {detail}" for detail in error.details)
     return Failure(number, error.message + details, error.remedy, isinstance(error, _FINAL))
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+_MOST_DIGITS = 38
+
+
 class FrameWriter(Protocol):
     """Writes frames of one schema to one file."""
 
@@ -81,9 +84,18 @@ class _TextWriter:
 def _goes_into(format_: Format, kind: Any) -> bool:
     import polars as pl
 
+    if any(one == pl.Object or _is_too_wide(one) for one in _leaves(kind)):  # of objects, addresses would be written
+        return False
     if format_ == "csv":
         return not kind.is_nested() and kind not in (pl.Binary, pl.Duration)
     return format_ == "parquet" or not any(one == pl.Binary for one in _leaves(kind))
+
+
+def _is_too_wide(kind: Any) -> bool:
+    """Whether it is of decimals with more digits than frames have."""
+    import polars as pl
+
+    return isinstance(kind, pl.Decimal) and (kind.precision or 0) > _MOST_DIGITS
 
 
 def _leaves(kind: Any) -> Iterator[Any]:

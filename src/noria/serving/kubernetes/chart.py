@@ -74,11 +74,16 @@ _RESOURCES = {
     "additionalProperties": False,
 }
 _COUNT = {"type": "integer", "minimum": 1}
+_VARIABLE = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {key: {"type": "string"} for key in ("name", "value")},
+}
 _CONTAINER = ("spec", "template", "spec", "containers", 0)
 _TABLE = (
     _Value("Deployment", ("spec", "replicas"), ("replicas",), {"type": "integer", "minimum": 0}),
     _Value("Deployment", (*_CONTAINER, "image"), ("image",), {"type": "string", "pattern": f"^{IMAGE}$"}),
-    _Value("Deployment", (*_CONTAINER, "env"), ("env",), {"type": "array", "items": {"type": "object"}}),
+    _Value("Deployment", (*_CONTAINER, "env"), ("env",), {"type": "array", "items": _VARIABLE}),
     _Value("Deployment", (*_CONTAINER, "resources"), ("resources",), _RESOURCES),
     _Value("HorizontalPodAutoscaler", ("spec", "minReplicas"), ("autoscaling", "minReplicas"), _COUNT),
     _Value("HorizontalPodAutoscaler", ("spec", "maxReplicas"), ("autoscaling", "maxReplicas"), _COUNT),
@@ -87,7 +92,7 @@ _TABLE = (
     _Value("ScaledObject", ("spec", "minReplicaCount"), ("autoscaling", "minReplicas"), _COUNT),
     _Value("ScaledObject", ("spec", "maxReplicaCount"), ("autoscaling", "maxReplicas"), _COUNT),
     _Value("ScaledObject", ("spec", "triggers", 0, "metadata", "threshold"), ("autoscaling", "predictionsPerSecond"),
-           {"type": "string", "pattern": r"^\d+(\.\d+)?$"}),
+           {"type": ["string", "number"], "pattern": r"^\d+(\.\d+)?$", "exclusiveMinimum": 0}),
     _Value("ScaledObject", ("spec", "triggers", 0, "metadata", "serverAddress"), ("autoscaling", "prometheus"),
            {"type": "string", "format": "uri"}),
     _Value("HTTPRoute", ("spec", "hostnames"), ("hosts",), {"type": "array", "items": {"type": "string"}}),
@@ -114,7 +119,8 @@ class _Chart:
         _put(self.values, value.name, holder[last])
         _put_schema(self.schema, value.name, value.schema)
         token = f"%value-{len(tokens)}%"
-        tokens[f"'{token}'"] = f"{{{{ {_reference(value.name)} | toJson }}}}"
+        text = "toString | " if isinstance(holder[last], str) else ""  # --set makes numbers of what looks like one
+        tokens[f"'{token}'"] = f"{{{{ {_reference(value.name)} | {text}toJson }}}}"
         holder[last] = token
 
 
@@ -134,6 +140,7 @@ def chart_files(plan: ClusterPlan) -> dict[str, str]:
         "version": version,
         "appVersion": str(plan.routes.variants[0].version),
     }
+    _put_schema(chart.schema, ("global",), {"type": "object"})  # which Helm gives to what another chart depends on
     schema = {"$schema": "http://json-schema.org/draft-07/schema#", **chart.schema}
     return {
         "Chart.yaml": HEAD + yaml_of(described),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from zoneinfo import available_timezones
 
 from noria.errors import InvalidInput
 from noria.serving.kubernetes.plan import ClusterPlan
@@ -43,6 +44,11 @@ class BatchOptions:
             raise InvalidInput(
                 f"{self.schedule!r} is no schedule", remedy="Write the five fields of cron, such as '0 3 * * *'."
             )
+        if self.time_zone and not self.schedule:
+            raise InvalidInput("a time zone says nothing without a schedule", remedy="Give --schedule as well.")
+        known = available_timezones()  # none where the machine has no tables of them
+        if self.time_zone and known and self.time_zone not in known:
+            raise InvalidInput(f"{self.time_zone!r} is no time zone", remedy="Write one as Europe/Vienna or Etc/UTC.")
 
 
 def batch_job(plan: ClusterPlan, options: BatchOptions) -> list[Manifest]:

@@ -21,6 +21,7 @@ _BETWEEN = "--"
 """Between a deployment and its variant: no label that ``dns_label`` gives has two hyphens in a row."""
 _LAST_PORT = 65_535
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_URL = re.compile(r"https?://[^\s/]+(/\S*)?")
 _GATEWAY = re.compile(r"([a-z0-9-]+/)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _OBJECT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 """The name of most objects: a DNS subdomain (RFC 1123)."""
@@ -90,6 +91,10 @@ class Scaling:
                 "KEDA scales by what Prometheus counts, and no Prometheus is named",
                 remedy="Name it: --prometheus http://prometheus.monitoring:9090.",
             )
+        if self.prometheus and not _URL.fullmatch(self.prometheus):
+            raise InvalidInput(
+                f"{self.prometheus!r} is no URL of a Prometheus", remedy="Write http://prometheus.monitoring:9090."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,11 @@ class Exposure:
         if self.gateway and self.gateway_class:
             raise InvalidInput(
                 "there are two Gateways", remedy="Name one that is there (--gateway), or a class to make one of."
+            )
+        if self.tls_secret and not self.gateway_class:
+            raise InvalidInput(
+                "--tls-secret is for a Gateway that is made",
+                remedy="Name its class (--gateway-class), or leave it out.",
             )
         if self.hosts and not (self.gateway or self.gateway_class):
             raise InvalidInput(

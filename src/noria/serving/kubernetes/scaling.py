@@ -61,9 +61,10 @@ def _scaled_object(plan: ClusterPlan, tier: Tier) -> Manifest:
 
 
 def predictions_query(plan: ClusterPlan, tier: Tier) -> str:
-    """PromQL: the predictions a second that the pods of a tier answer together."""
+    """PromQL: the predictions a second that the pods of a tier answer together; the monitor scrapes one service."""
     models = "|".join(sorted({re.escape(one.model) for one in tier.routes.variants}))
-    matchers = [f"namespace={_quoted(plan.namespace)}", f"model_name=~{_quoted(models)}"]
+    pods = {"namespace": plan.namespace, "service": plan.name}
+    matchers = [f"{name}={_quoted(value)}" for name, value in pods.items()] + [f"model_name=~{_quoted(models)}"]
     if tier.variant:
         matchers.append(f"variant={_quoted(tier.variant)}")
     return f"sum(rate(model_predictions_total{{{','.join(matchers)}}}[1m]))"

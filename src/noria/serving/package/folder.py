@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from noria import __version__
-from noria.errors import Conflict
+from noria.errors import Conflict, Unavailable
 from noria.features.function_code import packages_of
 from noria.features.snapshot import write_snapshot
 from noria.optimize.bundle import Bundle, bundles_below
@@ -69,6 +69,7 @@ def write_package(plan: PackagePlan, output: Path, *, replace: bool, progress: P
         folder = Path(staging) / "package"
         folder.mkdir()
         _Package(plan, folder, progress).write()
+        _check_output(output, replace=replace)  # once more: making it takes a while
         if output.exists():
             shutil.rmtree(output)
         folder.rename(output)
@@ -81,6 +82,17 @@ def _check_output(output: Path, *, replace: bool) -> None:
         raise Conflict(f"{output} is there and is no package", remedy="Name a new folder.")
     if not replace:
         raise Conflict(f"{output} holds a package", remedy="Add --yes to replace it, or name a new folder.")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder. Raises Unavailable for the first file that cannot be: what Python says names them all in one."""
+    try:
+        shutil.copytree(source, target)
+    except shutil.Error as error:
+        _, file, why = error.args[0][0]
+        raise Unavailable(
+            f"{file} cannot be written: {str(why).partition(': ')[0]}", remedy="Check its place and the free space."
+        ) from None
 
 
 class _Package:
@@ -109,7 +121,7 @@ class _Package:
     def _add_model(self, variant: Variant) -> Path:
         target = self._folder / STATE_FOLDER / "artifacts" / variant.source
         if not target.exists():  # two variants may serve one version
-            shutil.copytree(fetch_model(self._plan.artifacts, variant), target)
+            _copy(fetch_model(self._plan.artifacts, variant), target)
         return target
 
     def _add_features(self, bundles: Sequence[Bundle]) -> str:

@@ -16,6 +16,8 @@ _EXAMPLES = "kafka://HOST:9092#TOPIC, redis://HOST:6379/0#STREAM, nats://HOST:42
 _PORTS = {"kafka": 9092, "redis": 6379, "nats": 4222}
 _LAST_PORT = 65_535
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:/\s]+)(?::(?P<port>[0-9]{1,5}))?")
+_TOKEN = re.compile(r"^((?:nats|tls)://)[^:@/?#]+@")
+"""A name without a password is a secret to NATS."""
 _DAY_SECONDS = 86_400
 _WHOLE, _NUMBER = r"[0-9]+", r"[0-9]+(\.[0-9]+)?"
 _OPTIONS = {
@@ -48,7 +50,7 @@ def parse_stream(url: str, *, written: bool = False) -> StreamUrl:
 
     Raises InvalidInput for what names no stream, and for options and names that its broker does not have.
     """
-    shown = without_password(url)
+    shown = _TOKEN.sub(r"\1***@", without_password(url))
     try:
         parts = urlsplit(filled_in(url, shown))
     except ValueError:  # of an address in brackets that is none

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from noria.errors import InvalidData
+from noria.errors import Forbidden, InvalidData, Unauthenticated
 
 SOURCE_HEADER = "noria-source"
 """Where the message that was answered stands in its stream."""
@@ -70,7 +70,8 @@ class Answer:
 
 class Reader(Protocol):
     """Consumes one stream as a member of a group. Every method raises Unavailable while the broker cannot be used, and
-    works again by itself once it can; none is called while another one runs."""
+    works again by itself once it can, and Unauthenticated or Forbidden where the broker refuses whoever asks; none is
+    called while another one runs."""
 
     async def receive(self, most: int, seconds: float) -> Sequence[Message]:
         """The next messages, in the order of their partitions; nothing when none comes in time."""
@@ -92,8 +93,24 @@ class Writer(Protocol):
     """Produces into one stream."""
 
     async def send(self, answers: Sequence[Answer]) -> None:
-        """Return once the broker has all of them, in order. Raises Unavailable when it is not known to have them, and
-        NotTaken when it has all but those whose size or headers it takes from nobody."""
+        """Return once the broker has all of them, in order. Raises Unavailable when it is not known to have them,
+        NotTaken when it has all but those whose size or headers it takes from nobody, and Unauthenticated or Forbidden
+        where it refuses whoever asks. With no answers it only looks whether the broker takes some."""
 
     async def close(self) -> None:
         """Let go of the connection."""
+
+
+def unauthenticated(where: str, cause: object) -> Unauthenticated:
+    """The error for credentials that a broker does not take: waiting does not mend them."""
+    return Unauthenticated(
+        f"{where} does not take the credentials: {cause}",
+        remedy="Check user and password in the URL; ${NAME} there stands for the environment's value.",
+    )
+
+
+def forbidden(where: str, cause: object) -> Forbidden:
+    """The error for what a broker does not let this user do."""
+    return Forbidden(
+        f"{where} cannot be used by this user: {cause}", remedy="Permit it at the broker, or name another user."
+    )

@@ -14,9 +14,9 @@ from nats.errors import NoRespondersError
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import APIError, NotFoundError
 
-from noria.errors import Unavailable
+from noria.errors import NoriaError, Unavailable
 from noria.serving.streams.brokers import StreamUrl
-from noria.serving.streams.messages import HEADER_NAME, Answer, Message, NotTaken
+from noria.serving.streams.messages import HEADER_NAME, Answer, Message, NotTaken, forbidden, unauthenticated
 
 _ACK_SECONDS = 30.0
 """What a consumer holds for longer without a sign of life is given to another."""
@@ -26,6 +26,8 @@ _MESSAGE_TOO_LARGE = 10_054
 _FOR_SERVERS = "nats-"
 """What headers begin with that a server acts upon: those of the source are not meant for another stream."""
 _HEADER_LINES = b"NATS/1.0\r\n\r\n"
+_UNKNOWN_USER, _FORBIDDEN = "authorization violation", "permissions violation"
+"""What a server says of whoever asks, in its own words: the client has no kinds of errors for them."""
 
 _log = structlog.get_logger()
 
@@ -41,7 +43,7 @@ class NatsReader:
 
     async def receive(self, most: int, seconds: float) -> Sequence[Message]:
         """See Reader."""
-        async with _telling(self._stream):
+        async with _telling(self._stream, self._link):
             if self._subscription is None:
                 self._subscription = await self._subscribe()
             try:
@@ -57,7 +59,7 @@ class NatsReader:
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
         """See Reader. Each is confirmed by the server, so that none comes again unnoticed."""
-        async with _telling(self._stream):
+        async with _telling(self._stream, self._link):
             left = [message.handle for message in messages if not message.handle.is_acked]  # by a try that failed
             done = await asyncio.gather(*(one.ack_sync(_WAIT_SECONDS) for one in left), return_exceptions=True)
             faults = [one for one in done if isinstance(one, BaseException)]
@@ -70,7 +72,7 @@ class NatsReader:
 
     async def hold(self, messages: Sequence[Message]) -> None:
         """See Reader."""
-        async with _telling(self._stream):
+        async with _telling(self._stream, self._link):
             for message in messages:
                 await message.handle.in_progress()
 
@@ -78,7 +80,7 @@ class NatsReader:
         """See Reader: what was not delivered yet, and what was not acknowledged."""
         if self._subscription is None:
             return None
-        async with _telling(self._stream):
+        async with _telling(self._stream, self._link):
             info = await self._subscription.consumer_info()
         return int(info.num_pending or 0) + int(info.num_ack_pending or 0)
 
@@ -109,7 +111,7 @@ class NatsWriter:
     async def send(self, answers: Sequence[Answer]) -> None:
         """See Writer."""
         faults: dict[str, str] = {}
-        async with _telling(self._stream):
+        async with _telling(self._stream, self._link):
             context = await self._link.context()
             sound = []
             for answer in answers:
@@ -159,7 +161,7 @@ class _Link:
         self._stream = stream
         self._client: Client | None = None
         self._context: Any = None
-        self._fault = ""
+        self._fault = self.forbidden = ""
 
     @property
     def max_payload(self) -> int:
@@ -196,11 +198,22 @@ class _Link:
         except TimeoutError:
             await client.close()
             raise ConnectionError(self._fault or "nobody answers") from None
+        except NoriaError:
+            await client.close()
+            raise
         return client
 
     async def _note(self, error: Exception) -> None:
-        """A lost connection is told of by the call that needs it; this is why there is none."""
+        """A lost connection is told of by the call that needs it; this is why there is none.
+
+        Raises Unauthenticated out of ``connect``, which would try for ever.
+        """
         self._fault = str(error) or type(error).__name__
+        said = self._fault.lower()
+        if _FORBIDDEN in said:  # whoever is refused hears nothing more: the call runs out of time
+            self.forbidden = self._fault
+        if _UNKNOWN_USER in said and (self._client is None or self._client.is_closed):
+            raise unauthenticated(self._stream.shown, self._fault)
 
 
 def _headers(answer: Answer) -> dict[str, str]:
@@ -225,7 +238,7 @@ def _message(one: Any) -> Message:
 
 
 @asynccontextmanager
-async def _telling(stream: StreamUrl) -> AsyncIterator[None]:
+async def _telling(stream: StreamUrl, link: _Link) -> AsyncIterator[None]:
     try:
         yield
     except NotFoundError as error:
@@ -234,6 +247,8 @@ async def _telling(stream: StreamUrl) -> AsyncIterator[None]:
             remedy=f"Make one: nats stream add --subjects {stream.stream!r}; it is looked for again by itself.",
         ) from error
     except (NatsError, OSError, TimeoutError) as error:
+        if link.forbidden:
+            raise forbidden(stream.shown, link.forbidden) from error
         raise Unavailable(
             f"{stream.shown} cannot be used: {str(error) or type(error).__name__}",
             remedy="Check that NATS runs there with JetStream on.",

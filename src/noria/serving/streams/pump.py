@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import structlog
 
-from noria.errors import DeadlineExceeded, InvalidData, InvalidInput, NoriaError, Overloaded, Unavailable
+from noria.errors import DeadlineExceeded, Forbidden, InvalidData, InvalidInput, NoriaError, Overloaded, Unavailable
 from noria.serving.streams.counts import StreamCounts
 from noria.serving.streams.messages import (
     HEADER_NAME,
@@ -81,9 +81,10 @@ class Pump:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Pump until ``stop``."""
+        """Pump until ``stop``. Raises Unauthenticated, Forbidden, InvalidInput for what waiting does not mend."""
         watcher = asyncio.create_task(self._watch())
         try:
+            await self._check()
             while not self._stopping.is_set():
                 await self._turn()
         except Stopped:
@@ -93,6 +94,13 @@ class Pump:
             with contextlib.suppress(asyncio.CancelledError):
                 await watcher
             await self._close()
+
+    async def _check(self) -> None:
+        """Hear of wrong credentials before the first message, not with it; whoever is away is waited for later."""
+        for target in (self._ends.sink, self._ends.dead_letters):
+            if target is not None:
+                with contextlib.suppress(*_AWAY):
+                    await target.send([])
 
     async def _turn(self) -> None:
         """One batch from its source to its acknowledgement."""
@@ -104,10 +112,13 @@ class Pump:
         self._counts.consumed.inc(len(messages))
         self._counts.in_flight.set(len(messages))
         work = asyncio.create_task(self._deliver(messages))
-        while not (await asyncio.wait([work], timeout=_HOLD_SECONDS))[0]:
-            with contextlib.suppress(Unavailable):
-                await source.hold(messages)
-            await self._look()
+        try:
+            while not (await asyncio.wait([work], timeout=_HOLD_SECONDS))[0]:
+                with contextlib.suppress(Unavailable):
+                    await source.hold(messages)
+                await self._look()
+        finally:
+            work.cancel()  # where holding fails for good; what is done takes no notice
         work.result()
         await self._insist("acknowledge", lambda: source.acknowledge(messages))
         self._counts.in_flight.set(0)
@@ -196,7 +207,7 @@ class Pump:
         if time.monotonic() - self._looked_at < _LOOK_SECONDS:
             return
         self._looked_at = time.monotonic()
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(Unavailable, Forbidden):  # a broker may let its users know less than all
             if (lag := await self._ends.source.lag()) is not None:
                 self._counts.lag.set(lag)
 

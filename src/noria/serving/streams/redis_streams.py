@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import redis.asyncio as redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from noria.errors import InvalidInput, NoriaError, Unavailable
 from noria.serving.streams.brokers import StreamUrl
-from noria.serving.streams.messages import Answer, Message
+from noria.serving.streams.messages import Answer, Message, forbidden, unauthenticated
 
 _DATA = b"data"
 _CLAIM_MILLIS = 30_000
@@ -107,6 +107,10 @@ class RedisWriter:
 
     async def send(self, answers: Sequence[Answer]) -> None:
         """See Writer."""
+        if not answers:
+            async with _telling(self._stream):
+                await self._redis.ping()
+            return
         async with _telling(self._stream), self._redis.pipeline(transaction=True) as pipeline:
             for answer in answers:
                 headers = {name.encode(): value for name, value in answer.all_headers.items()}
@@ -132,11 +136,19 @@ def _connect(stream: StreamUrl) -> Any:
 async def _telling(stream: StreamUrl) -> AsyncIterator[None]:
     try:
         yield
+    except AuthenticationError as error:
+        raise unauthenticated(stream.shown, error) from error
+    except NoPermissionError as error:
+        raise forbidden(stream.shown, error) from error
     except (RedisError, OSError) as error:
         if "DB index is out of range" in str(error):
             raise InvalidInput(
                 f"{stream.shown}: that Redis has no such database",
                 remedy="Name one it has: redis://HOST:6379/0#STREAM.",
+            ) from error
+        if "WRONGTYPE" in str(error):
+            raise InvalidInput(
+                f"{stream.shown} is a key that holds something else than a stream", remedy="Name another stream."
             ) from error
         raise Unavailable(
             f"{stream.shown} cannot be used: {error}",

@@ -53,7 +53,8 @@ def serve(
     from noria.client.load import Load, measure
     from noria.client.predictions import Address, key_header
 
-    target = path or f"/models/{quote(deployment, safe='')}" * bool(deployment) + "/predict" + "/batch" * (rows > 1)
+    usual = f"/models/{quote(deployment, safe='')}" * bool(deployment) + "/predict" + "/batch" * (rows > 1)
+    target = f"/{path.lstrip('/')}" if path else usual
     if body is not None:
         bodies = _bodies(body)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +35,9 @@ _Option = typer.Option
 @clear_errors
 def k8s(
     output: Annotated[Path, _Option(help="Folder to write the manifests to.")],
-    address: Annotated[str, typer.Argument(help="models:/NAME/3 and the like; or give --deployment.")] = "",
+    address: Annotated[
+        str, typer.Argument(metavar="MODEL", help="models:/NAME/3 and the like; or give --deployment.")
+    ] = "",
     deployment: Annotated[str, _Option(help="What serves under this name now.")] = "",
     target: Annotated[Target, _Option(help="What they are written for.")] = Target.DEPLOYMENT,
     namespace: Annotated[str, _Option(help="Namespace of every object.")] = "default",
@@ -87,6 +90,8 @@ def k8s(
     from noria.lifecycle.packaging import image_of
     from noria.lifecycle.served_routes import asked_ports
 
+    _check_used("--job", job, {"input": input_, "predictions": output_, "schedule": schedule, "time-zone": time_zone})
+    _check_used("--target kserve", target is Target.KSERVE, {"transformer": transformer, "storage": storage})
     settings, workspace = open_governed(project)
     with talk.status("looking") as status:
         routes = named_routes(settings, workspace, address, deployment, lambda step: status.update(step))
@@ -128,6 +133,12 @@ def k8s(
         options = KServeOptions(transformer, _storage(settings) if storage else "")
         files = write_manifests(manifests(plan, target, options), output)
     show([{"file": str(output / name)} for name in files], as_json=as_json, title=f"Manifests of {routes.deployment}")
+
+
+def _check_used(wanted: str, there: bool, options: Mapping[str, object]) -> None:
+    """Raises InvalidInput for an option that says nothing without another one."""
+    if idle := [name for name, given in options.items() if given and not there]:
+        raise InvalidInput(f"--{idle[0]} says nothing without {wanted}", remedy=f"Add {wanted}, or leave it out.")
 
 
 def _scaling(autoscale: Autoscaler | None, least: int | None, most: int | None) -> Scaling:

@@ -223,7 +223,11 @@ def _renamed(columns: Sequence[str]) -> dict[str, str]:
     pairs = [pair.partition("=") for one in columns for pair in one.split(",")]
     if bad := [name for name, equals, column in pairs if not (name and equals and column)]:
         raise InvalidInput(f"--columns {bad[0]!r} is no pair", remedy="Write --columns INPUT=COLUMN.")
-    return {name.strip(): column.strip() for name, _, column in pairs}
+    found: dict[str, str] = {}
+    for name, _, column in pairs:
+        if found.setdefault(name.strip(), column.strip()) != column.strip():
+            raise InvalidInput(f"--columns gives input {name.strip()} two columns", remedy="Give each one.")
+    return found
 
 
 @contextmanager

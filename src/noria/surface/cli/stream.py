@@ -21,6 +21,7 @@ from noria.rollout.following import RouteFollower
 from noria.rollout.routes import RouteTable
 from noria.serving import DataPlane
 from noria.serving.streams import Ends, Pump, StreamCounts, check_apart, open_reader, open_writer
+from noria.serving.streams.brokers import parse_stream
 from noria.store.workspace import Workspace
 from noria.surface.cli.context import actor, talk
 from noria.surface.cli.serve import limits_of
@@ -140,6 +141,7 @@ def _announce(job: StreamJob, port: int) -> None:
     if job.announce:
         print(json.dumps({"metrics_port": port}), flush=True)
         return
-    talk.print(f"{job.source} -> {job.sink}", highlight=False, markup=False)
+    source, sink = parse_stream(job.source).shown, parse_stream(job.sink, written=True).shown
+    talk.print(f"{source} -> {sink}", highlight=False, markup=False)
     if port:
         talk.print(f"metrics on port {port}", highlight=False)
