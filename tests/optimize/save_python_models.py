@@ -62,6 +62,13 @@ class ByColumn(mlflow.pyfunc.PythonModel):
         return {"double": np.array(model_input["a"]) * 2, "word": ["x"] * len(model_input)}
 
 
+class Dates(mlflow.pyfunc.PythonModel):
+    """The instants as it was given them, and as what."""
+
+    def predict(self, context, model_input, params=None):  # noqa: ARG002  MLflow's signature
+        return [f"{model_input['at'].dtype} {one}" for one in model_input["at"]]
+
+
 FLOAT = np.dtype("float32")
 NAMED = [
     TensorSpec(FLOAT, (-1, 3), "p"),
@@ -84,6 +91,7 @@ MODELS = {
         Scaled(),
         ModelSignature(Schema([TensorSpec(FLOAT, (-1, 2, 3))]), params=ParamSchema([ParamSpec("k", "double", 2.0)])),
     ),
+    "dates": (Dates(), ModelSignature(Schema([ColSpec("datetime", "at", required=False)]))),
     "bycolumn": (ByColumn(), ModelSignature(Schema([ColSpec("double", "a")]))),
 }
 for name, (model, signature) in MODELS.items():

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import AdaBoostClassifier, GradientBoostingRegressor, RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.model_selection import TunedThresholdClassifierCV
 from sklearn.neighbors import KNeighborsRegressor
@@ -170,6 +171,18 @@ def test_a_null_that_is_a_category_keeps_a_model_as_it_was_logged_where_its_grap
     found = prepared(tmp_path, model, signature_of(frame))
     assert found.bundle.runtime == "pyfunc"
     assert "differs from its model" in found.notes[0]
+
+
+def test_words_are_lowered_where_no_language_is_installed_too(tmp_path):
+    words = np.array(["Gut", "GUT", "schlecht", "Ärger", "ärger", "Straße", "ОЧЕНЬ", "очень"])
+    texts = pd.DataFrame({"text": [" ".join(RANDOM.choice(words, 5)) for _ in range(COUNT)]})
+    is_good = texts.text.str.lower().str.contains("gut")
+    counts = CountVectorizer(token_pattern=r"\S+")
+    model = make_pipeline(ColumnTransformer([("words", counts, "text")]), LogisticRegression())
+    found = prepared(tmp_path, model.fit(texts, is_good), signature_of(texts))
+    assert found.bundle.runtime == "onnx", found.notes
+    outcome = served(tmp_path, found.bundle, texts)
+    assert outcome.scores == pytest.approx(model.predict_proba(texts)[:, 1], abs=1e-6)
 
 
 def test_a_value_is_compared_by_its_own_size_not_by_that_of_the_largest():

@@ -18,7 +18,7 @@ from support import mlflow_models_environment
 
 pytestmark = pytest.mark.peer
 SCRIPT = Path(__file__).with_name("save_python_models.py")
-NAMES = ("sums", "named", "total", "matrix", "columns", "scaled", "bycolumn")
+NAMES = ("sums", "named", "total", "matrix", "columns", "scaled", "dates", "bycolumn")
 TENSOR = [[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]]
 
 
@@ -91,6 +91,21 @@ def test_params_reach_a_model_of_tensors(client):
     tensor = {"name": "input", "datatype": "FP32", "shape": [2, 2, 3], "data": TENSOR}
     sent = {"inputs": [tensor], "parameters": {"k": 10.0}}
     assert client.post("/v2/models/scaled/infer", json=sent).json()["outputs"][0]["data"] == [210.0, 15.0]
+
+
+def test_each_instant_is_read_for_itself_and_comes_without_zone_in_nanoseconds(client):
+    told = {
+        "2024-01-31T10:00:00": "2024-01-31 10:00:00",
+        "1969-12-31": "1969-12-31 00:00:00",
+        "2024-01-31T10:00:00.5Z": "2024-01-31 10:00:00.500000",
+        "2024-01-31T10:00:00+02:00": "2024-01-31 08:00:00",
+        "13/02/2024": "2024-02-13 00:00:00",
+        "01/02/2024": "2024-01-02 00:00:00",  # alone and beside another: which of its numbers is the day
+        None: "NaT",
+    }
+    expected = [f"datetime64[ns] {one}" for one in told.values()]
+    assert answers(client, "dates", {"dataframe_records": [{"at": text} for text in told]}) == expected
+    assert [answers(client, "dates", {"dataframe_records": [{"at": text}]})[0] for text in told] == expected
 
 
 def test_a_dict_of_columns_is_one_object_a_row(client):

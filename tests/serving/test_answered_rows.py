@@ -15,6 +15,7 @@ from noria.optimize.bundle import Bundle, TensorSpec, write_bundle
 from noria.rollout.routes import RouteTable, Variant
 from noria.serving import Block, DataPlane, PredictionRequest
 from noria.serving.runtimes import Rows
+from noria.serving.runtimes.chain import MEMBER, TRANSFORMER_FILE, ChainRuntime
 from noria.store.blobs import FolderBlobs, folder_digest
 from serving.gateway_world import LAST_SEEN
 
@@ -146,6 +147,19 @@ def test_what_is_no_entry_a_row_is_told_and_the_gateway_goes_on(how, said, plane
         for error in of_rows(plane, 3):
             assert isinstance(error, NoriaError), error
             assert error.message == said
+
+
+def test_too_few_answers_of_a_chains_model_are_told_as_the_models(tmp_path, monkeypatch):
+    monkeypatch.setattr("noria.serving.runtimes._entry_point", lambda _: Answers)
+    (tmp_path / MEMBER).mkdir()
+    (tmp_path / TRANSFORMER_FILE).write_text("def postprocess(answers, columns):\n    return [1.0] * 3\n")
+    columns = {"task": "regression", "request_columns": ("a", "b")}
+    write_bundle(tmp_path / MEMBER, Bundle(runtime="answers", options={"how": "fewer"}, **columns))
+    options = {"requirements": [], "verbs": ["postprocess"]}
+    chain = ChainRuntime(tmp_path, Bundle(runtime="chain", options=options, **columns))
+    with pytest.raises(NoriaError, match="the model answered 3 rows with an array of shape"):
+        chain.score(Rows(np.ones((3, 2))))
+    chain.unload()
 
 
 def test_a_runtime_that_ends_the_program_does_not_end_the_event_loop(plane_for):

@@ -47,6 +47,10 @@ class Connection:
         for part in parts:
             self._socket.sendall(part)
 
+    def say_all(self) -> None:
+        """Send no more, and read on."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def answer(self) -> tuple[int, Mapping[str, str], Any]:
         """Status, headers in lower case, and the document."""
         status = int(self._read.readline().split()[1])
@@ -139,6 +143,32 @@ def test_the_connection_ends_when_the_client_wants_it_to(port, version, headers)
         connection.send(request(version=version, headers=headers))
         status, found, _ = connection.answer()
         assert (status, found["connection"]) == (200, "close") and not connection.rest
+
+
+ROW, ROWS = request(), request(b'{"instances": [%b]}' % BODY)
+HEALTH = b"GET /health HTTP/1.1\r\nHost: here\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [[ROW], [ROWS], [HEALTH], [ROW] * 9, [ROWS] * 9, [ROW, ROWS, HEALTH] * 5],
+    ids=["row", "rows", "health", "9 rows", "9 times rows", "all"],
+)
+def test_a_client_that_asks_for_no_more_gets_all_its_answers_and_then_the_end(port, sent):
+    with Connection(port) as connection:
+        connection.send(b"".join(sent))
+        connection.say_all()
+        for _ in sent:
+            assert connection.answer()[0] == 200
+        assert connection.rest == b""
+
+
+@pytest.mark.parametrize("sent", [b"", ROW[:50], ROW[:-3], ROWS[:-3]])
+def test_a_client_that_ends_within_a_request_ends_the_connection(port, sent):
+    with Connection(port) as connection:
+        connection.send(sent)
+        connection.say_all()
+        assert connection.rest == b""
 
 
 def test_clients_that_leave_before_they_are_answered_hold_up_nobody(port):

@@ -220,6 +220,25 @@ def test_events_are_answered_by_events_in_their_own_mode(client):
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid_input")
 
 
+def test_a_batch_of_events_is_answered_by_one_with_each_that_fails_told_in_its_place(client):
+    kind = {"content-type": "application/cloudevents-batch+json"}
+    event = {"specversion": "1.0", "source": "/shop", "type": "asked", "data": REQUEST}
+    bad = [event | {"id": "b", "data": {"features": {}}}, event, {"id": 7}, 5]
+    answer = client.post("/predict", json=[event | {"id": "a"}, *bad, event | {"id": "c"}], headers=kind)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, kind["content-type"])
+    found = answer.json()
+    assert [one.get("correlationid") for one in found] == ["a", "b", None, "7", None, "c"]
+    assert [one["type"].removeprefix("org.noria.") for one in found] == ["prediction", *["error"] * 4, "prediction"]
+    assert found[0]["data"]["prediction"] == found[5]["data"]["prediction"]
+    assert [one["data"]["code"] for one in found[1:5]] == ["invalid_input"] * 4
+    assert "the event lacks id" in found[2]["data"]["detail"]
+    assert client.post("/predict", json=[], headers=kind).json() == []
+    for refused in (bad, {}, [5]):
+        answer = client.post("/predict", json=refused, headers=kind)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_input")
+    assert client.post("/models/none/predict", json=[event | {"id": "a"}], headers=kind).status_code == 404
+
+
 def test_more_rows_than_may_wait_are_refused_with_a_time_to_come_back(client):
     body = {"instances": [REQUEST] * 50}
 

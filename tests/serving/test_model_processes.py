@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from noria.errors import NoriaError, Unavailable
+from noria.errors import InvalidInput, NoriaError, Unavailable
 from noria.serving.runtimes import process
 from noria.serving.runtimes.process import ModelProcesses
 
@@ -25,11 +25,15 @@ def preprocess(columns):
         os._exit(3)
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "leave":
+        raise SystemExit(3)
     if how == "hang":
         threading.Event().wait()
     if how.startswith("hang in "):
         open(how.removeprefix("hang in "), "w").write(str(os.getpid()))
         threading.Event().wait()
+    if how == "pid":
+        return {"pid": [os.getpid()]}
     return {"text": ["\\ud800" if how == "half" else "\\U0001f600"]}
 """
 
@@ -62,7 +66,7 @@ def ask(processes: ModelProcesses) -> Callable[[str], object]:
     [
         ("exit", "the process of the model ended with exit code 3"),
         ("kill", "the process of the model was ended by signal 9"),
-        ("hang", "the process of the model did not answer in 0.2 seconds"),
+        ("hang", "the process of the model did not answer in 0.2 seconds, and was begun anew"),
     ],
 )
 def test_that_a_process_ended_and_that_it_does_not_answer_are_told_apart(ask, how, reason, monkeypatch):
@@ -70,9 +74,20 @@ def test_that_a_process_ended_and_that_it_does_not_answer_are_told_apart(ask, ho
     monkeypatch.setattr(process, "_STUCK_SECONDS", 0.2)
     with pytest.raises(NoriaError) as caught:
         ask(how)
-    assert caught.value.message == reason
+    assert (caught.value.message, caught.value.code) == (
+        reason,
+        "deadline_exceeded" if how == "hang" else "unavailable",
+    )
     monkeypatch.undo()
     assert ask("well") == {"text": ["\U0001f600"]}
+
+
+def test_code_that_would_end_its_process_refuses_the_rows_and_the_process_goes_on(ask):
+    before = ask("pid")
+    with pytest.raises(InvalidInput, match="the model refuses the rows: SystemExit: 3"):
+        ask("leave")
+    assert ask("well") == {"text": ["\U0001f600"]}
+    assert ask("pid") == before
 
 
 def test_half_a_character_is_no_answer_and_harms_no_other(ask):

@@ -118,6 +118,10 @@ def test_scoring_keeps_to_the_time_a_client_has(gateway):
     [
         ("text/csv", "\n"),
         ("text/csv", "\r\n\r\n"),
+        ("text/csv", "hour,weekday,hour,shop\n1,1,2,north\n"),
+        ("text/csv", "hour,weekday,shop\n1_0,1,north\n"),
+        ("text/csv", "hour,weekday,shop\n-inf,1,north\n"),
+        ("application/json", '{"dataframe_split": {"columns": ["hour", "hour", "weekday", "shop"], "data": []}}'),
         ("application/json", '{"dataframe_split": {"columns": 5, "data": []}}'),
         ("application/json", '{"dataframe_split": {"columns": null, "data": []}}'),
         (

@@ -124,6 +124,8 @@ def test_a_csv_has_booleans_as_pandas_writes_them(plain):
         assert scored(word).json() == scored(number).json() != {}
         assert scored(word).status_code == 200
     assert scored("yes").status_code == 400
+    for word in ("", "NA", "NaN", "None", "null"):
+        assert "hour' is null" in scored(word).text, word
     assert (
         plain.post("/invocations", content="distance,hour\nTrue,1\n", headers={"content-type": "text/csv"}).status_code
         == 400

@@ -19,7 +19,7 @@ import structlog
 
 from noria.errors import DeadlineExceeded, InvalidInput, NoriaError, Overloaded
 from noria.serving.items import Item, Outcome, Result, outcome_of
-from noria.serving.runtimes import Rows, Tensors
+from noria.serving.runtimes import WAITED_FOR_UNTIL, Hung, Rows, Tensors
 from noria.serving.served import Served
 
 _log = structlog.get_logger()
@@ -31,12 +31,17 @@ _BATCH_SECONDS = 0.02
 """Waiting rows are put together into one call until they are expected to take this long."""
 _LATE_SECONDS = 0.01
 """How long after its deadline a request may be refused: all that are late by then are looked for at once."""
+_LONGEST_CALL_SECONDS = 120.0
+"""Of a call that hangs, where the deployment's own timeout is no longer: a client that names more time must not hold
+up all others for it."""
 _ANSWERED, _LATE = True, False
 _THE_MODEL = re.compile("^((?:the process of )?)the model(?= )")
 
 Recorder = Callable[[Sequence[Item], Rows, Outcome, float], None]
 """Writes what was scored to the log, before the answers leave; last, the seconds of it that went to other variants."""
 Failure = Callable[[Item, NoriaError], None]
+Hanging = Callable[[Served], None]
+"""Is told of every call of a model that hung."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +56,15 @@ class Limits:
 class Batcher:
     """Scores the items of one version. All methods are called in the event loop; ``record`` also in threads."""
 
-    def __init__(self, served: Served, limits: Limits, record: Recorder, failed: Failure) -> None:
+    def __init__(
+        self, served: Served, limits: Limits, record: Recorder, failed: Failure, hung: Hanging = lambda _: None
+    ) -> None:
         self.served, self.limits = served, limits
         self.rows = 0
         """Rows taken on and not yet answered."""
-        self._record, self._failed = record, failed
+        self.fault: NoriaError | None = None
+        """Why the last call gave no answer, where the model hung."""
+        self._record, self._failed, self._hung = record, failed, hung
         self._waiting: deque[Item] = deque()
         self._running: list[Sequence[Item]] = []
         self._ends: dict[Item, bool] = {}
@@ -125,7 +134,7 @@ class Batcher:
             self._running.append(batch)
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix=self.served.label)
-            running = asyncio.get_running_loop().run_in_executor(self._threads, self._score, batch, self._record_timely)
+            running = asyncio.get_running_loop().run_in_executor(self._threads, self._score_beside, batch)
             running.add_done_callback(partial(self._returned, batch))
 
     def _next_batch(self) -> list[Item]:
@@ -139,6 +148,9 @@ class Batcher:
 
     def _returned(self, batch: Sequence[Item], done: asyncio.Future[_Results]) -> None:
         self._running.remove(batch)
+        self.fault = next((result for result in done.result() if isinstance(result, Hung)), None)
+        if self.fault is not None:
+            self._hung(self.served)
         for item, result in zip(batch, done.result(), strict=True):
             if self._ends.pop(item, _ANSWERED) is _LATE:
                 self.release(item.count)
@@ -193,6 +205,12 @@ class Batcher:
             if item in timely:
                 self._record([item], _rows([item]), outcome.part(start, item.count), others)
 
+    def _score_beside(self, items: Sequence[Item]) -> _Results:
+        """In a thread: ``_score``, of a runtime that is told how long anybody waits."""
+        longest = time.monotonic() + max(_LONGEST_CALL_SECONDS, self.limits.timeout_seconds)
+        WAITED_FOR_UNTIL.set(min(longest, max([item.deadline for item in items])))
+        return self._score(items, self._record_timely)
+
     def _score(self, items: Sequence[Item], record: Recorder, since: float | None = None) -> _Results:
         """The outcome of every item, or why it has none; those that have one are in the log, if ``record`` puts them.
 
@@ -222,6 +240,8 @@ class Batcher:
 
     def _score_singly(self, items: Sequence[Item], record: Recorder, error: BaseException) -> _Results:
         """After a batch failed: each item on its own, so that only the one at fault goes without an answer."""
+        if isinstance(error, Hung):
+            return [_named(self.served, error)] * len(items)
         if len(items) > 1:
             return [result for item in items for result in self._score([item], record)]
         if isinstance(error, NoriaError):

@@ -102,8 +102,11 @@ class DataPlane:
     @property
     def fault(self) -> NoriaError | None:
         """Why something is not as it should be, or None."""
-        specs = (spec for live in self._live.values() for arm in live.all_arms for spec in arm.served.bundle.looked_up)
-        return next(iter(self.faults.values()), None) or self.recorder.fault or self._definitions.fault(specs)
+        arms = [arm for live in self._live.values() for arm in live.all_arms]
+        specs = [spec for arm in arms for spec in arm.served.bundle.looked_up]
+        hangs = [arm.batcher.fault for arm in arms if arm.batcher.fault is not None]
+        faults = [*self.faults.values(), *hangs]
+        return next(iter(faults), None) or self.recorder.fault or self._definitions.fault(specs)
 
     async def swap(self, table: RouteTable) -> None:
         """Serve ``table`` once its new versions are loaded, beside the loop; when one fails, the old one goes on."""
@@ -324,7 +327,8 @@ class DataPlane:
             if arm.served is served[key]:
                 return Arm.of(variant, arm.served, arm.batcher)
         limits = self._limits(variant.model)
-        return Arm.of(variant, served[key], Batcher(served[key], limits, self.recorder.scored, self.recorder.failed))
+        record, failed, hung = self.recorder.scored, self.recorder.failed, self.metrics.count_hung
+        return Arm.of(variant, served[key], Batcher(served[key], limits, record, failed, hung))
 
 
 def _future() -> asyncio.Future[Result]:

@@ -25,6 +25,7 @@ from noria.store.blobs import write_atomically
 if TYPE_CHECKING:
     from noria.serving.items import Outcome
     from noria.serving.live import Arm
+    from noria.serving.served import Served
 
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BOUNDS = [*(str(bound) for bound in _BUCKETS), "+Inf"]
@@ -43,6 +44,7 @@ class Counts(msgspec.Struct):
     latency_sums: dict[str, float] = {}
     not_logged: int = 0
     changed: dict[str, int] = {}
+    hung: dict[str, int] = {}
 
     def add(self, other: Counts) -> None:
         """Count what another process counted, too."""
@@ -50,6 +52,7 @@ class Counts(msgspec.Struct):
         _add(self.errors, other.errors)
         _add(self.shadows, other.shadows)
         _add(self.changed, other.changed)
+        _add(self.hung, other.hung)
         self.not_logged += other.not_logged
         for model, counts in other.latencies.items():
             self.observe(model, counts, other.latency_sums[model])
@@ -123,6 +126,11 @@ class ServingMetrics:
         with self._lock:
             _add(self._counts.changed, {view: 1})
 
+    def count_hung(self, served: Served) -> None:
+        """Count a call of a model that gave no answer, for which its process was begun anew."""
+        with self._lock:
+            _add(self._counts.hung, {_joined(served.model, str(served.version)): 1})
+
     def count_shadow(self, deployment: str, outcome: str, rows: int) -> None:
         """Count copies that a shadow scored, or that were dropped because it was behind."""
         with self._lock:
@@ -156,6 +164,8 @@ class ServingMetrics:
         yield _counter(
             "model_shadow_predictions", "Copies of requests, by what became of them.", _SHADOW_LABELS, total.shadows
         )
+        text = "Calls that a model gave no answer to, for which its process was begun anew."
+        yield _counter("model_calls_hung", text, ("model_name", "model_version"), total.hung)
         lost = CounterMetricFamily("model_predictions_not_logged", "Predictions answered, but missing in the log.")
         lost.add_metric([], total.not_logged)
         yield lost

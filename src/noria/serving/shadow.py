@@ -22,7 +22,7 @@ from noria.rollout.routes import place
 from noria.serving.items import Item, outcome_of
 from noria.serving.live import Arm
 from noria.serving.recorder import Recorder
-from noria.serving.runtimes import Rows
+from noria.serving.runtimes import WAITED_FOR_UNTIL, Hung, Rows
 from noria.serving.served import Served
 
 if TYPE_CHECKING:
@@ -174,7 +174,8 @@ class Shadow:
         try:
             self._score_together(copies)
         except Exception as error:  # whatever a model raises: nobody waits for this answer
-            if not (halves := _halves(copies)):
+            halves = () if isinstance(error, Hung) else _halves(copies)  # each would take as long again
+            if not halves:
                 return sum([len(copy.rows) for copy in copies]), error
             (one, first), (other, second) = map(self._try, halves)
             return one + other, first or second
@@ -184,7 +185,8 @@ class Shadow:
         """Score copies as the shadow would have answered them; its latency is the time of scoring alone."""
         inputs = self._inputs(copies[0]) if len(copies) == 1 else _together([copy.rows for copy in copies])
         started = time.monotonic()
-        outcome = outcome_of(self.arm.served.bundle, self.arm.served.score(inputs))
+        WAITED_FOR_UNTIL.set(started + self.arm.batcher.limits.timeout_seconds)
+        outcome = outcome_of(self.arm.served.bundle, self.arm.served.score(inputs), len(inputs))
         seconds = time.monotonic() - started
         self._recorder.shadowed([copy.logged for copy in copies], self.arm, inputs, outcome, seconds)
         self._metrics.count_shadow(self._deployment, "scored", sum([len(copy.rows) for copy in copies]))

@@ -5,6 +5,7 @@ Imports nothing of Noria: it also runs in the environment of a model that needs 
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
@@ -128,7 +129,20 @@ def _convert(model: Any, types: Sequence[tuple[str, Any]], dtype: str) -> Any:
         model, initial_types=list(types), options=options, target_opset={"": _OPSET, "ai.onnx.ml": _ML_OPSET}
     )
     _send_missing_as(last, converted)
+    _lower_anywhere(converted)
     return converted
+
+
+def _lower_anywhere(converted: Any) -> None:
+    """Let texts be lowered by the locale that every Linux has: ONNX Runtime's own choice, en_US, is in few containers.
+
+    Without it neither the graph's check here nor a gateway elsewhere could load it.
+    """
+    from onnx import helper
+
+    for node in converted.graph.node if sys.platform == "linux" else ():
+        if node.op_type == "StringNormalizer" and not any(one.name == "locale" for one in node.attribute):
+            node.attribute.append(helper.make_attribute("locale", "C.UTF-8"))
 
 
 def _without_infinite_thresholds(model: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,11 +12,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from noria.errors import DeadlineExceeded
+
 if TYPE_CHECKING:
     from noria.optimize.bundle import Bundle
 
 Floats = NDArray[np.float64]
 Tensors = Mapping[str, NDArray[Any]]
+
+WAITED_FOR_UNTIL: ContextVar[float | None] = ContextVar("waited_for_until", default=None)
+"""Until when (monotonic) somebody waits for what the runtime is asked in this thread; None where there is no saying.
+
+A runtime that can give a call up without harm to others may do so some time after that, by raising ``Hung``.
+"""
+
+
+class Hung(DeadlineExceeded):
+    """The model gave no answer while anybody waited for one, and was begun anew."""
 
 
 @dataclass(frozen=True, slots=True)

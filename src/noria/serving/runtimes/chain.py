@@ -88,7 +88,7 @@ class ChainRuntime:
         found = self._model.score(self._rows(made, len(rows), rows.params))
         if "postprocess" not in self._verbs:
             return found
-        answers = self._transformer.postprocess(self._answers(found), columns)
+        answers = self._transformer.postprocess(self._answers(found, len(rows)), columns)
         if not isinstance(answers, list) or len(answers) != len(rows):
             given = f"{len(answers)} answers" if isinstance(answers, list) else _no_list(answers)
             raise NoriaError(f"postprocess gave {given} for {len(rows)} rows", remedy="It must give one a row.")
@@ -118,9 +118,9 @@ class ChainRuntime:
         matrix = np.array(numbers, dtype=np.float64).T if numbers else np.empty((count, 0))
         return Rows(np.ascontiguousarray(matrix), np.array(strings, dtype=object).T if strings else None, params)
 
-    def _answers(self, found: Floats | Sequence[Any]) -> Sequence[Any]:
+    def _answers(self, found: Floats | Sequence[Any], rows: int) -> Sequence[Any]:
         """What postprocess is given: one object a row, as /predict has it."""
-        outcome = outcome_of(self._member, found)
+        outcome = outcome_of(self._member, found, rows)
         if outcome.probabilities is None:
             return [{"prediction": prediction} for prediction in outcome.predictions]
         pairs = zip(outcome.predictions, outcome.probabilities.tolist(), strict=True)

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,12 +20,14 @@ import structlog
 from numpy.typing import NDArray
 
 from noria.errors import InvalidInput, NoriaError, Unavailable
-from noria.serving.runtimes.base import decoded
+from noria.serving.runtimes.base import WAITED_FOR_UNTIL, Hung, decoded
 
 _log = structlog.get_logger()
 _HEAD = struct.Struct("<II")
 _START_SECONDS = 180.0
 _STUCK_SECONDS = 120.0
+"""For calls that have no deadline."""
+_LEAST_GRACE_SECONDS = 1.0
 _CHILD = Path(__file__).with_name("process_child.py")
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -32,6 +35,9 @@ Arrays = Mapping[str, NDArray[Any]]
 
 class ModelProcesses:
     """As many processes as are asked at once, each with the model loaded. Threads may share it.
+
+    One that gives no answer while anybody waits for it (``WAITED_FOR_UNTIL``) is given some grace: as long as it took
+    to start, for ending it costs that. Then it hangs: it is ended, and begun anew.
 
     ``words`` tell the child what to load: ``pyfunc FOLDER``, or ``transformer FILE``; errors call it ``label``.
     """
@@ -45,21 +51,27 @@ class ModelProcesses:
         self._idle.put(self._start())
 
     def ask(self, verb: str, arrays: Arrays, **more: Any) -> Any:
-        """What the model answers: JSON. Raises InvalidInput for what it refuses, NoriaError when its process fails."""
+        """What the model answers: JSON.
+
+        Raises InvalidInput for what it refuses, Hung where it does not answer, Unavailable when its process fails.
+        """
         child = self._take()
+        seconds = child.patience()
         try:
-            answer = child.ask({"verb": verb, **more}, arrays)
+            answer = child.ask({"verb": verb, **more}, arrays, seconds)
         except UnicodeEncodeError as error:
             self._give_back(child)
             raise NoriaError(
                 f"{self._label} answers a text that is none: {error.reason}",
                 remedy="Its texts must be Unicode, without single halves of surrogate pairs.",
             ) from None
+        except TimeoutError:
+            raise self._hung(child, seconds) from None
         except (OSError, EOFError, ValueError) as error:
-            reason = f"did not answer in {_STUCK_SECONDS:g} seconds" if isinstance(error, TimeoutError) else child.end()
+            reason = child.end()
             self._end(child)
             _log.error("model_process_failed", loaded=self._command[-1], reason=reason, error=str(error))
-            raise NoriaError(
+            raise Unavailable(
                 f"the process of {self._label} {reason}",
                 remedy="The gateway's log has what it wrote; it is started again with the next request.",
             ) from None
@@ -73,6 +85,21 @@ class ModelProcesses:
         self._closed = True
         for child in list(self._all):
             self._end(child)
+
+    def _hung(self, child: _Child, seconds: float) -> Hung:
+        """End a process that hangs, and begin it anew for whoever asks next."""
+        self._end(child)
+        reason = f"did not answer in {seconds:.3g} seconds"
+        _log.error("model_process_hung", loaded=self._command[-1], reason=reason)
+        if not self._closed:
+            try:
+                self._give_back(self._start())
+            except Unavailable as error:  # tried again, and told to whoever asks next
+                _log.error("model_process_not_begun_anew", loaded=self._command[-1], reason=error.message)
+        return Hung(
+            f"the process of {self._label} {reason}, and was begun anew",
+            remedy="If it only needs longer, raise `timeout_seconds`; else see what its predict waits for.",
+        )
 
     def _take(self) -> _Child:
         try:
@@ -94,7 +121,7 @@ class ModelProcesses:
         child = _Child(self._command)
         self._all.add(child)
         try:
-            ready = child.receive(_START_SECONDS)
+            ready = child.ready()
         except (OSError, EOFError, ValueError) as error:
             self._end(child)
             raise Unavailable(
@@ -121,6 +148,7 @@ class _Child:
         )
         theirs.close()
         self._errors = _Tail(self._process.stderr)
+        self._grace_seconds = _LEAST_GRACE_SECONDS
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -136,24 +164,44 @@ class _Child:
     def last_words(self) -> str:
         return self._errors.text()
 
-    def ask(self, header: Mapping[str, Any], arrays: Arrays) -> Any:
+    def ready(self) -> Any:
+        """What it says when it has loaded the model, or failed to."""
+        started = time.monotonic()
+        said = self._receive(started + _START_SECONDS)
+        self._grace_seconds = max(_LEAST_GRACE_SECONDS, time.monotonic() - started)
+        return said
+
+    def patience(self) -> float:
+        """Seconds for a call that begins now."""
+        until = WAITED_FOR_UNTIL.get()
+        return _STUCK_SECONDS if until is None else max(until - time.monotonic(), 0.0) + self._grace_seconds
+
+    def ask(self, header: Mapping[str, Any], arrays: Arrays, seconds: float) -> Any:
+        """Its answer. Raises TimeoutError where there is none in time."""
+        end = time.monotonic() + seconds
         described = [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
         buffers = [_raw(array) for array in arrays.values()]
         sizes = [len(buffer) for buffer in buffers]
         head = json.dumps({**header, "arrays": described, "sizes": sizes}).encode()
-        self._socket.sendall(_HEAD.pack(len(head), sum(sizes)))
-        for part in (head, *buffers):
+        for part in (_HEAD.pack(len(head), sum(sizes)), head, *buffers):
+            self._wait_until(end)
             self._socket.sendall(part)
-        return self.receive(_STUCK_SECONDS)
+        return self._receive(end)
 
-    def receive(self, seconds: float) -> Any:
+    def _receive(self, end: float) -> Any:
+        length, _ = _HEAD.unpack(self._exactly(_HEAD.size, end))
+        return decoded(self._exactly(length, end))
+
+    def _wait_until(self, end: float) -> None:
+        """Have what is asked of the socket next raise TimeoutError then. Raises it when that is over."""
+        if (seconds := end - time.monotonic()) <= 0:
+            raise TimeoutError("it said nothing in time")
         self._socket.settimeout(seconds)
-        length, _ = _HEAD.unpack(self._exactly(_HEAD.size))
-        return decoded(self._exactly(length))
 
-    def _exactly(self, size: int) -> bytes:
+    def _exactly(self, size: int, end: float) -> bytes:
         parts: list[bytes] = []
         while size:
+            self._wait_until(end)
             part = self._socket.recv(min(size, 1 << 20))
             if not part:
                 raise EOFError("its process ended")

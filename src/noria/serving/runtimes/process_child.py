@@ -33,7 +33,7 @@ def main() -> None:
         header, arrays = frame
         try:
             answer = {"result": model.answer(header, arrays)}
-        except Exception as error:  # the model's own code runs here
+        except (Exception, SystemExit) as error:  # the model's own code runs here
             answer = {"error": f"{type(error).__name__}: {error}"[:2000]}
         _send(link, answer)
 
@@ -104,13 +104,25 @@ def _column(array: Any, kind: str) -> Any:
     import pandas as pd
 
     if kind == "datetime":
-        return pd.to_datetime(pd.Series(array.tolist()))
+        return _instants(array.tolist())
     if kind == "string":
         return pd.Series(array.tolist())  # with the null that pandas has in texts
     whole = {"long": "int64", "integer": "int32", "boolean": "bool"}.get(kind)
     if whole is not None:  # without fractions: those were refused; MLflow refuses a null
         return array if np.isnan(array).any() else array.astype(whole)
     return array.astype("float32") if kind == "float" else array
+
+
+def _instants(texts: list[str | None]) -> Any:
+    """In nanoseconds and without a zone, those with one in UTC, as MLflow gives them.
+
+    Each for itself: of several together, pandas would have the first decide which of their numbers are days.
+    """
+    import pandas as pd
+
+    found = [pd.NaT if text is None else pd.Timestamp(text) for text in texts]
+    plain = [one.tz_convert("UTC").tz_localize(None) if one.tzinfo else one for one in found]
+    return pd.Series(plain, dtype="datetime64[ns]")
 
 
 def _outputs(found: Any) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,17 +15,19 @@ from noria.ids import new_id
 from noria.surface.http.gateway_requests import Request
 
 STRUCTURED = "application/cloudevents+json"
+BATCH = "application/cloudevents-batch+json"
 _JSON = "application/json"
 _PREFIX = b"ce-"
 _ANSWER_TYPE = "org.noria.prediction"
+_REFUSAL_TYPE = "org.noria.error"
 Headers = list[tuple[bytes, bytes]]
 
 
 def is_event(request: Request) -> bool:
-    """Whether the request is a CloudEvent, in structured or in binary mode."""
+    """Whether the request is a CloudEvent, in structured or in binary mode, or several of them."""
     if b"ce-specversion" in request.headers:
         return True
-    return b"event" in request.headers.get(b"content-type", b"").lower() and request.media_type == STRUCTURED
+    return b"event" in request.headers.get(b"content-type", b"").lower() and request.media_type in (STRUCTURED, BATCH)
 
 
 def open_event(request: Request) -> Mapping[str, str]:
@@ -44,6 +47,33 @@ def open_event(request: Request) -> Mapping[str, str]:
     }
     _check(attributes)
     return attributes
+
+
+def of_batch(request: Request) -> Sequence[Request]:
+    """The events of a batch as requests of their own, in structured mode. Raises InvalidInput for what is no batch."""
+    try:
+        events = msgspec.json.decode(request.body, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the batch cannot be read: {error}", remedy="Send a JSON array of CloudEvents.") from None
+    headers = {**request.headers, b"content-type": STRUCTURED.encode()}
+    return [replace(request, headers=headers, body=bytes(event)) for event in events]
+
+
+def batch_answer(answers: Sequence[bytes]) -> bytes:
+    """The batch of structured events that answers a batch, in the order of its events."""
+    return b"[%b]" % b",".join(answers)
+
+
+def structured_refusal(body: bytes, kind: bytes, event: bytes, source: str) -> bytes:
+    """The event that says why ``event`` of a batch has no answer: ``body`` does."""
+    try:
+        asked = {"id": str(msgspec.json.decode(event, type=dict[str, Any]).get("id", ""))}
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        asked = {"id": ""}
+    attributes = {**_answering(asked, source), "type": _REFUSAL_TYPE, "datacontenttype": kind.decode()}
+    if not asked["id"]:
+        del attributes["correlationid"]  # an attribute is never empty
+    return msgspec.json.encode({**attributes, "data": msgspec.Raw(body)})
 
 
 def structured_answer(body: bytes, kind: bytes, asked: Mapping[str, str], source: str) -> bytes:

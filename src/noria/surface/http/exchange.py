@@ -38,6 +38,7 @@ class Exchange:
     """A request and what becomes of it. To the server it is what its own request cycle is: see ``listen``."""
 
     message_event = _Nobody()
+    more_body = False
 
     def __init__(self, connection: Connection, path: str, headers: Headers, body: bytes, *, keep_alive: bool) -> None:
         self.path, self.headers, self.body = path, headers, body

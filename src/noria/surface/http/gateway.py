@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +174,8 @@ class Gateway:
         request = Request(method, path, model, sent, await read_body(sent, receive, self._largest))
         try:
             if method == "POST" and cloudevents.is_event(request):
-                return await self._answer_event(route, request)
+                several = request.media_type == cloudevents.BATCH
+                return await (self._answer_events if several else self._answer_event)(route, request)
             return await self._answer(route, request)
         finally:
             self._swollen |= len(request.body) >= _SWELLING_BYTES
@@ -200,6 +201,27 @@ class Gateway:
         else:
             more += cloudevents.answer_headers(asked, source)
         return status, [(b"content-type", kind), *more], body
+
+    async def _answer_events(self, route: _Route | None, request: Request) -> tuple[int, Headers, bytes]:
+        """Each event of a batch by itself; where none has an answer, the batch is refused as the first of them is."""
+        events = cloudevents.of_batch(request)
+        asked = [self._answer_event(route, replace(event)) for event in events]  # which it opens
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        failed = [one for one in found if isinstance(one, BaseException)]
+        if failed and len(failed) == len(found):
+            raise failed[0]
+        answers = [
+            one[2] if isinstance(one, tuple) else self._event_of(one, event)
+            for event, one in zip(events, found, strict=True)
+        ]
+        return 200, [(b"content-type", cloudevents.BATCH.encode())], cloudevents.batch_answer(answers)
+
+    def _event_of(self, error: BaseException, event: Request) -> bytes:
+        if not isinstance(error, Exception):
+            raise error
+        _, headers, body = self._refusal(error, event.path)
+        (_, kind), *_ = headers
+        return cloudevents.structured_refusal(body, kind, event.body, f"/noria{event.path}")
 
     async def _compressed(self, sent: Mapping[bytes, bytes], headers: Headers, body: bytes) -> bytes:
         accepted = sent.get(b"accept-encoding", b"")

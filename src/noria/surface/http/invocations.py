@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +25,8 @@ from noria.surface.tensors import InputTensor, fitting, whole_numbers
 _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _NUMBERS = frozenset((float, int, bool, type(None)))
 _FLOATS = frozenset(name for name, dtype in DTYPES.items() if np.dtype(dtype).kind == "f")
+_NO_VALUE = frozenset(("", "#n/a", "#na", "-nan", "<na>", "n/a", "na", "nan", "none", "null"))
+"""What pandas, and MLflow's server with it, reads as a missing number, in lower case."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -127,6 +131,7 @@ def _split(arm: Arm, content: Any) -> Columns:
     names = content["columns"]
     if not isinstance(names, list):
         raise InvalidInput("dataframe_split.columns is no list", remedy="Send the columns' names.")
+    _check_unlike(names, "dataframe_split.columns")
     for place, row in enumerate(content["data"]):
         if not isinstance(row, list) or len(row) != len(names):
             raise InvalidInput(
@@ -165,6 +170,7 @@ def _csv(arm: Arm, body: bytes) -> Columns:
     if not rows:
         raise InvalidInput("the CSV is empty", remedy="Send a header line, then the rows.")
     header, *rest = rows
+    _check_unlike(header, "the CSV's header")
     if bad := next((place for place, row in enumerate(rest, 2) if len(row) != len(header)), 0):
         raise InvalidInput(f"line {bad} of the CSV does not fit its header", remedy="Send a value for each column.")
     bundle = arm.served.bundle
@@ -178,18 +184,33 @@ def _csv(arm: Arm, body: bytes) -> Columns:
     }
 
 
+def _check_unlike(names: Sequence[Any], where: str) -> None:
+    """Raises InvalidInput for a name that stands there twice: which of the values is meant?"""
+    twice = [name for name, count in Counter(map(str, names)).items() if count > 1]
+    if twice:
+        raise InvalidInput(f"{where} has {twice[0]!r} more than once", remedy="Send each column once.")
+
+
 def _numbers(name: str, column: Sequence[str], kind: str | None) -> Sequence[float | None]:
     found: list[float | None] = []
-    parse = _boolean if kind == "boolean" else float
     for line, text in enumerate(column, 2):
         try:
-            found.append(parse(text) if text.strip() else None)
+            found.append(_number(text, is_boolean=kind == "boolean"))
         except ValueError:
-            raise InvalidInput(f"line {line} of the CSV: {name} is {text!r:.60}", remedy="Send numbers.") from None
+            raise InvalidInput(
+                f"line {line} of the CSV: {name} is {text!r:.60}", remedy="Send finite numbers, nothing for null."
+            ) from None
     return found
 
 
-def _boolean(text: str) -> float:
-    """A truth value as pandas and others write it, or a number. Raises ValueError."""
+def _number(text: str, *, is_boolean: bool) -> float | None:
+    """A number, null, or where it is to be one a truth value, as pandas and others write them. Raises ValueError."""
     word = text.strip().lower()
-    return word == "true" if word in ("true", "false") else float(word)
+    if word in _NO_VALUE:
+        return None
+    if is_boolean and word in ("true", "false"):
+        return word == "true"
+    number = float(word)
+    if not math.isfinite(number) or "_" in word:  # which Python alone takes for part of a number
+        raise ValueError
+    return number

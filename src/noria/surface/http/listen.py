@@ -150,6 +150,7 @@ class _Protocol(HttpToolsProtocol):
 
     waits_since = idle_since = 0.0
     _is_new = True
+    _has_said_all = False
     _head_bytes = 0
     _held: list[bytes] | None = None
     """What has come of the body of a request that may be offered."""
@@ -186,6 +187,15 @@ class _Protocol(HttpToolsProtocol):
             self._count_head(len(data))
         elif self._held is not None and not self.transport.is_closing():
             self._begin()  # the rest of it is still to come
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # what asyncio asks for
+        """A client may say that it asks for no more and wait for its answers; uvicorn would close on it.
+
+        One that went away looks the same, until it is answered. TLS knows no such half (``SSLProtocol``).
+        """
+        awaited = self.cycle is not None and not (self.cycle.response_complete or self.cycle.more_body)
+        self._has_said_all = awaited and self._held is None and self.scheme != "https"
+        return self._has_said_all
 
     def on_message_begin(self) -> None:
         """As uvicorn's, but for the scope, which many requests do without: see ``_begin``."""
@@ -227,6 +237,8 @@ class _Protocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        elif self._has_said_all:
+            self._answers.close()
 
     def _decline(self, rest: bytes) -> None:
         """Answer over HTTP/1.1 what offers to go on in another protocol, as a server may (RFC 9110, 7.8).

@@ -240,7 +240,7 @@ def _typed(leaves: Sequence[Any], tensor: _Tensor, dtype: type) -> NDArray[Any]:
     except OverflowError:
         raise InvalidInput(
             f"input {tensor.name!r} has a value too large or too small for {tensor.datatype}",
-            remedy="Use a datatype that has it, such as FP64.",
+            remedy="Send numbers that a double holds." if tensor.datatype == "FP64" else "Use a datatype that has it.",
         ) from None
 
 
