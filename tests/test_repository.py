@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -61,6 +62,12 @@ def test_every_setting_of_a_policy_is_documented():
 def test_every_error_code_is_documented():
     text = (ROOT / "docs/reference/errors.md").read_text()
     assert [code for code in OUTSIDE if f"| `{code}` |" not in text] == []
+
+
+def test_every_extra_is_documented():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    text = (ROOT / "docs/reference/extras.md").read_text()
+    assert [name for name in extras if f"| `{name}` |" not in text] == []
 
 
 def test_every_command_is_documented():

@@ -63,7 +63,9 @@ def ensemble(
 @clear_errors
 def remote(
     name: NameArgument,
-    url: Annotated[str, typer.Argument(help="Address of the other server, such as http://10.0.0.7:8080.")],
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="Address of the other server, such as http://10.0.0.7:8080.")
+    ],
     model: Annotated[str, typer.Option(help="The model's name there.")],
     protocol: Annotated[str, typer.Option(help="v2 (Open Inference) or openai (chat completions).")] = "v2",
     seconds: Annotated[float, typer.Option(help="Longest wait for an answer.")] = 30.0,

@@ -127,20 +127,34 @@ def _exit(error: NoriaError, *, as_json: bool) -> typer.Exit:
     return typer.Exit(outside(error).exit_code)
 
 
+_WIDEST = 10_000
+_LEAST_PROSE = 24
+"""Characters a column of sentences keeps; a table wider than its terminal is broken by that."""
+
+
 def show(rows: Sequence[Mapping[str, object]], *, as_json: bool, title: str) -> None:
-    """Print ``rows`` as a table (times in UTC, to the minute), or as JSON (RFC 3339)."""
+    """Print ``rows`` as a table (times in UTC, to the minute), or as JSON (RFC 3339).
+
+    Where the terminal is too narrow sentences are broken between words, but never a name or an id: those are copied.
+    """
     if as_json:
         print(json.dumps(list(rows), default=_plain))
         return
     from rich import box
+    from rich.measure import Measurement
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for column in rows[0] if rows else ["(none)"]:
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(_cell(value)) for value in row.values()))
-    out.print(table)
+    cells = [[escape(_cell(value)) for value in row.values()] for row in rows]
+    for place, column in enumerate(rows[0] if rows else ["(none)"]):
+        is_prose = any(" " in row[place] for row in cells)
+        least = min(_LEAST_PROSE, max(len(row[place]) for row in cells)) if is_prose else None
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=not is_prose, min_width=least)
+    for row in cells:
+        table.add_row(*row)
+    needed = Measurement.get(out, out.options.update(max_width=_WIDEST), table).minimum
+    table.width = needed if needed > out.width else None
+    out.print(table, crop=False)
 
 
 def _plain(value: object) -> str:

@@ -55,7 +55,9 @@ NameArgument = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Name of
 @app.command(name=_DEFAULT)
 @clear_errors
 def model(
-    address: Annotated[str, typer.Argument(help="models:/NAME/3, models:/NAME/Production or models:/NAME@alias.")],
+    address: Annotated[
+        str, typer.Argument(metavar="MODEL", help="models:/NAME/3, models:/NAME/Production or models:/NAME@alias.")
+    ],
     name: Annotated[str, typer.Option(help="Name of the deployment; the model's own by default.")] = "",
     unit: Annotated[str, typer.Option(help="Entity key by which requests are assigned to variants.")] = "",
     reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit trail.")] = "",

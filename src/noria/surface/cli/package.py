@@ -34,7 +34,11 @@ app = typer.Typer(
 def build(
     output: Annotated[Path, typer.Option(help="Folder to write the package to.")],
     address: Annotated[
-        str, typer.Argument(help="models:/NAME/3, models:/NAME/Production or models:/NAME@alias; or give --deployment.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="models:/NAME/3, models:/NAME/Production or models:/NAME@alias; or give --deployment.",
+        ),
     ] = "",
     deployment: Annotated[str, typer.Option(help="What serves under this name now, every variant of it.")] = "",
     base_image: Annotated[str, typer.Option(help="Image to build on; of this Python, slim, by default.")] = "",

@@ -1,0 +1,26 @@
+"""What commands print, on terminals of every width."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+ID, REASON = "c0ffee" * 6, "errors are worse than the champion's by eleven points"
+SHOWN = f"""
+from noria.surface.cli.context import show
+show([{{"rollout": "{ID}", "state": "rolled_back", "reason": "{REASON}"}}], as_json=False, title="Rollouts")
+"""
+
+
+@pytest.mark.parametrize("columns", [20, 80, 200])
+def test_tables_break_sentences_and_never_ids(columns):
+    environment = os.environ | {"COLUMNS": str(columns)}
+    done = subprocess.run([sys.executable, "-c", SHOWN], capture_output=True, text=True, check=True, env=environment)
+    words = done.stdout.split()
+    assert ID in words and "rolled_back" in words
+    assert [word for word in words if word in REASON.split()] == REASON.split()
+    if columns > 40:
+        assert max(map(len, done.stdout.splitlines())) <= max(columns, 90)
