@@ -204,3 +204,13 @@ def test_the_numbers_of_a_finding_have_the_sign_of_its_words(guard, worse):
     scale = 1 if guard in ("scores", "quality") else 100
     assert told == pytest.approx([scale * value for value in (found.estimate, found.lower, found.upper)], rel=0.01)
     assert found.lower <= found.estimate <= found.upper
+
+
+def test_what_is_undecided_says_how_much_more_it_takes():
+    few = step(np.random.default_rng(7), requests=400, needed=1500)
+    said = {finding.guard: finding.reason for finding in judge_guards(ALL_ON, [few])}
+    seen = few.challenger.requests
+    for guard in ("errors", "latency"):
+        assert said[guard].endswith(f"either way, after {seen} of 1,500 requests (a unit counts once)")
+    unknown = judge_guards(ALL_ON, [replace(few, requests_needed=0)])
+    assert next(one.reason for one in unknown if one.guard == "errors").endswith("it may yet turn out either way")

@@ -93,7 +93,7 @@ def _remedy(version: ModelVersion) -> str:
     return (
         f"{remedy} It has no run that metrics were logged to: say what it is to meet instead under "
         f'[policies."{version.model}".stages.STAGE], above other patterns in noria.toml, or deploy it beside, with '
-        "--name, where it keeps its stage."
+        "another --name than its model's, where it keeps its stage."
     )
 
 

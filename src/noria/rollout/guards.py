@@ -200,7 +200,9 @@ def _finding(measure: _Measure, stretches: Sequence[Stretch | None], enough: flo
         return _written(measure, now, GuardState.OK, f"within the {measure.write_limit()} allowed, beyond chance")
     if now.rows >= enough and now.size <= measure.limit:
         return _written(measure, now, GuardState.OK, f"no sign of harm on {now.rows} {rows}")
-    return _written(measure, now, GuardState.UNDECIDED, "it may yet turn out either way")
+    seen = f", after {now.rows:,} of {enough:,.0f} {rows}" if now.rows < enough < inf else ""
+    once = " (a unit counts once)" if seen and rows == "requests" else ""
+    return _written(measure, now, GuardState.UNDECIDED, f"it may yet turn out either way{seen}{once}")
 
 
 def _written(measure: _Measure, stretch: Stretch, state: GuardState, verdict: str) -> GuardFinding:

@@ -87,7 +87,9 @@ class DataPlane:
         if self.faults:
             fault = next(iter(self.faults.values()))
             raise Unavailable(f"no model serves: {fault.message}", remedy=fault.remedy)
-        raise Unavailable("nothing is deployed yet", remedy="Promote a version and deploy it with `noria run`.")
+        raise Unavailable(
+            "nothing is deployed yet", remedy="Deploy a version with `noria deploy`, or train one with `noria run`."
+        )
 
     def find(self, name: str | None = None) -> Live:
         """The deployment a client names, by its own name or its model's. Raises NotFound, InvalidInput, Unavailable."""

@@ -143,7 +143,8 @@ def _select(count: int) -> str:
 def no_store(path: Path) -> Unavailable:
     """The error for a store that is to be read and does not exist."""
     return Unavailable(
-        f"the online store {path} is not there", remedy="Put it back, or materialize features, which makes it."
+        f"the online store {path} is not there",
+        remedy="Say under `features.online` where it is, put it back, or materialize features, which makes it.",
     )
 
 

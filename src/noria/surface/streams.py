@@ -29,7 +29,7 @@ class StreamFront:
         A row without a prediction_id gets one made of the message's position: given again it is routed, answered and
         logged under the same one.
         """
-        live = self._live()
+        live = self.live()
         body, event = _data(message)
         asked = _with_ids(decode_predict(body), derived_id("stream", message.position))
         answer = await native.answer(self.plane, live, asked)
@@ -38,11 +38,17 @@ class StreamFront:
         source = f"/noria/streams/{message.position}"
         return cloudevents.structured_answer(answer, b"application/json", event, source)
 
-    def _live(self) -> Live:
+    def live(self) -> Live:
+        """The deployment. Raises Unavailable while it is not served."""
         try:
             return self.plane.find(self.deployment)
-        except NotFound as error:
-            raise Unavailable(error.message, remedy=error.remedy) from None
+        except (NotFound, Unavailable):
+            if self.deployment in self.plane.faults:
+                raise
+            raise Unavailable(
+                f"there is no deployment {self.deployment!r} yet",
+                remedy="`noria deploy list` shows which there are; messages wait until it serves.",
+            ) from None
 
 
 def _data(message: Message) -> tuple[bytes, Mapping[str, str] | None]:

@@ -258,6 +258,7 @@ def test_messages_wait_while_nothing_is_deployed(streams, tmp_path):
     streams.publish([body(n) for n in range(5)])
     consumer = Consumer(tmp_path, streams)
     consumer.wait_until(lambda now: now.get("retries_total", 0) >= 2)
+    assert any(f"waiting: there is no deployment '{MODEL}' yet" in line for line in consumer.log)
     world.deploy(version)
     consumer.wait_until(lambda now: now["produced_total"] == 5)
     consumer.stop()

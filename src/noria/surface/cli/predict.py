@@ -125,7 +125,9 @@ def stream(
     model: ModelOption = "",
     group: Annotated[str, typer.Option(help="Consumer group; noria- and the deployment's name by default.")] = "",
     batch_: Annotated[int, typer.Option("--batch", min=1, help="Messages in flight at once.")] = 256,
-    metrics_port: Annotated[int | None, typer.Option(help="Port for Prometheus; 0 takes a free one.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port for Prometheus; 0 takes a free one.")
+    ] = None,
     project: ProjectOption = None,
     announce: Annotated[bool, typer.Option("--announce", hidden=True, help="Say as JSON when ready.")] = False,
 ) -> None:

@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 def serve(
     project: ProjectOption = None,
     host: Annotated[str | None, typer.Option(help="Address to bind; noria.toml's by default.")] = None,
-    port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one. noria.toml's by default.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one. noria.toml's by default.")
+    ] = None,
     unix_socket: Annotated[str | None, typer.Option(help="Path of a Unix socket, in place of host and port.")] = None,
-    grpc_port: Annotated[int | None, typer.Option(help="TCP port for gRPC; none by default.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(min=0, max=65535, help="TCP port for gRPC; none by default.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that share the port.")] = None,
     store: Annotated[str, typer.Option(help="Database URL; with it no project is needed.")] = "",
     artifacts: Annotated[str, typer.Option(help="Artifacts: a folder, s3://BUCKET/PREFIX, gs:// or az://.")] = "",

@@ -17,7 +17,9 @@ from noria.store.workspace import Workspace
 from noria.surface.cli.context import ProjectOption, clear_errors, find_repo, open_workspace, talk
 from noria.surface.cli.processes import Child
 
-PortOption = Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one. noria.toml's by default.")]
+PortOption = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one. noria.toml's by default.")
+]
 HostOption = Annotated[str | None, typer.Option(help="Address to bind; noria.toml's by default.")]
 AnnounceOption = Annotated[bool, typer.Option("--announce", hidden=True, help="Print the port as JSON when ready.")]
 
@@ -57,7 +59,7 @@ def server(
 def up(
     project: ProjectOption = None,
     port: PortOption = None,
-    gateway_port: Annotated[int | None, typer.Option(help="TCP port of the gateway.")] = None,
+    gateway_port: Annotated[int | None, typer.Option(min=0, max=65535, help="TCP port of the gateway.")] = None,
 ) -> None:
     """Run server, console, gateway and worker together until Ctrl-C."""
     folder, settings, _ = open_workspace(project)

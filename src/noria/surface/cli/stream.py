@@ -75,13 +75,15 @@ async def _run(job: StreamJob, settings: ServerSettings, workspace: Workspace, t
     name = job.deployment if table is None else table.deployment
     dead_letters = open_writer(job.dead_letter) if job.dead_letter else None
     ends = Ends(open_reader(job.source, job.group or f"noria-{name}"), open_writer(job.sink), dead_letters)
-    pump = Pump(ends, StreamFront(plane, name), counts, job.batch)
+    front = StreamFront(plane, name)
+    pump = Pump(ends, front, counts, job.batch)
     watcher = await _serve(plane, workspace, name, table)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, pump.stop)
     try:
         with _metrics(job.metrics_port, counts, plane) as port:
             _announce(job, port)
+            _tell_of_waiting(front)
             await pump.run()
     finally:
         watcher.cancel()
@@ -135,6 +137,13 @@ def _metrics(port: int | None, counts: StreamCounts, plane: DataPlane) -> Iterat
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _tell_of_waiting(front: StreamFront) -> None:
+    try:
+        front.live()
+    except Unavailable as error:
+        talk.print(f"waiting: {error}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _announce(job: StreamJob, port: int) -> None:
