@@ -135,3 +135,41 @@ def world_of_three(root: Path) -> RolloutWorld:
         made.add_version()
     made.deploy(1)
     return made
+
+
+def world_of_one(root: Path, requests: int = 300) -> RolloutWorld:
+    """One version, deployed and asked."""
+    made = RolloutWorld(root)
+    made.deploy(made.add_version())
+    made.send(requests)
+    return made
+
+
+class InterruptedClock:
+    """A clock on which something happens when it is looked at for the ``nth`` time: in the middle of a change."""
+
+    def __init__(self, clock: ReplayClock, interrupt: Callable[[], object], nth: int = 1) -> None:
+        self._clock, self._interrupt, self._left = clock, interrupt, nth
+
+    def now(self) -> datetime:
+        self._left -= 1
+        if self._left == 0:
+            self._interrupt()
+        return self._clock.now()
+
+
+def ready(world: RolloutWorld, strategy: Strategy) -> Rollout:
+    """A rollout whose next look goes on, promotes, takes back or waits."""
+    options = {
+        Strategy.CANARY: {"steps": (50, 100)},
+        Strategy.AB: {"effect": 0.1, "window_minutes": 0},
+        Strategy.BANDIT: {"window_minutes": 0},
+    }
+    rollout = world.start(strategy, world.add_version(), **options.get(strategy, {}))
+    world.send(4000, reward=lambda answer, _row: float(answer.model_version == "2"))
+    world.pass_minutes(2)
+    return rollout
+
+
+def look_interrupted(world: RolloutWorld, rollout: Rollout, interrupt: Callable[[], object]) -> Rollout:
+    return Rollouts(world.workspace, world.policies, InterruptedClock(world.clock, interrupt)).look(rollout.rollout_id)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lifecycle.rollout_world import MODEL, RolloutWorld
-from lifecycle.test_overtaken_looks import look_interrupted, ready
+from lifecycle.rollout_world import MODEL, RolloutWorld, look_interrupted, ready, world_of_one
 from noria.config import PolicySettings
 from noria.errors import PolicyRefused
 from noria.lifecycle.plans import planned
@@ -19,10 +18,7 @@ from noria.rollout.records import PROMOTED, ROLLED_BACK
 
 @pytest.fixture
 def world(tmp_path) -> RolloutWorld:
-    world = RolloutWorld(tmp_path)
-    world.deploy(world.add_version())
-    world.send(300)
-    return world
+    return world_of_one(tmp_path)
 
 
 def archive(world: RolloutWorld, version: int) -> None:

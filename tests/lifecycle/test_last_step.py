@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lifecycle.rollout_world import MODEL, RolloutWorld
+from lifecycle.rollout_world import MODEL, RolloutWorld, world_of_one
 from noria.clock import to_millis
 from noria.monitoring.log import FailureRecord, PredictionLog
 from noria.registry import Stage, get_version
@@ -14,10 +14,7 @@ from noria.rollout.records import PROMOTED, ROLLED_BACK, RUNNING, latest_look, l
 
 @pytest.fixture
 def world(tmp_path) -> RolloutWorld:
-    world = RolloutWorld(tmp_path)
-    world.deploy(world.add_version())
-    world.send(1000)
-    return world
+    return world_of_one(tmp_path, 1000)
 
 
 def fail(world: RolloutWorld, requests: int) -> None:

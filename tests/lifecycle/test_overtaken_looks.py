@@ -2,62 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from lifecycle.rollout_world import MODEL, RolloutWorld
-from noria.clock import ReplayClock
+from lifecycle.rollout_world import MODEL, InterruptedClock, RolloutWorld, look_interrupted, ready, world_of_one
 from noria.errors import Conflict
 from noria.lifecycle.deploying import deploy, parse_address
 from noria.lifecycle.plans import planned
 from noria.lifecycle.rollouts import Rollouts
 from noria.registry import Stage, get_version
-from noria.rollout import Decision, Rollout, RouteTable, Strategy, current_routes, deployments, read_routes
+from noria.rollout import Decision, RouteTable, Strategy, current_routes, deployments, read_routes
 from noria.rollout.deployments import write_routes
 from noria.rollout.moves import Overtaken, fix_step, record_decision, record_look, record_shares
 from noria.rollout.records import PAUSED, PROMOTED, ROLLED_BACK, list_decisions
 from noria.rollout.routes import publish
 
 
-class InterruptedClock:
-    """A clock on which something happens when it is looked at for the ``nth`` time: in the middle of a change."""
-
-    def __init__(self, clock: ReplayClock, interrupt: Callable[[], object], nth: int = 1) -> None:
-        self._clock, self._interrupt, self._left = clock, interrupt, nth
-
-    def now(self) -> datetime:
-        self._left -= 1
-        if self._left == 0:
-            self._interrupt()
-        return self._clock.now()
-
-
 @pytest.fixture
 def world(tmp_path) -> RolloutWorld:
-    world = RolloutWorld(tmp_path)
-    world.deploy(world.add_version())
-    world.send(300)
-    return world
-
-
-def ready(world: RolloutWorld, strategy: Strategy) -> Rollout:
-    """A rollout whose next look goes on, promotes, takes back or waits."""
-    options = {
-        Strategy.CANARY: {"steps": (50, 100)},
-        Strategy.AB: {"effect": 0.1, "window_minutes": 0},
-        Strategy.BANDIT: {"window_minutes": 0},
-    }
-    rollout = world.start(strategy, world.add_version(), **options.get(strategy, {}))
-    world.send(4000, reward=lambda answer, _row: float(answer.model_version == "2"))
-    world.pass_minutes(2)
-    return rollout
-
-
-def look_interrupted(world: RolloutWorld, rollout: Rollout, interrupt: Callable[[], object]) -> Rollout:
-    return Rollouts(world.workspace, world.policies, InterruptedClock(world.clock, interrupt)).look(rollout.rollout_id)
+    return world_of_one(tmp_path)
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))
