@@ -41,6 +41,7 @@ def expected(mlflow_python, tmp_path_factory):
         return observed(mlflow_python, str(client.base_url).rstrip("/"))
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("engine", ["server", "production_server"])
 def test_traces_and_prompts_are_what_mlflow_would_show(engine, expected, mlflow_python, request):
     found = observed(mlflow_python, request.getfixturevalue(engine))
