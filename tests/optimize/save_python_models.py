@@ -1,10 +1,13 @@
 """Run by MLflow's interpreter: save models that no graph can stand for, each in a folder below the one named."""
 
+import json
 import sys
 from pathlib import Path
 
+import lightgbm
 import mlflow
 import numpy as np
+import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
@@ -62,6 +65,14 @@ class ByColumn(mlflow.pyfunc.PythonModel):
         return {"double": np.array(model_input["a"]) * 2, "word": ["x"] * len(model_input)}
 
 
+class Nothings(mlflow.pyfunc.PythonModel):
+    """What is nothing to pandas, bytes, and the columns' names, of which the signature has none."""
+
+    def predict(self, context, model_input, params=None):  # noqa: ARG002  MLflow's signature
+        row = {"na": pd.NA, "nat": pd.NaT, "bytes": b"ab", "columns": list(model_input.columns)}
+        return [row] * len(model_input)
+
+
 class Dates(mlflow.pyfunc.PythonModel):
     """The instants as it was given them, and as what."""
 
@@ -92,6 +103,7 @@ MODELS = {
         ModelSignature(Schema([TensorSpec(FLOAT, (-1, 2, 3))]), params=ParamSchema([ParamSpec("k", "double", 2.0)])),
     ),
     "dates": (Dates(), ModelSignature(Schema([ColSpec("datetime", "at", required=False)]))),
+    "nothings": (Nothings(), ModelSignature(Schema([ColSpec("double"), ColSpec("double")]))),
     "bycolumn": (ByColumn(), ModelSignature(Schema([ColSpec("double", "a")]))),
 }
 for name, (model, signature) in MODELS.items():
@@ -99,3 +111,17 @@ for name, (model, signature) in MODELS.items():
     mlflow.pyfunc.save_model(
         folder, python_model=model, signature=signature, pip_requirements=["mlflow", "cloudpickle"]
     )
+
+random = np.random.default_rng(0)
+plans = pd.DataFrame({"plan": random.choice(["basic", "plus", "pro"], 300), "age": random.integers(18, 90, 300)})
+churned = np.where(plans["plan"] == "basic", "left", np.where(plans["age"] > 50, "stayed", "grew"))
+trees = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1).fit(plans.astype({"plan": "category"}), churned)
+mlflow.lightgbm.save_model(
+    trees,
+    str(Path(sys.argv[1], "category")),
+    signature=ModelSignature(Schema([ColSpec("string", "plan"), ColSpec("long", "age")])),
+    pip_requirements=["mlflow", "lightgbm", "scikit-learn", "skops"],
+)
+asked = plans.head(5).astype({"plan": pd.CategoricalDtype(["basic", "plus", "pro"])})
+told = {"labels": trees.predict(asked).tolist(), "probabilities": trees.predict_proba(asked).max(axis=1).tolist()}
+Path(sys.argv[1], "category.json").write_text(json.dumps(told | {"rows": plans.head(5).to_dict("records")}))

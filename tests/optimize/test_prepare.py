@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from xgboost import XGBRegressor
 
-from noria.errors import InvalidInput
+from noria.errors import InvalidData, InvalidInput
 from noria.optimize.conversion.closeness import closest
 from noria.optimize.prepare import prepare
 from noria.serving.runtimes import Rows, load
@@ -45,6 +45,21 @@ def test_a_regressor_of_several_outputs_is_served_as_it_was_logged(model, tmp_pa
     found = prepared(tmp_path, model.fit(ROWS, BOTH), DOUBLES)
     assert (found.bundle.runtime, found.bundle.task) == ("pyfunc", "generic")
     assert "several outputs" in found.notes[0]
+
+
+def test_a_python_model_without_a_signature_is_refused_with_a_way(tmp_path):
+    (tmp_path / "MLmodel").write_text(yaml.safe_dump({"flavors": {"python_function": {"loader_module": "own"}}}))
+    with pytest.raises(InvalidData, match="nobody knows what the model takes") as refused:
+        prepare(tmp_path, tmp_path / "prepared")
+    assert "signature=" in refused.value.remedy
+
+
+def test_a_python_model_of_nested_values_is_refused_by_the_columns_name(tmp_path):
+    inputs = [{"name": "tags", "type": "array", "items": {"type": "string"}}, {"name": "age", "type": "double"}]
+    document = {"flavors": {"python_function": {}}, "signature": {"inputs": json.dumps(inputs)}}
+    (tmp_path / "MLmodel").write_text(yaml.safe_dump(document))
+    with pytest.raises(InvalidData, match=r"takes tags \(array\)"):
+        prepare(tmp_path, tmp_path / "prepared")
 
 
 @pytest.mark.parametrize("kept", [0, -1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from support import mlflow_models_environment
 
 pytestmark = pytest.mark.peer
 SCRIPT = Path(__file__).with_name("save_python_models.py")
-NAMES = ("sums", "named", "total", "matrix", "columns", "scaled", "dates", "bycolumn")
+NAMES = ("sums", "named", "total", "matrix", "columns", "scaled", "dates", "bycolumn", "nothings", "category")
 TENSOR = [[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]]
 
 
@@ -38,6 +39,12 @@ def client(tmp_path_factory) -> Iterator[httpx.Client]:
             publish(RouteTable(name, 1, [variant], "test", LAST_SEEN), folder / "routes" / f"{name}.json")
         with world.gateway() as url, httpx.Client(base_url=url, timeout=60) as found:
             yield found
+
+
+@pytest.fixture(scope="module")
+def saved(client, tmp_path_factory) -> Path:
+    """Where they were saved; with them what some answered there."""
+    return next(tmp_path_factory.getbasetemp().glob("models*/saved"))
 
 
 def answers(client: httpx.Client, name: str, body: dict[str, Any]) -> Any:
@@ -112,6 +119,23 @@ def test_a_dict_of_columns_is_one_object_a_row(client):
     rows = [{"double": 3.0, "word": "x"}, {"double": 5.0, "word": "x"}]
     assert answers(client, "bycolumn", {"dataframe_records": [{"a": 1.5}, {"a": 2.5}]}) == rows
     assert client.post("/models/bycolumn/predict", json={"features": {"a": 1.5}}).json()["prediction"] == rows[0]
+
+
+def test_nothing_is_null_and_bytes_are_base64_and_columns_without_names_are_places(client):
+    (found,) = answers(client, "nothings", {"instances": [[1.0, 2.0]]})
+    assert found == {"na": None, "nat": None, "bytes": "YWI=", "columns": [0, 1]}
+
+
+def test_a_classifier_of_categories_says_how_likely_its_label_is(client, saved):
+    told = json.loads((saved / "category.json").read_text())
+    assert answers(client, "category", {"dataframe_records": told["rows"]}) == told["labels"]
+    for row, label, probability in zip(told["rows"], told["labels"], told["probabilities"], strict=True):
+        found = client.post("/models/category/predict", json={"features": row}).json()
+        assert (found["prediction"], found["probability"]) == (label, pytest.approx(probability))
+        assert found["confidence"] in ("very_high", "high", "medium", "low")
+    columns = [("plan", "BYTES", [2, 1], ["pro", "new"]), ("age", "FP64", [2, 1], [30, 60])]
+    assert infer(client, "category", *columns)["probability"][1] == [2]
+    assert answers(client, "category", {"dataframe_records": [{"plan": None, "age": 40}]})[0] in ("grew", "stayed")
 
 
 def test_optional_columns_may_be_left_out_and_are_null_then(client):

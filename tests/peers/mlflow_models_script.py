@@ -57,7 +57,7 @@ def boosters():
     logged("xgboost", trees, mlflow.xgboost.log_model, numbers, trees.predict(numbers))
     data = lightgbm.Dataset(numbers, numbers["c"] > 0)
     booster = lightgbm.train({"objective": "binary", "verbose": -1}, data, 20)
-    logged("lightgbm", booster, mlflow.lightgbm.log_model, numbers, (booster.predict(numbers) > 0.5).astype(int))
+    logged("lightgbm", booster, mlflow.lightgbm.log_model, numbers, booster.predict(numbers))
 
 
 class Sentences(mlflow.pyfunc.PythonModel):

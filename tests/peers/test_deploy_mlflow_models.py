@@ -89,6 +89,20 @@ def test_a_graph_is_served_as_tensors(served):
     assert client.post("/models/graph/invocations", json={"inputs": [[1.0]]}).status_code == 400
 
 
+def test_a_prediction_of_what_another_library_logged_is_traced(served):
+    client, found, folder = served
+    columns, (row, *_) = (found["mixed"]["rows"][key] for key in ("columns", "data"))
+    body = {"features": row, "prediction_id": "traced"}
+    answer = client.post("/models/mixed/predict", json=body).json()
+    traced = json.loads(noria("trace", "traced", "--json", cwd=folder).stdout)
+    assert traced["prediction"]["prediction"] == answer["prediction"]
+    assert list(traced["features"]) == columns and traced["run"]["run_id"]
+    tensor = {"name": "X", "shape": [1, 4], "datatype": "FP32", "data": found["graph"]["rows"][0]}
+    client.post("/v2/models/graph/infer", json={"inputs": [tensor], "parameters": {"prediction_id": "tensor"}})
+    traced = json.loads(noria("trace", "tensor", "--json", cwd=folder).stdout)
+    assert traced["prediction"]["prediction"] is None
+
+
 def test_what_was_prepared_says_how(served):
     _, _, folder = served
     rows = {row["deployment"]: row for row in json.loads(noria("deploy", "list", "--json", cwd=folder).stdout)}

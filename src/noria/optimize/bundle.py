@@ -59,9 +59,10 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     then what is ``computed`` from these, from columns that are ``sent_beside`` and from ``views_beside``; ``kinds``
     says which of the columns sent are no doubles, ``optional`` which may be left out, and are null then. Its numbers
     become one matrix, float32 or float64 (``input_dtype``), its texts another. A graph takes them as ``onnx_input`` and
-    ``onnx_strings``, and answers with ``onnx_score``: the value, or the probability of every one of ``classes`` (of the
-    last alone, when there are two). A classifier of two says the last when its probability is above
-    ``decision_threshold``.
+    ``onnx_strings``, ``null_text`` in place of a null, and answers with ``onnx_score``: the value, or the probability
+    of every one of ``classes`` (of the last alone, when there are two). A classifier of two says the last when its
+    probability is above ``decision_threshold``. Of a classifier that ``predicts_scores`` its own predict gives these
+    probabilities, as MLflow's clients expect it.
 
     ``example`` is a row it can score, in the order of its inputs; without one a row of zeros must do.
 
@@ -90,6 +91,8 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     example: tuple[float | str | None, ...] = ()
     optional: tuple[str, ...] = ()
     rows_alone: bool = False
+    null_text: str = "None"
+    predicts_scores: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -16,13 +16,23 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import yaml
 
 from noria.errors import CorruptArtifact, InvalidData
-from noria.optimize.bundle import BUNDLE_FILE, DTYPES, Bundle, Kind, Task, TensorSpec, read_bundle, write_bundle
+from noria.optimize.bundle import (
+    BUNDLE_FILE,
+    DTYPES,
+    ONNX_FILE,
+    Bundle,
+    Kind,
+    Task,
+    TensorSpec,
+    read_bundle,
+    write_bundle,
+)
 from noria.optimize.environments import environment_for, fits_here, python_of, requirements_of
 from noria.optimize.logged_graphs import take_graph
 from noria.optimize.onnx import ParityBroken, check_parity
@@ -72,6 +82,7 @@ def prepare(folder: Path, out: Path, progress: Progress = lambda _: None) -> Pre
     flavors, signature = _read(folder)
     columns, tensors, optional = _columns(signature), _tensors(signature), _optional(signature)
     notes: list[str] = []
+    known: Mapping[str, Any] = {}
     if "onnx" in flavors:
         return _graph(folder, out, flavors["onnx"])
     if convertible := [name for name in _CONVERTIBLE if name in flavors]:
@@ -80,7 +91,7 @@ def prepare(folder: Path, out: Path, progress: Progress = lambda _: None) -> Pre
         spec = {"folder": str(folder), "out": str(out), "flavors": flavors, "columns": taken, "tensors": tensors}
         packages = [package for name in convertible for package in _packages_of(name, flavors[name])]
         result = _converted(folder, out, spec, packages) | {"optional": optional}
-        notes = list(result.get("failures", []))
+        notes, known = list(result.get("failures", [])), result.get("known", {})
         if not notes:
             try:
                 return _from_result(out, result)
@@ -94,9 +105,7 @@ def prepare(folder: Path, out: Path, progress: Progress = lambda _: None) -> Pre
             details=notes,
             remedy="Log it with a python_function flavor, as all of MLflow's log_model functions do.",
         )
-    progress("environment")
-    interpreter_of(folder)
-    return _pyfunc(folder, out, signature, notes)
+    return _pyfunc(folder, out, signature, known, notes, progress)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
@@ -190,7 +199,8 @@ def _from_result(out: Path, result: dict[str, Any]) -> Prepared:
         bundle = Bundle(task, tensors=taken, outputs=given, options=options, rows_alone=result.get("rows_alone", False))
     else:
         bundle = _column_bundle(result, options=options, onnx_input=result["numbers"], onnx_score=result["score"],
-                                onnx_strings=result["strings"], input_dtype=result["dtype"])  # fmt: skip
+                                onnx_strings=result["strings"], input_dtype=result["dtype"],
+                                null_text=result.get("null_text", "None"))  # fmt: skip
     write_bundle(out, bundle)
     notes = [f"ONNX graph ({result['way']}): {rows} rows checked, {flipped} labels flipped, "
              f"largest difference {difference:.2g}"]  # fmt: skip
@@ -202,7 +212,7 @@ def _from_result(out: Path, result: dict[str, Any]) -> Prepared:
 def _booster(out: Path, result: dict[str, Any], notes: Sequence[str]) -> Prepared:
     """A booster served by its own library."""
     native = result["native"]
-    (out / "model.onnx").unlink()
+    (out / ONNX_FILE).unlink()
     bundle = _column_bundle(
         result, runtime=native["kind"], options={"algorithm": result["algorithm"], "file": native["file"]}
     )
@@ -220,6 +230,7 @@ def _column_bundle(result: Mapping[str, Any], **more: Any) -> Bundle:
         decision_threshold=result.get("threshold", 0.5),
         optional=tuple(result["optional"]),
         example=tuple(result["example"]),
+        predicts_scores=result.get("predicts_scores", False),
         **more,
     )
 
@@ -234,24 +245,60 @@ def _graph(folder: Path, out: Path, flavor: Mapping[str, Any]) -> Prepared:
     return Prepared(bundle, ["the graph as it was logged", *graph.notes])
 
 
-def _pyfunc(folder: Path, out: Path, signature: Mapping[str, Any], notes: Sequence[str]) -> Prepared:
-    """The model as it is, for a process with its own environment."""
-    shutil.copytree(folder, out / MODEL_FOLDER)
-    columns = _columns(signature)
+def _pyfunc(
+    folder: Path,
+    out: Path,
+    signature: Mapping[str, Any],
+    known: Mapping[str, Any],
+    notes: Sequence[str],
+    progress: Progress,
+) -> Prepared:
+    """The model as it is, for a process with its own environment. Raises InvalidData where nobody knows what it takes.
+
+    ``known`` is what the conversion found out: task and classes, and columns for want of a signature.
+    """
+    columns = _columns(signature) or ([] if _entries(signature, "inputs") else known.get("columns", []))
+    if not columns and not _tensors(signature):
+        raise _no_inputs(notes)
+    _check_kinds(columns)
+    progress("environment")
+    interpreter_of(folder)
     kinds = {name: cast(Kind, kind) for name, kind in columns if kind != "double"}
     params = {entry["name"]: entry.get("default") for entry in _entries(signature, "params")}
     bundle = Bundle(
-        "generic",
+        cast(Task, known.get("task", "generic") if columns and not params else "generic"),
         tuple(name for name, _ in columns),
         kinds=kinds,
+        classes=tuple(known.get("classes", ())) or (0, 1),
+        predicts_scores=known.get("predicts_scores", False),
         tensors=() if columns else _tensors_taken(signature),
         outputs=() if columns else _tensors_given(signature),
         optional=tuple(_optional(signature)),
         runtime="pyfunc",
-        options={"algorithm": "python_function", "params": params},
+        options={"algorithm": "python_function", "params": params, "categorical": known.get("categorical", [])},
     )
     write_bundle(out, bundle)
+    shutil.copytree(folder, out / MODEL_FOLDER)
+    (out / ONNX_FILE).unlink(missing_ok=True)  # a graph that differs
     return Prepared(bundle, [*notes, "served by a process with the model's own environment"])
+
+
+def _check_kinds(columns: Sequence[tuple[str, str]]) -> None:
+    """Raises InvalidData for a column of values that no row of a request holds, as lists and objects."""
+    known = get_args(Kind)
+    if strange := [f"{name} ({kind})" for name, kind in columns if kind not in known]:
+        raise InvalidData(
+            f"a model of columns takes one value in each, and this one takes {', '.join(strange)}",
+            remedy=f"Log it with a signature of {', '.join(known)}; what is nested can be sent as JSON in a string.",
+        )
+
+
+def _no_inputs(notes: Sequence[str]) -> InvalidData:
+    return InvalidData(
+        "nobody knows what the model takes: it was logged without a signature",
+        details=notes,
+        remedy="Log it with `signature=` (mlflow.models.infer_signature makes one) or with `input_example=`.",
+    )
 
 
 def interpreter_of(folder: Path) -> Path:

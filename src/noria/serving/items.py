@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from noria.errors import NoriaError
 from noria.optimize.bundle import Bundle
-from noria.serving.runtimes import Floats, Tensors
+from noria.serving.runtimes import Floats, Labelled, Tensors
 
 if TYPE_CHECKING:
     from noria.serving.inputs import PredictionRequest
@@ -161,7 +161,7 @@ def ids_of(prediction_id: str, count: int) -> Sequence[str]:
     return [prediction_id] if count == 1 else [f"{prediction_id}-{row}" for row in range(count)]
 
 
-def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors, rows: int | None = None) -> Outcome:
+def outcome_of(bundle: Bundle, found: Floats | Labelled | Sequence[Any] | Tensors, rows: int | None = None) -> Outcome:
     """What a runtime's scores mean, by the bundle's task and classes.
 
     Raises NoriaError when they are not one for each of as many ``rows``, where that is given.
@@ -172,6 +172,8 @@ def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors, rows: in
             given = ", ".join(f"{name!r} of shape {list(tensor.shape)}" for name, tensor in found.items())
             raise _miscounted(rows, given or "no output")
         return Outcome([None] * rows, np.zeros(rows), tensors=found)
+    if isinstance(found, Labelled):
+        return _labelled(bundle, found, len(found) if rows is None else rows)
     if rows is not None:
         found = _one_a_row(found, rows)
     if bundle.task == "generic" or not isinstance(found, np.ndarray):
@@ -187,6 +189,17 @@ def outcome_of(bundle: Bundle, found: Floats | Sequence[Any] | Tensors, rows: in
     best = found.argmax(axis=1)
     probabilities = found[np.arange(len(found)), best]
     return Outcome(_labels(bundle, best), probabilities, probabilities, found)
+
+
+def _labelled(bundle: Bundle, found: Labelled, rows: int) -> Outcome:
+    """Labels with the probability of each. Raises NoriaError when there are not as many as rows."""
+    classes, every = len(bundle.classes), found.probabilities
+    if every.shape != (rows, classes) or len(found) != rows:
+        raise _miscounted(rows, f"probabilities of shape {list(every.shape)}")
+    own = every[np.arange(rows), found.places]
+    if classes == 2:
+        return Outcome(_labels(bundle, found.places), every[:, 1], own)
+    return Outcome(_labels(bundle, found.places), own, own, every)
 
 
 def _rows_of_tensors(found: Tensors) -> int:

@@ -14,7 +14,7 @@ from noria.errors import CorruptArtifact, NotFound
 from noria.optimize.bundle import Bundle, read_bundle
 from noria.rollout.routes import Variant
 from noria.serving.computing import Computing
-from noria.serving.runtimes import Floats, Rows, Runtime, Tensors, load
+from noria.serving.runtimes import Floats, Labelled, Rows, Runtime, Tensors, load
 from noria.store.blobs import BlobStore, folder_digest
 
 _SMOOTHING = 0.1
@@ -40,7 +40,7 @@ class Served:
         self._takes_params = bool(bundle.tensors) and len(signature(runtime.infer).parameters) > 1
         self._clock = time.thread_time if runtime.inline else time.perf_counter
 
-    def score(self, rows: Rows) -> Floats | Sequence[Any] | Tensors:
+    def score(self, rows: Rows) -> Floats | Labelled | Sequence[Any] | Tensors:
         """The runtime's scores or outputs of ``rows``; what they cost is remembered."""
         count = len(rows)
         if not count and rows.tensors is None:  # many a graph takes none

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,10 +44,12 @@ def closest(
     *,
     labels: bool,
     threshold: float = 0.5,
+    null_text: str = "None",
 ) -> Conversion:
     """The graph of ``model`` whose answers are nearest to ``expected``; ``labels`` says that classes count most.
 
-    Of two classes the second is said when its probability is above ``threshold``.
+    Of two classes the second is said when its probability is above ``threshold``. A text that is None is given to a
+    graph as ``null_text``.
 
     Raises NotConverted when there is none.
     """
@@ -57,6 +59,7 @@ def closest(
         if isinstance(graph, str):
             failures.append(graph)
             continue
+        graph = replace(graph, null_text=null_text)
         try:
             answers = scores_of(graph, numbers, strings, labels=labels)
         except Exception as error:  # the runtime's own errors have no public class

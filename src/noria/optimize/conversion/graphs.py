@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 NUMBERS, STRINGS = "numbers", "strings"
 _OPSET, _ML_OPSET, _IR = 17, 3, 8
 _TEXTS = ("string",)
+_NUMERIC = ("double", "float", "long", "integer", "boolean")
+_WORDS_OF_ASCII, _WORDS = b"[a-zA-Z0-9_]+", rb"[\pL\pN_]{2,}"
 
 Column = tuple[str, str]
 """A name and a kind, as MLflow's signatures have them."""
@@ -26,7 +28,10 @@ Column = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A graph: its inputs' names (empty where it has none), the type of its numbers, the output with the scores."""
+    """A graph: its inputs' names (empty where it has none), the type of its numbers, the output with the scores.
+
+    ``null_text`` is what it is given in place of a text that is None.
+    """
 
     content: bytes
     numbers: str
@@ -34,13 +39,14 @@ class Graph:
     dtype: Literal["float32", "float64"]
     score: str
     way: str
+    null_text: str = "None"
 
 
 def graphs_of(model: Any, columns: Sequence[Column]) -> Iterator[Graph | str]:
     """Every graph that a converter writes of ``model``; for one that cannot be written, why not.
 
     Trees compare in float32, after what precedes them computed in float64; linear models need float64 throughout: so
-    both are tried, and for pipelines a graph in two stages with a cast between them. Where the estimator knows its
+    both are tried, and for pipelines a graph in two stages with a cast between them. Where the estimator takes its
     columns by name, or some are no numbers, columns are fed one by one, split from one matrix of numbers and one of
     texts.
     """
@@ -65,7 +71,7 @@ _DTYPES: Sequence[_DType] = ("float64", "float32")
 
 def _ways(model: Any, columns: Sequence[Column]) -> Iterator[tuple[str, Callable[[], Graph]]]:
     for by_column in (False, True):
-        if not by_column and any(kind not in ("double", "float") for _, kind in columns):
+        if not by_column and any(kind not in _NUMERIC for _, kind in columns):
             continue
         where = "columns" if by_column else "matrix"
         for dtype in _DTYPES:
@@ -106,6 +112,7 @@ def _staged(model: Any, columns: Sequence[Column], by_column: bool) -> Graph:
 
 def _convert(model: Any, types: Sequence[tuple[str, Any]], dtype: str) -> Any:
     """By the converter that knows the model: onnxmltools for boosters alone, skl2onnx for the rest."""
+    model = _with_numbered_truths(model)
     kind = type(model).__module__.split(".")[0]
     if kind == "lightgbm":
         import onnxmltools
@@ -130,7 +137,21 @@ def _convert(model: Any, types: Sequence[tuple[str, Any]], dtype: str) -> Any:
     )
     _send_missing_as(last, converted)
     _lower_anywhere(converted)
+    _take_words_of_all_scripts(converted)
     return converted
+
+
+def _with_numbered_truths(model: Any) -> Any:
+    """The model, or a copy of one of LightGBM whose classes False and True are 0 and 1: its converter knows no others.
+
+    Which class is which is told by their places.
+    """
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    if not type(last).__module__.startswith("lightgbm") or np.asarray(getattr(last, "_classes", ())).dtype != np.bool_:
+        return model
+    copied = deepcopy(model)
+    (copied.steps[-1][1] if hasattr(copied, "steps") else copied)._classes = np.arange(2)
+    return copied
 
 
 def _lower_anywhere(converted: Any) -> None:
@@ -143,6 +164,14 @@ def _lower_anywhere(converted: Any) -> None:
     for node in converted.graph.node if sys.platform == "linux" else ():
         if node.op_type == "StringNormalizer" and not any(one.name == "locale" for one in node.attribute):
             node.attribute.append(helper.make_attribute("locale", "C.UTF-8"))
+
+
+def _take_words_of_all_scripts(converted: Any) -> None:
+    """Let a vectorizer's usual words be those of two letters and more, of any script: the converter takes ASCII's."""
+    for node in converted.graph.node:
+        named = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type == "Tokenizer" and "tokenexp" in named and named["tokenexp"].s == _WORDS_OF_ASCII:
+            named["tokenexp"].s = _WORDS
 
 
 def _without_infinite_thresholds(model: Any) -> Any:
@@ -184,10 +213,10 @@ def _send_missing_as(model: Any, converted: Any) -> None:
 
 
 def _unnamed(model: Any) -> Any:
-    """A copy without feature names, which the converter wants numbered."""
+    """A copy without feature names, which the converter wants numbered, and types, which have thresholds rounded."""
     copied = deepcopy(model)
     booster = copied.get_booster() if hasattr(copied, "get_booster") else copied
-    booster.feature_names = None
+    booster.feature_names = booster.feature_types = None
     return copied
 
 
@@ -345,6 +374,17 @@ def session_of(content: bytes) -> Any:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
+def feeds_of(graph: Graph, numbers: NDArray[Any], strings: NDArray[np.object_] | None) -> dict[str, Any]:
+    """Rows as a graph takes them."""
+    feeds: dict[str, Any] = {}
+    if graph.numbers:
+        with np.errstate(over="ignore"):  # what is too large for a float32 is infinite to the graph, as when it serves
+            feeds[graph.numbers] = numbers.astype(graph.dtype)
+    if graph.strings and strings is not None:
+        feeds[graph.strings] = np.where(strings == None, graph.null_text, strings)  # noqa: E711  one by one
+    return feeds
+
+
 def scores_of(
     graph: Graph, numbers: NDArray[Any], strings: NDArray[np.object_] | None = None, *, labels: bool
 ) -> NDArray[np.float64]:
@@ -352,11 +392,6 @@ def scores_of(
 
     Shape (rows,); of more classes, and of several values a row, all of them: (rows, columns).
     """
-    feeds: dict[str, Any] = {}
-    if graph.numbers:
-        feeds[graph.numbers] = numbers.astype(graph.dtype)
-    if graph.strings:
-        feeds[graph.strings] = strings
-    (found,) = session_of(graph.content).run([graph.score], feeds)
+    (found,) = session_of(graph.content).run([graph.score], feeds_of(graph, numbers, strings))
     array = np.asarray(found, dtype=np.float64).reshape(len(numbers), -1)
     return array[:, -1] if array.shape[1] <= (2 if labels else 1) else array

@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.optimize.conversion.closeness import NotConverted
-from noria.optimize.conversion.graphs import Graph, scores_of, session_of
+from noria.optimize.conversion.graphs import Graph, feeds_of, scores_of, session_of
 from noria.optimize.conversion.samples import WHOLE, Numbers, Oddity, Texts, present
 
 _MOST_ASKED = 400
-_NULL_TEXT = "None"
-"""As which ONNX Runtime takes a text that is None."""
 _GUARDED = "answer_or_nothing"
 
 Ask = Callable[[Any, Any], Any]
@@ -87,9 +85,8 @@ def _answered(graph: Graph, oddities: Sequence[Oddity], numbers: Numbers, texts:
 
 
 def _gives_numbers(session: Any, graph: Graph, numbers: Numbers, texts: Texts) -> bool:
-    feeds = {graph.numbers: numbers.astype(graph.dtype), graph.strings: texts}
     try:
-        (found,) = session.run([graph.score], {name: values for name, values in feeds.items() if name})
+        (found,) = session.run([graph.score], feeds_of(graph, numbers, texts))
     except Exception:  # the runtime's own errors have no public class
         return False
     return bool(np.isfinite(found).all())
@@ -112,8 +109,14 @@ def _with_guards(graph: Graph, refused: Sequence[Oddity], categories: Mapping[st
     element = score.type.tensor_type.elem_type
     guard = _Guard(model.graph, graph)
     absent = [one.at for one in refused if one.is_absence and one.kind != "string"]
+    large = [one.at for one in refused if one.is_large]
     zeros = [guard.of_absence(absent)] if absent and graph.numbers else []
-    zeros += [made for one in refused if (made := guard.of_category(one, categories.get(one.column, ()))) is not None]
+    zeros += [guard.of_size(large)] if large and graph.numbers else []
+    zeros += [
+        made
+        for one in refused
+        if not one.is_large and (made := guard.of_category(one, categories.get(one.column, ()))) is not None
+    ]
     if not zeros:
         return graph
     guard.node("Sum", [guard.node("Cast", [zero], to=element) for zero in zeros], "guard")
@@ -152,14 +155,23 @@ class _Guard:
         zeros = self.node("Mul", [taken, self.constant(np.zeros((), self._graph.dtype))])
         return self.node("ReduceSum", [zeros, self.constant(np.array([1], np.int64))], keepdims=1)
 
+    def of_size(self, places: Sequence[int]) -> str:
+        """Of numbers that a float32 must hold."""
+        taken = self.node("Gather", [self._graph.numbers, self.constant(np.array(places, np.int64))], axis=1)
+        most = self.constant(np.array(np.finfo(np.float32).max, self._graph.dtype))
+        beyond = self.node("Greater", [self.node("Abs", [taken]), most])
+        zero, nothing = (self.constant(np.array(value, self._graph.dtype)) for value in (0.0, np.nan))
+        zeros = self.node("Where", [beyond, nothing, zero])
+        return self.node("ReduceSum", [zeros, self.constant(np.array([1], np.int64))], keepdims=1)
+
     def of_category(self, oddity: Oddity, categories: Sequence[Any]) -> str | None:
         """Of a text that must be there, or a category that must be known; None where the graph cannot tell."""
         if oddity.kind == "string" and oddity.is_absence:
-            return self._looked_up(oddity, {_NULL_TEXT: np.nan}, otherwise=0.0)
+            return self._looked_up(oddity, {self._graph.null_text: np.nan}, otherwise=0.0)
         known = present(categories)
         if not known or oddity.kind not in ("string", *WHOLE):
             return None
-        lacking = [_NULL_TEXT] if len(known) < len(categories) else []
+        lacking = [self._graph.null_text] if len(known) < len(categories) else []
         return self._looked_up(oddity, dict.fromkeys([*known, *lacking], 0.0), otherwise=np.nan)
 
     def _looked_up(self, oddity: Oddity, values: Mapping[Any, float], otherwise: float) -> str | None:

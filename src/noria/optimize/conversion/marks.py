@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ Marks = Mapping[int, Sequence[float]]
 """Numbers by the place of the column they are compared with."""
 
 _LESS_THAN_FLOAT32_TELLS = 2e-8
+_ROWS_KEPT = ("_fit_X", "support_vectors_", "X_train_", "cluster_centers_", "theta_", "means_")
+_MOST_ROWS = 500
 
 
 def marks_of(model: Any, width: int) -> Marks:
@@ -79,6 +82,8 @@ def _own(model: Any, width: int) -> Marks:
     tree = getattr(model, "tree_", None)
     if tree is not None and getattr(model, "n_features_in_", 0) == width:
         return _merged([{int(f): [float(t)]} for f, t in zip(tree.feature, tree.threshold, strict=True) if f >= 0])
+    if hasattr(model, "_predictors"):
+        return _of_histograms(model)
     kind = type(model).__module__.split(".")[0]
     if kind == "lightgbm":
         return _of_lightgbm(model)
@@ -87,7 +92,32 @@ def _own(model: Any, width: int) -> Marks:
         if missing is None or not np.isfinite(missing):
             return marks
         return _merged([marks, {place: [missing] * (1 + len(marks.get(place, ())) // 10) for place in range(width)}])
+    return _of_rows(model, width)
+
+
+def _of_rows(model: Any, width: int) -> Marks:
+    """Of rows that a model keeps of those it was fitted with, or means of them."""
+    for name in _ROWS_KEPT:
+        rows = getattr(model, name, None)
+        if isinstance(rows, np.ndarray) and rows.ndim == 2 and rows.shape[1] == width and rows.dtype.kind in "fi":
+            some = rows[:: max(len(rows) // _MOST_ROWS, 1)]
+            return {place: some[:, place].astype(float).tolist() for place in range(width)}
     return {}
+
+
+def _of_histograms(model: Any) -> Marks:
+    """Of scikit-learn's trees of histograms, by the thresholds of their numbers."""
+    nodes = [one.nodes for trees in model._predictors for one in trees]
+    return _merged(
+        [
+            {int(f): [float(t)]}
+            for part in nodes
+            for f, t, is_leaf, is_category in zip(
+                part["feature_idx"], part["num_threshold"], part["is_leaf"], part["is_categorical"], strict=True
+            )
+            if not is_leaf and not is_category and np.isfinite(t)
+        ]
+    )
 
 
 def _of_lightgbm(model: Any) -> Marks:
@@ -100,16 +130,24 @@ def _of_lightgbm(model: Any) -> Marks:
 
 def _of_xgboost(model: Any) -> Marks:
     booster = model.get_booster() if hasattr(model, "get_booster") else model
-    frame = booster.trees_to_dataframe()
     names = booster.feature_names or [f"f{place}" for place in range(booster.num_features())]
-    splits = frame[frame["Feature"] != "Leaf"]
+    trees = map(json.loads, booster.get_dump(dump_format="json"))
     return _merged(
         [
-            {names.index(f): [float(t), t * (1 - _LESS_THAN_FLOAT32_TELLS), t * (1 + _LESS_THAN_FLOAT32_TELLS)]}
-            for f, t in zip(splits["Feature"], splits["Split"].astype(float), strict=True)
+            {names.index(f): [t, t * (1 - _LESS_THAN_FLOAT32_TELLS), t * (1 + _LESS_THAN_FLOAT32_TELLS)]}
+            for tree in trees
+            for f, t in _splits(tree)
             if np.isfinite(t)
         ]
     )
+
+
+def _splits(node: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Feature and threshold of every split by one, below a node of a tree's dump."""
+    if isinstance(threshold := node.get("split_condition"), int | float):
+        yield node["split"], float(threshold)
+    for child in node.get("children", ()):
+        yield from _splits(child)
 
 
 # of what precedes an estimator

@@ -21,8 +21,10 @@ from noria.optimize.conversion.graphs import session_of, unwrapped
 from noria.optimize.conversion.guards import guarded, refused_by
 from noria.optimize.conversion.samples import (
     categories_of,
+    null_text_of,
     oddities_of,
     own_thresholds,
+    pandas_categories_of,
     present,
     rounded_in,
     sample,
@@ -31,9 +33,12 @@ from noria.optimize.conversion.samples import (
 from noria.optimize.conversion.tensors import convert_torch, convert_torch_of_columns
 
 _BATCHES = (1, 32, 256, 2048)
+_ROWS_TRIED = 20
 _SECONDS_A_BATCH = 0.15
 _LEAST_INTEGER, _MOST_INTEGER = -(2.0**31), 2.0**31 - 1
 _SAME = 1e-4
+_WHOLE = {"long": np.int64, "integer": np.int32, "boolean": np.bool_}
+_NO_PROBABILITY = ("binary:logitraw", "binary:hinge")
 _SEVERAL = "a model of several outputs is not converted"
 
 
@@ -43,23 +48,32 @@ def main(spec_file: str) -> None:
     out = Path(spec["out"])
     if code := spec["flavors"].get("python_function", {}).get("code"):
         sys.path.insert(0, str(Path(spec["folder"], code)))  # what MLflow does with a model's code_paths
+    known: dict[str, Any] = {}
     try:
-        result = _convert(Path(spec["folder"]), out, spec["flavors"], spec["columns"], spec["tensors"])
+        result = _convert(Path(spec["folder"]), out, spec["flavors"], spec["columns"], spec["tensors"], known)
     except NotConverted as failures:
         result = {"failures": list(failures.args)}
     except Exception as error:  # the model's own code runs here
         result = {"failures": [f"{type(error).__name__}: {error}"], "traceback": traceback.format_exc()}
+    result["known"] = known
     (out / "result.json").write_text(json.dumps(result))
 
 
 def _convert(
-    folder: Path, out: Path, flavors: dict[str, Any], columns: list[Any], tensors: list[Any]
+    folder: Path, out: Path, flavors: dict[str, Any], columns: list[Any], tensors: list[Any], known: dict[str, Any]
 ) -> dict[str, Any]:
+    """What became of the model; ``known`` is told what there is to know of it should nothing come of that."""
     if "pytorch" in flavors:
         data, write = folder / flavors["pytorch"]["model_data"], convert_torch if tensors else convert_torch_of_columns
         return write(data, out, tensors or columns, folder)
     model = unwrapped(_load(folder, flavors))
     columns = [(name, kind) for name, kind in columns] or _columns_of(model)
+    known |= {"columns": columns, "categorical": pandas_categories_of(model)}
+    if (function := flavors.get("python_function", {}).get("predict_fn", "predict")) != "predict":
+        raise NotConverted(f"it was logged to answer by its {function}")
+    known |= _told_by(model, columns, _example(folder))
+    if known["categorical"]:
+        raise NotConverted(f"{', '.join(known['categorical'])}: no converter knows categories of pandas")
     if rounded := rounded_in(model, columns):
         raise NotConverted(f"{', '.join(rounded)}: whole numbers beyond 2^53 travel rounded; train on them as texts")
     numbers, strings = sample(model, columns, _example(folder))
@@ -68,21 +82,32 @@ def _convert(
     ask = _Asked(model, columns, task)
     oddities = list(oddities_of(model, columns))
     refused = refused_by(ask, oddities, numbers, strings)
-    sprinkle([one for one in oddities if one not in refused], numbers, strings)
+    sprinkle([one for one in oddities if one not in refused and not one.is_large], numbers, strings)
     expected = ask(numbers, strings)
     gives_labels = task == "classification" and hasattr(model, "predict_proba")
     threshold = _threshold_of(model, ask.labels(numbers, strings), expected) if gives_labels else 0.5
-    found = closest(model, columns, expected, numbers, strings, labels=task == "classification", threshold=threshold)
     categories = categories_of(model, [name for name, _ in columns])
+    found = closest(
+        model,
+        columns,
+        expected,
+        numbers,
+        strings,
+        labels=task == "classification",
+        threshold=threshold,
+        null_text=null_text_of(categories),
+    )
     graph = guarded(found.graph, refused, numbers, strings, categories)
     (out / "model.onnx").write_bytes(graph.content)
     result: dict[str, Any] = {
         "task": task,
         "threshold": threshold,
         "classes": classes,
+        "predicts_scores": _predicts_scores(model, task),
         "columns": columns,
         "numbers": graph.numbers,
         "strings": graph.strings,
+        "null_text": graph.null_text,
         "score": graph.score,
         "dtype": graph.dtype,
         "way": graph.way,
@@ -105,6 +130,32 @@ def _row(columns: list[tuple[str, str]], numbers: Any, strings: Any) -> list[Any
 def _within(kind: str, value: float) -> float:
     """The nearest value that a kind can hold: those near a threshold may lie beyond, and are refused when served."""
     return min(max(value, _LEAST_INTEGER), _MOST_INTEGER) if kind == "integer" else value
+
+
+def _told_by(model: Any, columns: list[tuple[str, str]], example: Any) -> dict[str, Any]:
+    """Task and classes of a model that answers its rows with one of its classes, or a number; found by asking it."""
+    try:
+        task, classes = _task_of(model)
+        ask = _Asked(model, columns, task)
+        numbers, strings = sample(model, columns, example)
+    except Exception:  # of a model that no sample can be made for nothing is known
+        return {}
+    for row in range(_ROWS_TRIED):
+        one = slice(row, row + 1)
+        try:
+            scores, labels = ask(numbers[one], None if strings is None else strings[one]), None
+            if hasattr(model, "predict_proba"):
+                labels = ask.labels(numbers[one], None if strings is None else strings[one])
+        except NotConverted:
+            return {}
+        except Exception:  # the model refuses this row
+            continue
+        if task == "regression":
+            return {"task": task} if ask.gives_fractions else {}
+        fits = scores.shape in ((1,), (1, len(classes))) and (labels is None or labels.shape == (1, 1))
+        told = {"task": task, "classes": classes, "predicts_scores": _predicts_scores(model, task)}
+        return told if fits else {}
+    return {}
 
 
 def _threshold_of(model: Any, labels: Any, expected: Any) -> float:
@@ -131,8 +182,10 @@ class _Asked:
     def __init__(self, model: Any, columns: list[tuple[str, str]], task: str) -> None:
         self._model, self._columns = model, columns
         self._gives_classes = task == "classification" and hasattr(model, "predict_proba")
+        self.gives_fractions = False
         categories = categories_of(model, [name for name, _ in columns])
         self._nulls = {name: None for name, known in categories.items() if None in known}  # to others it is NaN
+        self._categorical = pandas_categories_of(model)
         self._named = getattr(model, "feature_names_in_", None) is not None or any(k == "string" for _, k in columns)
 
     def __call__(self, numbers: Any, strings: Any) -> Any:
@@ -140,11 +193,13 @@ class _Asked:
         if type(model).__module__.startswith("xgboost") and not hasattr(model, "get_booster"):
             import xgboost
 
-            found = model.predict(xgboost.DMatrix(numbers, feature_names=model.feature_names))
+            names = model.feature_names if strings is None else None
+            found = model.predict(xgboost.DMatrix(rows, feature_names=names, enable_categorical=True))
         elif self._gives_classes:
             found = model.predict_proba(rows)
         else:
             found = model.predict(rows)
+        self.gives_fractions = np.asarray(found).dtype.kind == "f"
         array = np.asarray(found, dtype=np.float64).reshape(len(numbers), -1)
         if array.shape[1] > 1 and not self._gives_classes:
             raise NotConverted(_SEVERAL)
@@ -169,8 +224,8 @@ class _Asked:
                 found[name] = np.where(texts == None, self._nulls.get(name, np.nan), texts)  # noqa: E711  one by one
             else:
                 column = numbers[:, next(places)]
-                found[name] = column.astype(np.int64) if kind in ("long", "integer") else column
-        return pd.DataFrame(found)
+                found[name] = column.astype(_WHOLE[kind]) if kind in _WHOLE else column
+        return pd.DataFrame(found).astype(dict.fromkeys(self._categorical, "category"))
 
 
 def _load(folder: Path, flavors: dict[str, Any]) -> Any:
@@ -223,13 +278,18 @@ def _task_of(model: Any) -> tuple[str, list[Any]]:
             raise NotConverted(_SEVERAL)
         return "classification", [_plain(one) for one in classes]
     objective = _objective(model)
-    if objective.startswith(("binary", "reg:logistic")):
+    if objective.startswith(("binary", "reg:logistic")) and objective not in _NO_PROBABILITY:
         return "classification", [0, 1]
     if objective.startswith("multi"):
         raise NotConverted("a booster of several classes without its estimator is not converted")
     if hasattr(model, "decision_function") or not hasattr(model, "predict"):
         raise NotConverted(f"{type(model).__name__} gives no probabilities")
     return "regression", []
+
+
+def _predicts_scores(model: Any, task: str) -> bool:
+    """Whether a classifier's own predict gives probabilities, as that of boosters alone does."""
+    return task == "classification" and not hasattr(model, "predict_proba")
 
 
 def _objective(model: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,13 @@ _SHARE_ODD = 0.03
 _NEVER_SEEN = "(never seen)"
 WHOLE = ("long", "integer", "boolean")
 _MOST_WHOLE = 2**53
+_MOST_EXACT_HALVES = 2.0**23
+_NO_TEXT = "\ufdd0null"
+"""No client sends it: Unicode has no such character."""
+_TOO_LARGE = 1e300
+_MOST_WORDS = 2000
+_OTHER_WORDS = ("I", "2", "x-y", "don't", "a_b", "naïve", "ÜBER", "мир", "中文", "👍", "e@mail.org", "3.14")
+_BETWEEN = (" ", " ", ", ", "; ", "\n", "  ", "-", ". ")
 
 Numbers = NDArray[np.float64]
 Texts = NDArray[np.object_] | None
@@ -24,7 +31,7 @@ Texts = NDArray[np.object_] | None
 
 @dataclass(frozen=True, slots=True)
 class Oddity:
-    """A value of one column that some models refuse: none at all, or a category that was never seen.
+    """A value of one column that some models refuse: none at all, a category never seen, or what no float32 holds.
 
     ``at`` is the column's place among the numbers, or among the texts.
     """
@@ -38,6 +45,11 @@ class Oddity:
     def is_absence(self) -> bool:
         """Whether it is no value."""
         return self.value is None or self.value != self.value
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is a number that no float32 holds."""
+        return self.value == _TOO_LARGE
 
     def put_into(self, numbers: Numbers, texts: Texts, rows: Any) -> None:
         """Put it into ``rows`` of a sample."""
@@ -62,18 +74,21 @@ def sample(model: Any, columns: Sequence[tuple[str, str]], example: Any = None) 
         seen = [] if example is None or name not in example else example[name].dropna().tolist()
         known = present(categories.get(name, ()))
         if kind == "string":
-            texts.append(random.choice(np.array(known or seen or ["a", "b"], dtype=object), ROWS))
+            words = [] if known else [*seen, *_words_of(model)]
+            texts.append(
+                _phrases(random, words) if words else random.choice(np.array(known or ["a", "b"], object), ROWS)
+            )
         elif known:
             numbers.append(random.choice(np.array(_floats(known)), ROWS))
         else:
-            pool = np.array([*_floats(seen), *_floats(marks.get(place, ()))])
+            pool = _with_neighbours(np.array([*_floats(seen), *_floats(marks.get(place, ()))]), kind in WHOLE)
             numbers.append(_numbers(random, pool, whole=kind in WHOLE, boolean=kind == "boolean"))
     matrix = np.stack(numbers, axis=1) if numbers else np.empty((ROWS, 0))
     return matrix, np.stack(texts, axis=1) if texts else None
 
 
 def oddities_of(model: Any, columns: Sequence[tuple[str, str]]) -> Iterator[Oddity]:
-    """What may be odd in a row: in every column no value, and where an encoder knows categories one more."""
+    """What may be odd in a row: in a column no value or one too large, where an encoder knows categories one more."""
     categories = categories_of(model, [name for name, _ in columns])
     numbers = texts = 0
     for name, kind in columns:
@@ -85,6 +100,8 @@ def oddities_of(model: Any, columns: Sequence[tuple[str, str]]) -> Iterator[Oddi
             continue
         if kind not in WHOLE:
             yield Oddity(name, kind, numbers, np.nan)
+        if kind in ("double", "float") and not known:
+            yield Oddity(name, kind, numbers, _TOO_LARGE)
         if known and kind != "boolean":
             yield Oddity(name, kind, numbers, max(_floats(known)) + 1)
         numbers += 1
@@ -105,6 +122,22 @@ def categories_of(model: Any, names: Sequence[str]) -> dict[str, list[Any]]:
     return found
 
 
+def pandas_categories_of(model: Any) -> list[str]:
+    """The columns that a booster was given as categories of pandas."""
+    kind = type(model).__module__.split(".")[0]
+    if kind == "xgboost":
+        booster = model.get_booster() if hasattr(model, "get_booster") else model
+        types = zip(booster.feature_names or (), booster.feature_types or (), strict=False)
+        return [name for name, feature_type in types if feature_type == "c"]
+    if kind != "lightgbm":
+        return []
+    booster = getattr(model, "booster_", model)
+    if not booster.pandas_categorical:
+        return []
+    told, names = booster.params, booster.feature_name()
+    return [names[place] for place in told.get("categorical_column") or told.get("categorical_feature") or ()]
+
+
 def present(categories: Sequence[Any]) -> list[Any]:
     """Those of ``categories`` that are a value."""
     return [one for one in categories if one is not None and one == one]
@@ -115,6 +148,11 @@ def rounded_in(model: Any, columns: Sequence[tuple[str, str]]) -> list[str]:
     categories = categories_of(model, [name for name, _ in columns])
     whole = [name for name, kind in columns if kind in WHOLE]
     return [name for name in whole if any(abs(one) > _MOST_WHOLE for one in _floats(categories.get(name, ())))]
+
+
+def null_text_of(categories: Mapping[str, Sequence[Any]]) -> str:
+    """What a graph is given in place of a null: what its converter calls a category of None, or what is no text."""
+    return "None" if any(None in known for known in categories.values()) else _NO_TEXT
 
 
 def own_thresholds(model: Any) -> list[float]:
@@ -135,6 +173,36 @@ def _categories(model: Any, names: Sequence[str]) -> Iterator[tuple[str, list[An
             yield from ((name, list(values)) for name, values in zip(names, part.categories_, strict=True))
 
 
+def _words_of(model: Any) -> list[str]:
+    """Words that the model's vectorizers count, and others; none where it has no vectorizer."""
+    found: list[str] = []
+    for part in _deep_parts(model):
+        found += list(getattr(part, "vocabulary_", ()))
+    return [*found[:: max(len(found) // _MOST_WORDS, 1)], *_OTHER_WORDS] if found else []
+
+
+def _deep_parts(model: Any) -> Iterator[Any]:
+    """The estimators within a model, those for its columns too."""
+    for part in _parts(model):
+        yield part
+        for _, transformer, _ in getattr(part, "transformers_", ()):
+            yield from _deep_parts(transformer)
+
+
+def _phrases(random: np.random.Generator, words: Sequence[str]) -> NDArray[np.object_]:
+    """Texts of up to eight of ``words``, some in capitals, with what is between words."""
+    counts = random.integers(0, 9, ROWS)
+    drawn = random.choice(np.array(words, dtype=object), counts.sum())
+    between = random.choice(np.array(_BETWEEN, dtype=object), counts.sum())
+    pieces = [
+        (word.upper() if loud else word) + space
+        for word, loud, space in zip(map(str, drawn), random.random(len(drawn)) < _SHARE_ODD, between, strict=True)
+    ]
+    ends = np.cumsum(counts)
+    phrases = ["".join(pieces[end - count : end]) for end, count in zip(ends, counts, strict=True)]
+    return np.array(phrases, dtype=object)
+
+
 def _parts(model: Any) -> Iterator[Any]:
     """The model and the estimators within it."""
     yield model
@@ -152,6 +220,12 @@ def _numbers(random: np.random.Generator, pool: Numbers, *, whole: bool, boolean
         near = random.choice(pool, ROWS) + random.choice([0.0, 0.0, 1e-3, -1e-3, 0.3, -0.3], ROWS) * spread
         found = np.where(random.random(ROWS) < 0.9, near, found)
     return np.round(found) if whole else found
+
+
+def _with_neighbours(pool: Numbers, whole: bool) -> Numbers:
+    """Numbers, and the whole ones next to those that are none, or so large that a float32 may not tell them apart."""
+    between = pool if whole else pool[(np.abs(pool) > _MOST_EXACT_HALVES) & (np.round(2 * pool) == 2 * pool)]
+    return np.concatenate([pool, np.floor(between), np.ceil(between)])
 
 
 def _floats(values: Any) -> list[float]:

@@ -9,9 +9,30 @@ from pathlib import Path
 
 from noria.errors import MissingExtra
 from noria.optimize.bundle import Bundle
-from noria.serving.runtimes.base import WAITED_FOR_UNTIL, Floats, Hung, Loader, Rows, Runtime, Tensors, columns_of
+from noria.serving.runtimes.base import (
+    WAITED_FOR_UNTIL,
+    Floats,
+    Hung,
+    Labelled,
+    Loader,
+    Rows,
+    Runtime,
+    Tensors,
+    columns_of,
+)
 
-__all__ = ["WAITED_FOR_UNTIL", "Floats", "Hung", "Loader", "Rows", "Runtime", "Tensors", "columns_of", "load"]
+__all__ = [
+    "WAITED_FOR_UNTIL",
+    "Floats",
+    "Hung",
+    "Labelled",
+    "Loader",
+    "Rows",
+    "Runtime",
+    "Tensors",
+    "columns_of",
+    "load",
+]
 
 GROUP = "noria.runtimes"
 

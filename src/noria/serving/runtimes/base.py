@@ -57,6 +57,20 @@ class Rows:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """What a classifier says that does not always say its likeliest class.
+
+    ``places`` are those of its labels among the bundle's classes, (rows,); ``probabilities`` are (rows, classes).
+    """
+
+    places: NDArray[np.intp]
+    probabilities: Floats
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
 class Runtime(Protocol):
     """A loaded model. ``score`` and ``infer`` are called from up to ``concurrency`` threads at once.
 
@@ -67,9 +81,10 @@ class Runtime(Protocol):
     inline: bool
     concurrency: int
 
-    def score(self, rows: Rows) -> Floats | Sequence[Any]:
+    def score(self, rows: Rows) -> Floats | Labelled | Sequence[Any]:
         """Of a model of columns, one entry a row: the value, the probability of the second of two classes, or those of
-        all classes, (rows, classes); of a generic model whatever it answers, as JSON can hold it."""
+        all classes, (rows, classes), or labels with these; of a generic model whatever it answers, as JSON can hold
+        it."""
 
     def infer(self, tensors: Tensors, params: Mapping[str, Any] | None = None) -> Tensors:
         """Of a model of tensors: its outputs by name, each with an entry a row.

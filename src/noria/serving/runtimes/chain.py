@@ -15,7 +15,7 @@ from noria.optimize.bundle import Bundle, read_bundle
 from noria.optimize.environments import environment_for
 from noria.serving.items import outcome_of
 from noria.serving.runtimes import load
-from noria.serving.runtimes.base import Floats, Rows, Tensors, columns_of
+from noria.serving.runtimes.base import Floats, Labelled, Rows, Tensors, columns_of
 from noria.serving.runtimes.process import ModelProcesses
 
 TRANSFORMER_FILE = "transformer.py"
@@ -81,7 +81,7 @@ class ChainRuntime:
         self._transformer = Transformer(folder / TRANSFORMER_FILE, bundle.options["requirements"])
         self._verbs = bundle.options["verbs"]
 
-    def score(self, rows: Rows) -> Floats | Sequence[Any]:
+    def score(self, rows: Rows) -> Floats | Labelled | Sequence[Any]:
         """See Runtime. Raises InvalidInput for what the transformer refuses."""
         columns = columns_of(rows, self._bundle)
         made = {**columns, **self._transformer.preprocess(columns)} if "preprocess" in self._verbs else columns
@@ -118,7 +118,7 @@ class ChainRuntime:
         matrix = np.array(numbers, dtype=np.float64).T if numbers else np.empty((count, 0))
         return Rows(np.ascontiguousarray(matrix), np.array(strings, dtype=object).T if strings else None, params)
 
-    def _answers(self, found: Floats | Sequence[Any], rows: int) -> Sequence[Any]:
+    def _answers(self, found: Floats | Labelled | Sequence[Any], rows: int) -> Sequence[Any]:
         """What postprocess is given: one object a row, as /predict has it."""
         outcome = outcome_of(self._member, found, rows)
         if outcome.probabilities is None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from noria.optimize.bundle import Bundle, read_bundle
 from noria.serving.runtimes import load
-from noria.serving.runtimes.base import Floats, Rows, Tensors
+from noria.serving.runtimes.base import Floats, Labelled, Rows, Tensors
 
 MEAN, MEDIAN, VOTE = "mean", "median", "vote"
 HOW = (MEAN, MEDIAN, VOTE)
@@ -58,16 +58,30 @@ class _Member:
         self._strings = _places(_names(whole, texts=True), _names(self.bundle, texts=True))
 
     def scores(self, rows: Rows) -> Floats:
-        strings = None if rows.strings is None or not len(self._strings) else rows.strings[:, self._strings]
-        return np.asarray(self.runtime.score(Rows(rows.numbers[:, self._numbers], strings)), dtype=np.float64)
+        found = self._asked(rows)
+        if not isinstance(found, Labelled):
+            return np.asarray(found, dtype=np.float64)
+        every = found.probabilities
+        return every[:, 1] if every.shape[1] == 2 else every
 
     def votes(self, rows: Rows) -> Floats:
-        found = self.scores(rows)
-        if found.ndim == 1:
-            return (found > self.bundle.decision_threshold).astype(np.float64)
-        votes = np.zeros_like(found)
-        votes[np.arange(len(found)), found.argmax(axis=1)] = 1.0
+        found = self._asked(rows)
+        if isinstance(found, Labelled):
+            places = found.places
+            if len(self.bundle.classes) == 2:
+                return places.astype(np.float64)
+        else:
+            found = np.asarray(found, dtype=np.float64)
+            if found.ndim == 1:
+                return (found > self.bundle.decision_threshold).astype(np.float64)
+            places = found.argmax(axis=1)
+        votes = np.zeros((len(rows), len(self.bundle.classes)))
+        votes[np.arange(len(rows)), places] = 1.0
         return votes
+
+    def _asked(self, rows: Rows) -> Floats | Labelled | Sequence[Any]:
+        strings = None if rows.strings is None or not len(self._strings) else rows.strings[:, self._strings]
+        return self.runtime.score(Rows(rows.numbers[:, self._numbers], strings))
 
 
 def _names(bundle: Bundle, *, texts: bool) -> Sequence[str]:

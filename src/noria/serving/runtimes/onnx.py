@@ -63,7 +63,7 @@ class OnnxRuntime:
                 numbers = numbers.astype(self._dtype)
         feeds: dict[str, NDArray[Any]] = {bundle.onnx_input: numbers} if bundle.onnx_input else {}
         if rows.strings is not None and bundle.onnx_strings:
-            feeds[bundle.onnx_strings] = rows.strings
+            feeds[bundle.onnx_strings] = self._texts(rows.strings)
         try:
             found = self._run(feeds, len(rows))
         except Exception as error:  # the runtime's own errors have no public class
@@ -86,6 +86,11 @@ class OnnxRuntime:
         """See Runtime."""
         self._session = self._wide = None
         self._helpers.shutdown(wait=False)
+
+    def _texts(self, strings: NDArray[np.object_]) -> NDArray[np.object_]:
+        """The texts as the graph takes them, to which a null is a text, too."""
+        absent = strings == None  # noqa: E711  one by one
+        return np.where(absent, self._bundle.null_text, strings) if absent.any() else strings
 
     def _run(self, feeds: Mapping[str, NDArray[Any]], rows: int) -> NDArray[Any]:
         """The output for ``feeds``: of many rows by several threads, of which this one is the first."""

@@ -5,6 +5,7 @@ Frames are two lengths, a JSON header and raw arrays; answers are JSON. What the
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import os
@@ -47,20 +48,57 @@ def _end_with(descriptor: int) -> None:
 
 
 class _Pyfunc:
-    """Any MLflow model, through its python_function flavor."""
+    """Any MLflow model, through its python_function flavor; one of classes also through its own functions."""
 
     def __init__(self, folder: str) -> None:
         import mlflow
 
         self._model = mlflow.pyfunc.load_model(folder)
+        self._raw = _raw(self._model)
 
     def answer(self, header: dict[str, Any], arrays: dict[str, Any]) -> Any:
         if header["verb"] == "tensors":
             return _outputs(self._predict(self._tensors(arrays), header.get("params")))
-        return _plain(self._predict(_frame(arrays, header["kinds"]), header.get("params")))
+        rows, categorical = self._fitted(_frame(arrays, header["kinds"])), header.get("categorical")
+        if categorical:
+            rows = rows.assign(**{name: _category(rows[name]) for name in categorical})
+        if header["verb"] == "classes":
+            return _plain(self._classified(rows, categorical))
+        return _plain(self._natively(rows) if categorical else self._predict(rows, header.get("params")))
 
     def _predict(self, rows: Any, params: dict[str, Any] | None) -> Any:
         return self._model.predict(rows, params=params) if params else self._model.predict(rows)
+
+    def _classified(self, rows: Any, categorical: Any) -> dict[str, Any]:
+        """The places of the labels among the classes, and the probability of every class."""
+        import numpy as np
+
+        if not hasattr(self._raw, "predict_proba"):  # a booster's own: the probability of the second of two
+            found = self._natively(rows) if categorical else self._predict(rows, None)
+            second = np.asarray(found, dtype=np.float64).reshape(-1)
+            return {"places": second > 0.5, "probabilities": np.stack([1 - second, second], axis=1)}
+        places = {label: place for place, label in enumerate(np.asarray(self._raw.classes_).tolist())}
+        labels = np.asarray(self._raw.predict(rows)).reshape(-1).tolist()
+        return {"places": [places[label] for label in labels], "probabilities": self._raw.predict_proba(rows)}
+
+    def _natively(self, rows: Any) -> Any:
+        """What a booster says of categories, which MLflow refuses."""
+        if hasattr(self._raw, "get_booster") or not type(self._raw).__module__.startswith("xgboost"):
+            return self._raw.predict(rows)
+        import xgboost
+
+        return self._raw.predict(xgboost.DMatrix(rows, enable_categorical=True))
+
+    def _fitted(self, rows: Any) -> Any:
+        """The rows as the model was fitted: as a matrix, or by their places, where it knows no names."""
+        schema = self._model.metadata.get_input_schema()
+        if schema is not None and schema.is_tensor_spec():
+            return rows.to_numpy(dtype=schema.inputs[0].type)
+        if schema is None and self._raw is not None and not _knows_names(self._raw):
+            return rows.to_numpy()
+        if schema is not None and not schema.has_input_names():
+            return rows.set_axis(range(rows.shape[1]), axis=1)
+        return rows
 
     def _tensors(self, arrays: dict[str, Any]) -> Any:
         """In the types of the model's signature: by name if that names them, else the only one."""
@@ -69,6 +107,19 @@ class _Pyfunc:
             ((_, array),) = arrays.items()
             return array.astype(schema.inputs[0].type, copy=False)
         return {spec.name: arrays[spec.name].astype(spec.type, copy=False) for spec in schema.inputs}
+
+
+def _raw(model: Any) -> Any:
+    """The estimator or booster within a model of these flavors, else None."""
+    held = getattr(getattr(model, "_model_impl", None), "__dict__", {})
+    return next((held[name] for name in ("sklearn_model", "xgb_model", "lgb_model") if name in held), None)
+
+
+def _knows_names(raw: Any) -> bool:
+    """Whether an estimator or booster knows its columns by name."""
+    if getattr(raw, "feature_names_in_", None) is not None:
+        return True
+    return bool(getattr(raw, "feature_names", None)) or hasattr(raw, "feature_name")
 
 
 class _Transformer:
@@ -97,6 +148,13 @@ def _frame(arrays: dict[str, Any], kinds: dict[str, str]) -> Any:
     import pandas as pd
 
     return pd.DataFrame({name: _column(array, kinds.get(name, "double")) for name, array in arrays.items()})
+
+
+def _category(column: Any) -> Any:
+    """A column as categories; of nulls alone there is one all the same, without which XGBoost fails."""
+    import pandas as pd
+
+    return pd.Categorical(column, categories=[""]) if column.isna().all() else column.astype("category")
 
 
 def _column(array: Any, kind: str) -> Any:
@@ -150,8 +208,12 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
+    if type(value).__name__ in ("NAType", "NaTType"):  # what pandas has where there is nothing
+        return None
     if hasattr(value, "isoformat"):
         return value.isoformat()
+    if isinstance(value, bytes | bytearray):
+        return base64.b64encode(value).decode()  # as MLflow's own server
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from noria.errors import NoriaError
 from noria.optimize.bundle import Bundle
 from noria.optimize.prepare import MODEL_FOLDER, interpreter_of
-from noria.serving.runtimes.base import Floats, Rows, Tensors, columns_of
+from noria.serving.runtimes.base import Floats, Labelled, Rows, Tensors, columns_of
 from noria.serving.runtimes.process import ModelProcesses
 from noria.serving.runtimes.whole import WHOLE, WholeColumns
 
 
 class PyfuncRuntime:
-    """A model that answers whatever it likes: one entry a row."""
+    """A model that answers whatever it likes, one entry a row; of a classifier its labels with their probabilities."""
 
     inline = False
     concurrency = 1
@@ -29,12 +29,18 @@ class PyfuncRuntime:
         self._output = bundle.outputs[0].name if len(bundle.outputs) == 1 else "output"
         self._processes = ModelProcesses(interpreter_of(model), ["pyfunc", str(model)], "the model")
 
-    def score(self, rows: Rows) -> Floats | Sequence[Any]:
+    def score(self, rows: Rows) -> Floats | Labelled | Sequence[Any]:
         """See Runtime. Raises NoriaError when the model does not answer one entry a row."""
         if self._whole is not None:
             self._whole.check(rows.numbers)
-        columns = self._columns(rows)
-        found = self._processes.ask("rows", columns, kinds=dict(self._bundle.kinds), params=rows.params)
+        columns, task = self._columns(rows), self._bundle.task
+        known = {"kinds": dict(self._bundle.kinds), "categorical": self._bundle.options.get("categorical", ())}
+        if task == "classification":
+            found = self._processes.ask("classes", columns, **known)
+            return Labelled(
+                np.array(found["places"], dtype=np.intp), np.array(found["probabilities"], dtype=np.float64)
+            )
+        found = self._processes.ask("rows", columns, **known, params=rows.params)
         if isinstance(found, dict):
             found = _by_row(found)
         if not isinstance(found, list) or len(found) != len(rows):
@@ -42,7 +48,7 @@ class PyfuncRuntime:
             raise NoriaError(
                 f"the model answered {len(rows)} rows with {count}", remedy="Its predict must give one entry a row."
             )
-        return found
+        return np.array(found, dtype=np.float64).reshape(len(rows)) if task == "regression" else found
 
     def infer(self, tensors: Tensors, params: Mapping[str, Any] | None = None) -> Tensors:
         """See Runtime. Raises NoriaError when the model does not answer one entry a row."""

@@ -37,14 +37,15 @@ async def invoke(plane: DataPlane, request: Request) -> bytes:
     if arm.served.bundle.tensors:
         return await _invoke_tensors(plane, live, request)
     columns, params = await beside(len(request.body), _read, arm, request)
+    scored = arm.served.bundle.predicts_scores
     if (requests := requests_of(arm, columns)) is not None:
         answers = await plane.predict_many(live, requests, request.timeout)
-        return _encode({"predictions": [one.prediction for one in answers]})
+        return _encode({"predictions": [one.score if scored else one.prediction for one in answers]})
     numbers, texts = arrays_of(arm, columns)
     if not len(numbers):
         return _encode({"predictions": []})
     _, outcome = await plane.predict_block(live, Block(numbers, texts, params=params or None), timeout=request.timeout)
-    return _encode({"predictions": outcome.predictions})
+    return _encode({"predictions": outcome.scores.tolist() if scored else outcome.predictions})
 
 
 async def _invoke_tensors(plane: DataPlane, live: Live, request: Request) -> bytes:

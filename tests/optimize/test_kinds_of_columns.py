@@ -1,0 +1,130 @@
+"""Columns as people have them: whole numbers beside others, texts of every script, categories called None."""
+
+from __future__ import annotations
+
+import lightgbm
+import numpy as np
+import pandas as pd
+import pytest
+import xgboost
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from noria.optimize.bundle import Bundle
+from noria.optimize.conversion.run import _task_of
+from noria.optimize.prepare import _from_result
+from noria.serving.items import Outcome, outcome_of
+from noria.serving.runtimes import Labelled, load
+from optimize.logged_models import converted, signature_of
+from optimize.test_conversion import rows_of
+
+RANDOM = np.random.default_rng(4)
+COUNT = 400
+MIXED = pd.DataFrame(
+    {"a": RANDOM.normal(size=COUNT), "count": RANDOM.integers(0, 90, COUNT), "flag": RANDOM.random(COUNT) < 0.5}
+)
+IS_MANY = (MIXED["count"] > 40) ^ MIXED.flag
+
+
+def outcome(folder, model, frame, asked) -> Outcome:
+    """What the graph of a model of ``frame`` says of the rows ``asked``."""
+    result = converted(folder, model, signature_of(frame))
+    assert "failures" not in result, result
+    bundle = _from_result(folder / "prepared", result | {"optional": []}).bundle
+    runtime = load(folder / "prepared", bundle)
+    found = outcome_of(bundle, runtime.score(rows_of(asked)))
+    runtime.unload()
+    return found
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        RandomForestClassifier(5, random_state=0),
+        xgboost.XGBClassifier(n_estimators=5),
+        lightgbm.LGBMClassifier(n_estimators=5, verbose=-1),
+    ],
+)
+def test_a_model_of_whole_numbers_and_truth_values_beside_doubles_becomes_a_graph(model, tmp_path):
+    target = IS_MANY if isinstance(model, lightgbm.LGBMClassifier) else IS_MANY.astype(int)
+    found = outcome(tmp_path, model.fit(MIXED, target), MIXED, MIXED)
+    assert found.predictions == model.predict(MIXED).tolist()
+    assert found.scores == pytest.approx(model.predict_proba(MIXED)[:, 1], abs=1e-6)
+
+
+def test_words_of_every_script_count_and_single_letters_do_not(tmp_path):
+    said = ["ok I guess", "terrible; broke after 2 days", "Überraschend gut!", "не работает", "None", ""]
+    texts = pd.DataFrame({"text": RANDOM.choice(said, COUNT)})
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2))
+    model = make_pipeline(ColumnTransformer([("t", vectorizer, "text")]), LogisticRegression())
+    model.fit(texts, texts.text.str.contains("ok|не|gut|None").astype(int))
+    asked = pd.DataFrame({"text": [*said, "gut, ok?", "I don't guess", "работает", "naïve", None]})
+    scores = outcome(tmp_path, model, texts, asked).scores
+    assert scores[:-1] == pytest.approx(model.predict_proba(asked[:-1])[:, 1], abs=1e-5)
+    assert np.isnan(scores[-1])  # which the model refuses
+
+
+def test_a_category_called_none_is_told_from_a_null(tmp_path):
+    frame = pd.DataFrame({"city": RANDOM.choice(["None", "nan", "", "Oslo"], COUNT), "v": RANDOM.normal(size=COUNT)})
+    encoder = ColumnTransformer([("city", OneHotEncoder(handle_unknown="ignore"), ["city"])], remainder="passthrough")
+    model = make_pipeline(encoder, LogisticRegression()).fit(frame, (frame.city == "None").astype(int))
+    asked = pd.DataFrame({"city": ["None", "nan", "", "Oslo", "new", None], "v": 0.5})
+    expected = model.predict_proba(asked.fillna({"city": np.nan}))[:, 1]
+    assert outcome(tmp_path, model, frame, asked).scores == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_number_that_no_float32_holds_is_refused_as_the_model_refuses_it(tmp_path):
+    numbers = MIXED[["a"]]
+    model = RandomForestClassifier(5, random_state=0).fit(numbers, IS_MANY)
+    scores = outcome(tmp_path, model, numbers, pd.DataFrame({"a": [0.5, 1e300, -1e300, 1e30, np.nan]})).scores
+    assert np.isnan(scores).tolist() == [False, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lightgbm.LGBMRegressor(n_estimators=3, min_child_samples=3, verbose=-1),
+        HistGradientBoostingRegressor(max_iter=3, min_samples_leaf=3),
+    ],
+)
+def test_instants_that_a_float32_does_not_tell_apart_keep_trees_from_becoming_a_graph(model, tmp_path):
+    frame = pd.DataFrame({"at": 1_700_000_000.0 + np.arange(COUNT)})
+    model = model.fit(frame, frame["at"] % 7)
+    assert converted(tmp_path, model, signature_of(frame))["largest_difference"] > 0.01
+
+
+@pytest.mark.parametrize("objective", ["binary:logitraw", "binary:hinge"])
+def test_a_booster_whose_objective_gives_no_probability_predicts_a_value(objective):
+    booster = xgboost.train({"objective": objective}, xgboost.DMatrix(MIXED, IS_MANY), 2)
+    assert _task_of(booster) == ("regression", [])
+
+
+def test_what_a_model_answers_that_is_no_graph_is_known_by_asking_it(tmp_path):
+    frame = MIXED.assign(count=MIXED["count"] % 3, plan=RANDOM.choice(["a", "b"], COUNT))
+    model = lightgbm.LGBMClassifier(n_estimators=2, verbose=-1)
+    model.fit(frame.astype({"plan": "category", "count": "category"}), np.array(["x", "y"])[IS_MANY.astype(int)])
+    result = converted(tmp_path, model, signature_of(frame))
+    assert result["failures"] == ["count, plan: no converter knows categories of pandas"]
+    assert (result["known"]["task"], result["known"]["classes"]) == ("classification", ["x", "y"])
+    assert result["known"]["categorical"] == ["count", "plan"]
+
+
+def test_a_model_that_was_logged_to_answer_by_another_function_keeps_it(tmp_path):
+    model = LogisticRegression().fit(MIXED, IS_MANY)
+    result = converted(tmp_path, model, signature_of(MIXED), predict_fn="predict_proba")
+    assert result["failures"] == ["it was logged to answer by its predict_proba"]
+    assert "task" not in result["known"]
+
+
+def test_a_label_that_is_not_the_likeliest_comes_with_its_own_probability():
+    places, every = np.array([1, 0]), np.array([[0.6, 0.4], [0.7, 0.3]])
+    two = outcome_of(Bundle("classification", classes=("no", "yes")), Labelled(places, every), 2)
+    assert (two.predictions, two.probabilities.tolist(), two.scores.tolist()) == (["yes", "no"], [0.4, 0.7], [0.4, 0.3])
+    three = np.array([[0.2, 0.5, 0.3]])
+    found = outcome_of(Bundle("classification", classes=(1, 2, 3)), Labelled(np.array([2]), three), 1)
+    assert (found.predictions, found.probabilities.tolist()) == ([3], [0.3])
+    assert found.all_classes.tolist() == three.tolist()
