@@ -172,6 +172,20 @@ def test_passwords_are_neither_kept_nor_told(batch, postgres):
     assert batch.run(f"{postgres}#rows", f"{postgres}#scores", key="id").parts_done_before == 0
 
 
+def test_times_that_only_a_database_has_are_kept_as_text_or_refused(batch, postgres):
+    late = "CASE WHEN n = 1500 THEN 'infinity' ELSE '2026-01-01'::timestamptz END"
+    until = "CASE WHEN n % 2 = 0 THEN date 'infinity' WHEN n = 1 THEN date '20000-01-01' ELSE date '2026-01-01' END"
+    with connected(postgres) as connection:
+        rows = f"SELECT n, n::float8 AS distance, 1.0 AS hour, {until} AS until, {late} AS late"
+        connection.execute(text(f"CREATE TABLE t AS {rows} FROM generate_series(0, 1999) AS n"))
+    done = batch.run(f"{postgres}#t", batch.folder / "out", key="n", skip=True)
+    kept = pl.read_parquet(batch.folder / "out").sort("n")
+    assert kept["until"].to_list()[:4] == ["infinity", "20000-01-01", "infinity", "2026-01-01"]
+    assert isinstance(kept["late"].dtype, pl.Datetime) and (done.rows, done.skipped) == (1999, 1)
+    (refused,) = (batch.folder / "out.noria" / "refused").glob("*")
+    assert 'is "infinity", not a value' in json.loads(refused.read_text())["reason"]
+
+
 def test_what_frames_know_no_type_of_is_kept_as_text(batch, postgres):
     with connected(postgres) as connection:
         columns = "1 AS id, 2 AS hour, int4range(1, 5) AS r, time with time zone '10:00+02' AS t"

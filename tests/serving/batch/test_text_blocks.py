@@ -57,6 +57,19 @@ def _cell(text: str, is_quoted: bool) -> str:
     return "x" + "".join(sign for sign in text if sign not in ",\n\r")
 
 
+def test_a_quote_that_is_never_closed_and_a_record_without_an_end_are_told(monkeypatch):
+    text = b'1,a\n2,"b"\n3,"c\n4,d\n'
+    with pytest.raises(text_blocks.EndlessRecord, match="never closed") as found:
+        list(record_blocks(io.BytesIO(text), 1, quoted=True))
+    assert found.value.row == 2
+    monkeypatch.setattr(text_blocks, "_CHUNK_BYTES", 4)
+    monkeypatch.setattr(text_blocks, "_LONGEST_RECORD_BYTES", 8)
+    with pytest.raises(text_blocks.EndlessRecord, match="no end within 8 bytes") as found:
+        list(record_blocks(io.BytesIO(text), 2, quoted=True))
+    assert found.value.row == 2
+    assert len(list(record_blocks(io.BytesIO(text), 1, quoted=False))) == 4
+
+
 def test_a_range_ends_where_it_is_told_to():
     text = io.BytesIO(b"1\n2\n3\n4")
     text.seek(2)

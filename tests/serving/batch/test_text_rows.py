@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from noria.errors import InvalidData
 from noria.serving.batch import PartsFailed
 from noria.serving.batch.csv_rows import CsvRows, _csv_batch
+from noria.serving.batch.csv_signs import Signs
 from noria.serving.batch.files import find_files
 from noria.serving.batch.json_rows import _Lines
 
@@ -22,6 +23,12 @@ CSV_LINES = [
     '1,"",true,9', "2,,,", '3,"a, ""b""\nc",false,"1.5"', '4,it"s,True,1e400', "5, x ,TRUE, 7 ", '6,"a"b,true,1',
     "7,short", "8,a,true,2,long", "9.5,a,true,2", "10,a,maybe,2", "11,a,true,nine", '"",a,"",""',
     "12345678901234567890,a,,",
+]  # fmt: skip
+GERMAN = Signs(";", decimal_commas=True)
+GERMAN_LINES = [
+    '1;"";true;9,5', "2;;;", '3;"a; ""b""\nc";false;"1,5"', '4;it"s;True;1.234',
+    "5; x, y ;TRUE; -7,25 ", '6;"a"b;true;1e3',
+    "7;short", "8;a;true;2;long", "9,5;a;true;2", "10;a;true;1.234,5", "11;a;true;1,234,5",
 ]  # fmt: skip
 JSON_LINES = [
     '{"id":1,"note":"","ok":true,"hour":9}', "{}", '{"note":5}', '{"hour":true}', '{"id":2.5}', '{"id":2.0}',
@@ -33,12 +40,13 @@ JSON_LINES = [
 def read(lines: list[str], kind: str) -> list[tuple[tuple[object, ...], str]]:
     """Each row's values, and why it is refused."""
     block = "".join(f"{line}\n" for line in lines).encode()
-    batch = _csv_batch(block, HEADER, TYPES) if kind == "csv" else _Lines(TYPES).batch(block)
+    signs = {"csv": Signs(), "german": GERMAN}.get(kind)
+    batch = _csv_batch(block, HEADER, TYPES, signs) if signs else _Lines(TYPES).batch(block)
     reasons = {one.place: one.reason for one in batch.refused}
     return [(row, reasons.get(place, "")) for place, row in enumerate(batch.frame.rows())]
 
 
-@pytest.mark.parametrize(("kind", "known"), [("csv", CSV_LINES), ("jsonl", JSON_LINES)])
+@pytest.mark.parametrize(("kind", "known"), [("csv", CSV_LINES), ("german", GERMAN_LINES), ("jsonl", JSON_LINES)])
 @given(data=st.data())
 def test_neighbours_do_not_change_a_row(kind, known, data):
     lines = data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=6))
@@ -63,6 +71,22 @@ def test_what_is_no_row_of_csv_is_refused_and_the_rest_is_read():
         "column 'ok' is \"maybe\", not a boolean",
         "column 'hour' is \"nine\", not a number",
         "column 'id' is \"12345678901234567890\", not a whole number",
+    ]
+
+
+def test_between_semicolons_a_comma_is_before_decimals_and_a_point_is_refused():
+    found = read(GERMAN_LINES, "german")
+    assert [(row[1], row[3]) for row, reason in found if not reason] == [
+        ("", 9.5), (None, None), ('a; "b"\nc', 1.5), (" x, y ", -7.25), ("ab", 1000.0)
+    ]  # fmt: skip
+    wanted = "not a number with a decimal comma, as the file has others"
+    assert [reason for _, reason in found if reason] == [
+        f"column 'hour' is \"1.234\", {wanted}",
+        "the row has 2 values, and the header 4",
+        "the row has 5 values, and the header 4",
+        "column 'id' is \"9,5\", not a whole number",
+        f"column 'hour' is \"1.234,5\", {wanted}",
+        f"column 'hour' is \"1,234,5\", {wanted}",
     ]
 
 
@@ -202,6 +226,38 @@ def test_names_end_in_letters_of_any_case(batch):
         assert batch.run(batch.folder / name, batch.folder / f"of-{name}.d").rows == 6
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_quote_that_swallows_the_rows_behind_it_is_told(batch, ending):
+    rows = [f"{n},1.0,2.0,{chr(34) * (n == 40)}note\n" for n in range(100)]
+    content = ("id,distance,hour,note\n" + "".join(rows)).encode()
+    batch.folder.joinpath(f"t.csv{ending}").write_bytes(gzip.compress(content) if ending else content)
+    with pytest.raises(InvalidData, match=r"row 40 opens a quote that is never closed"):
+        batch.run(batch.folder / f"t.csv{ending}", batch.folder / "out", skip=True, part_rows=10)
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_other_signs_between_values_are_told_by_the_header(batch, separator):
+    table = batch.table(60).with_columns(pl.col("name") + separator, at=pl.lit("1.234"), note=pl.lit("a,b"))
+    for file, decimal_comma in (("point", False), ("comma", True)):
+        batch.folder.joinpath(f"{file}.csv").write_bytes(
+            table.write_csv(separator=separator, line_terminator="\r\n", include_bom=True, decimal_comma=decimal_comma)
+            .encode()
+        )  # fmt: skip
+        batch.run(batch.folder / f"{file}.csv", batch.folder / file, keep="all", part_rows=20)
+    point, comma = (pl.read_parquet(batch.folder / one).sort("id") for one in ("point", "comma"))
+    assert point["name"].to_list() == table["name"].to_list() and point["note"].to_list() == ["a,b"] * 60
+    assert (point["at"].dtype, comma["at"].dtype) == (pl.Float64, pl.String)  # a point among commas is no decimal's
+    assert point.drop("at").equals(comma.drop("at"))
+    assert comma["distance"].to_list() == table["distance"].to_list()
+
+
+def test_a_column_that_is_a_text_says_nothing_of_decimals(batch):
+    (batch.folder / "t.csv").write_text("tags;distance;hour\n1,2;1.5;2\n")
+    with pytest.raises(PartsFailed):
+        batch.run(batch.folder / "t.csv", batch.folder / "out", max_retries=0)
+    assert batch.run(batch.folder / "t.csv", batch.folder / "texts", texts=("tags",)).rows == 1
+
+
 @pytest.mark.parametrize("is_array", [False, True])
 def test_a_byte_order_mark_is_no_part_of_json(batch, is_array):
     rows = batch.table(6).to_dicts()
@@ -231,8 +287,7 @@ def test_what_is_nested_too_deep_refuses_its_row_alone(batch, depth):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("id;distance;hour\n1;2;3\n", "between ';', not commas"),
-        ("id\tdistance\thour\n1\t2\t3\n", "between '\\t', not commas"),
+        ("id;distance|hour\n1;2;3\n", "between ';' or '|'"),
         ("\nid,distance,hour\n1,2,3\n", "first line is empty"),
     ],
 )

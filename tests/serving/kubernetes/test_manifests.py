@@ -238,6 +238,7 @@ def test_shares_stay_whole_and_sum_to_a_hundred(parts):
     [
         ({"resources": Resources(cpu="two")}, "'two' is no quantity"),
         ({"resources": Resources(cpu="512Mi")}, "536870912 processors|5.36871e"),
+        ({"resources": Resources(cpu="0.0001")}, "'0.0001' is 0.0001 processors"),
         ({"resources": Resources(memory="512m")}, "is 0.512 bytes"),
         ({"resources": Resources(memory="2Gi", memory_limit="1Gi")}, "above its limit"),
         ({"resources": Resources(cpu="2", cpu_limit="1500m")}, "above its limit"),
@@ -331,10 +332,22 @@ def test_a_choice_by_features_stays_in_the_gateway():
         manifests(replace(plan(), routes=table, split=Split.MESH), Target.DEPLOYMENT)
 
 
-@pytest.mark.parametrize("schedule", ["every night", "0 3 * *", "60 * * * * *", "@reboot"])
+_NO_SCHEDULES = ["every night", "0 3 * *", "60 * * * * *", "@reboot", "99 * * * *", "0 24 * * *", "0 0 0 * *"]
+_NO_SCHEDULES += ["0 0 * * 7", "0 0 * 13 *", "0 0 * foo *", "9-5 * * * *", "*/0 * * * *", "1,,2 * * * *", "-1 * * * *"]
+
+
+@pytest.mark.parametrize("schedule", _NO_SCHEDULES)
 def test_what_is_no_schedule_is_told(schedule):
     with pytest.raises(InvalidInput, match="no schedule"):
         batch_job(plan(), BatchOptions("a", "b", schedule=schedule))
+
+
+@pytest.mark.parametrize(
+    "schedule", ["@daily", "*/5 00-09,17 ? jan-MAR,12 Mon-fri", "0  3 1-31/2 * 0", "59 23 31 12 6"]
+)
+def test_schedules_are_those_of_kubernetes(schedule):
+    *_, job = batch_job(plan(), BatchOptions("a", "b", schedule=schedule))
+    assert job["spec"]["schedule"] == schedule
 
 
 def test_quantities_are_read_as_kubernetes_does():

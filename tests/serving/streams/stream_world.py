@@ -18,8 +18,11 @@ from lifecycle.rollout_world import INPUTS, MODEL, RolloutWorld
 from noria.ids import new_id
 from noria.serving.streams import Answer, Message, open_reader, open_writer
 from servers import NatsServer, RedisServer
+from serving.streams.mock_kafka import MockKafka
 
 PATIENCE_SECONDS = 90
+_QUICK = "session.timeout.ms=2000&heartbeat.interval.ms=300&reconnect.backoff.max.ms=500"
+"""How soon the members of a Kafka group notice that one of them, or a broker, is away."""
 
 
 class Broker(Protocol):
@@ -67,23 +70,17 @@ class NatsBroker:
 
 
 class KafkaBroker:
-    """librdkafka's mock cluster, in this process: real connections, no broker's disk."""
-
-    server = None
+    """librdkafka's mock cluster."""
 
     def __init__(self) -> None:
-        from confluent_kafka import Producer
-
-        self._cluster = Producer({"test.mock.num.brokers": 3, "log_level": 0})
-        brokers = self._cluster.list_topics(timeout=10).brokers.values()
-        self.address = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
+        self.server = MockKafka()
 
     def url(self, stream: str) -> str:
-        return f"kafka://{self.address}?session.timeout.ms=6000#{stream}"
+        return f"kafka://{self.server.address}?{_QUICK}#{stream}"
 
     def make(self, *streams: str) -> None:
-        for stream in streams:  # topics with four partitions come into being when they are asked for
-            self._cluster.list_topics(stream, timeout=10)
+        for stream in streams:
+            self.server.make(stream)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 import nats
@@ -13,6 +14,7 @@ from lifecycle.rollout_world import MODEL
 from noria.errors import Forbidden, NoriaError, Unauthenticated
 from noria.serving.streams import Ends, Message, Pump, StreamCounts, open_reader, open_writer
 from servers import NatsServer, RedisServer
+from serving.streams.refusing_kafka import RefusingKafka
 from support import noria
 
 NATS_USERS = """
@@ -94,9 +96,34 @@ def test_wrong_credentials_of_any_end_are_told_before_the_first_message(guarded,
 def test_what_a_user_may_not_write_to_is_told(guarded, kind):
     publish(guarded[kind].replace("USER", "me:right"))
     server = guarded[kind].replace("USER", "reader:right")
+    began = time.monotonic()
     fault = fault_of(f"{server}#in", f"{server}#out", f"{server}#dead")
     assert isinstance(fault, Forbidden) and "#out cannot be used by this user" in fault.message
+    assert time.monotonic() - began < 15  # and not once the time for an answer is over
     assert "permission" in fault.message.lower()
+
+
+@pytest.fixture(scope="module")
+def refusing_kafka() -> Iterator[str]:
+    broker = RefusingKafka()
+    yield broker.address
+    broker.stop()
+
+
+@pytest.mark.parametrize("end", ["in", "dead"])
+def test_credentials_that_kafka_does_not_take_are_told(guarded, refusing_kafka, end):
+    urls = {one: f"{guarded['redis'].replace('USER', 'me:right')}#{one}" for one in ("in", "out", "dead")}
+    login = "security.protocol=SASL_PLAINTEXT&sasl.mechanism=PLAIN&sasl.username=me&sasl.password=wrong"
+    urls[end] = f"kafka://{refusing_kafka}?{login}#{end}"
+    fault = fault_of(*urls.values())
+    assert isinstance(fault, Unauthenticated) and f"#{end} does not take the credentials" in fault.message
+    assert "Invalid username or password" in fault.message and "wrong" not in fault.message
+
+
+def test_a_topic_that_kafka_lets_this_user_not_write_to_is_told(guarded, refusing_kafka):
+    server = guarded["redis"].replace("USER", "me:right")
+    fault = fault_of(f"{server}#in", f"kafka://{refusing_kafka}#out", f"{server}#dead")
+    assert isinstance(fault, Forbidden) and "#out cannot be used by this user" in fault.message
 
 
 def test_credentials_that_are_taken_away_end_the_pump(tmp_path):

@@ -185,6 +185,8 @@ def test_a_message_whose_headers_cannot_be_read_is_set_aside(redis_broker):
         async def hold(self, _messages: Sequence[Message]) -> None:
             pass
 
+        hold_seconds = 5.0
+
         async def lag(self) -> int | None:
             return None
 

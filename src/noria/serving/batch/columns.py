@@ -100,7 +100,7 @@ def match(bundle: Bundle, source: Source, wishes: Wishes, prediction: Any) -> Co
     if source.typed:
         _check_kinds(held, texts, schema)
     numbers = [column for name, column in held.items() if name not in texts]
-    schema = {**schema, **{column: source.number_type(schema[column]) for column in numbers}}
+    schema = {**schema, **{column: source.number_type(column) for column in numbers}}
     if wishes.as_of and wishes.as_of not in schema:
         raise InvalidInput(f"there is no column {wishes.as_of!r}", remedy=f"There are: {', '.join(schema)}.")
     kept = _kept(schema, wishes.keep, set(inputs.values()))

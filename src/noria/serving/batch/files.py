@@ -151,7 +151,7 @@ def _format(wanted: str, found: Sequence[Format], address: str) -> Format:
         what = f"format {wanted!r}" if wanted else f"the format of {address}"
         raise InvalidInput(
             f"{what} is not known",
-            remedy="Use --input-format parquet, csv (with commas), jsonl or json; of what is compressed, only .gz.",
+            remedy="Use --input-format parquet, csv, jsonl or json; of what is compressed, only .gz.",
         )
     return found[0]
 

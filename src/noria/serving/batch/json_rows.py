@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from noria.errors import InvalidData
+from noria.serving.batch.json_arrays import NoArray, array_lines
 from noria.serving.batch.parts import Batch, Part, Refusal
 from noria.serving.batch.texts import SAMPLED_ROWS, TextRows, ill_typed
 
@@ -27,7 +28,7 @@ _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 @dataclass(frozen=True)
 class JsonRows(TextRows):
-    """Rows of JSON: an object a line, or one array of objects, which is then in memory at once.
+    """Rows of JSON: an object a line, or one array of objects.
 
     The first file's first rows say what a column holds. One of texts holds nothing else, unless ``texts`` names it or
     it is null in all of these: it then takes whatever there is, as JSON.
@@ -68,14 +69,15 @@ class JsonRows(TextRows):
                 yield block if place or part.span[0] else block.removeprefix(codecs.BOM_UTF8)
             return
         with self.files.open(part.source) as text:
+            if text.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+                text.seek(0)
             try:
-                entries = msgspec.json.decode(text.read().removeprefix(codecs.BOM_UTF8), type=list[msgspec.Raw])
-            except _NO_JSON as error:
+                yield from array_lines(text, rows)
+            except NoArray as error:
                 raise InvalidData(
-                    f"{self.shown(part.source)} is no JSON array: {error}", remedy="Mend the file."
+                    f"{self.shown(part.source)} is no JSON array: {error}",
+                    remedy="Mend the file, or read it to its end where it was copied.",
                 ) from None
-        for start in range(0, len(entries), rows):
-            yield b"\n".join(bytes(entry).replace(b"\n", b" ") for entry in entries[start : start + rows])
 
     def batches(self, part: Part, columns: Sequence[str], numbers: Sequence[str], rows: int) -> Iterator[Batch]:
         """See Source. A name that a row lacks is null there."""

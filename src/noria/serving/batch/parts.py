@@ -67,8 +67,8 @@ class Source(Protocol):
     def schema(self) -> Mapping[str, pl.DataType]:
         """The columns there are, and the types their values are given in."""
 
-    def number_type(self, kind: pl.DataType) -> pl.DataType:
-        """The type in which a column of type ``kind`` is read that the model takes for a number."""
+    def number_type(self, name: str) -> pl.DataType:
+        """The type in which the column ``name`` is read where the model takes it for a number."""
 
     def shown(self, name: str) -> str:
         """The source of a part by the name its user knows it by."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import time
+from datetime import date, time
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,32 @@ def _is_zoned_time(value: Any) -> bool:
     return type(value) is time and value.tzinfo is not None
 
 
+def read_all_times(driver_connection: Any) -> None:
+    """Have psycopg give times that Python has none of (infinity, the year 10000) as texts: it would end the query."""
+    from psycopg import DataError
+    from psycopg.adapt import Loader
+    from psycopg.pq import Format
+
+    def reading(known: type[Any]) -> type[Loader]:
+        class AnyTime(Loader):
+            def __init__(self, oid: int, context: Any = None) -> None:
+                super().__init__(oid, context)
+                self._known = known(oid, context)
+
+            def load(self, data: Any) -> Any:
+                try:
+                    return self._known.load(data)
+                except DataError:
+                    return bytes(data).decode()
+
+        return AnyTime
+
+    for name in ("date", "timestamp", "timestamptz"):
+        oid = driver_connection.adapters.types[name].oid
+        known = driver_connection.adapters.get_loader(oid, Format.TEXT)
+        driver_connection.adapters.register_loader(oid, reading(known))
+
+
 def type_of(name: str, values: Sequence[Any], digits: Digits) -> pl.DataType:
     """The type that takes all values of a column; null where there is none. Raises InvalidData where no type does."""
     import polars as pl
@@ -42,6 +68,9 @@ def type_of(name: str, values: Sequence[Any], digits: Digits) -> pl.DataType:
     decimals = [value for value in values if isinstance(value, Decimal)]
     if decimals:
         return _decimals(decimals, *digits)
+    kinds = {type(value) for value in values}
+    if str in kinds and any(issubclass(kind, date) for kind in kinds):  # times that only texts can say
+        return pl.String()
     try:
         found = _guessed(name, values).dtype
         return pl.String() if found == pl.Object else found  # which Arrow has none of: it would write addresses

@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from noria.errors import InvalidData, InvalidInput, MissingExtra, Unavailable
 from noria.serving.batch.parts import Batch, Listed, Part
-from noria.serving.batch.table_values import Digits, batch_of, plain, type_of
+from noria.serving.batch.table_values import Digits, batch_of, plain, read_all_times, type_of
 from noria.store.foreign import driver_url, filled_in, verbatim, without_password
 
 if TYPE_CHECKING:
@@ -64,11 +64,12 @@ class TableRows:
         wanted = select(one).select_from(self._relation).where(one.is_not(None)).limit(_SAMPLED_ROWS)
         return type_of(name, [plain(row)[0] for row in connection.execute(wanted)], digits)
 
-    def number_type(self, kind: pl.DataType) -> pl.DataType:
+    def number_type(self, name: str) -> pl.DataType:
         """See Source. A database's decimals may have any number of places: an input of them is a float, as models take
         it."""
         import polars as pl
 
+        kind = self.schema[name]
         return pl.Float64() if isinstance(kind, pl.Decimal) else kind
 
     def shown(self, name: str) -> str:
@@ -124,7 +125,7 @@ class TableRows:
             )
             query = query.order_by(key)
         types = {name: self.schema[name] for name in columns}
-        types |= {name: self.number_type(types[name]) for name in numbers}
+        types |= {name: self.number_type(name) for name in numbers}
         with connected(self.url) as connection:
             found = connection.execution_options(stream_results=True).execute(query)
             while some := found.fetchmany(rows):
@@ -156,6 +157,8 @@ def connected(url: str) -> Iterator[Connection]:
         engine = engine_of(url)
         try:
             with engine.begin() as connection:
+                if engine.dialect.name == "postgresql":
+                    read_all_times(connection.connection.driver_connection)
                 yield connection
         finally:
             engine.dispose()

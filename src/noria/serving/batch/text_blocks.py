@@ -15,23 +15,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CHUNK_BYTES = 1 << 22
-_NEWLINE, _QUOTE, _COMMA = ord("\n"), ord('"'), ord(",")
+_LONGEST_RECORD_BYTES = 1 << 27
+"""A longer one is none: what is between two line ends, or behind a quote that opens by mistake, fills the memory."""
+_NEWLINE, _QUOTE = ord("\n"), ord('"')
+
+
+class EndlessRecord(Exception):
+    """A record whose end is not found; ``row`` is its number, counted from 0 where the blocks begin."""
+
+    def __init__(self, row: int, why: str) -> None:
+        super().__init__(why)
+        self.row = row
 
 
 @dataclass(slots=True)
 class _Place:
-    """Between two chunks: within quotes or not, and whether a quote would open a value here."""
+    """Between two chunks: within quotes or not, and whether a quote would open a value here. ``separator`` stands
+    between values."""
 
+    separator: int
     is_inside: bool = False
     may_open: bool = True
 
 
-def record_blocks(text: IO[bytes], rows: int, *, quoted: bool, size: int | None = None) -> Iterator[tuple[bytes, int]]:
+def record_blocks(
+    text: IO[bytes], rows: int, *, quoted: bool, separator: str = ",", size: int | None = None
+) -> Iterator[tuple[bytes, int]]:
     """The next ``size`` bytes (all by default) as blocks of ``rows`` records, the last of fewer; and how many each has.
 
-    ``quoted`` says whether quotes may hold line ends.
+    ``quoted`` says whether quotes may hold line ends; they open behind a ``separator``. Raises EndlessRecord.
     """
-    held, ends, place, left = bytearray(), np.empty(0, np.int64), _Place(), size
+    held, ends, place, left = bytearray(), np.empty(0, np.int64), _Place(ord(separator)), size
+    yielded = 0
     while True:
         chunk = text.read(_CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES))
         if left is not None:
@@ -44,15 +59,20 @@ def record_blocks(text: IO[bytes], rows: int, *, quoted: bool, size: int | None 
             yield bytes(held[:cut]), rows
             del held[:cut]
             ends = ends[rows:] - cut
+            yielded += rows
         if not chunk:
             break
+        if len(held) - (ends[-1] if len(ends) else 0) > _LONGEST_RECORD_BYTES:
+            raise EndlessRecord(yielded + len(ends), f"has no end within {_LONGEST_RECORD_BYTES:,} bytes")
+    if place.is_inside:
+        raise EndlessRecord(yielded + len(ends), "opens a quote that is never closed")
     if held:
         yield bytes(held), len(ends) + (not held.endswith(b"\n"))
 
 
-def records_of(block: bytes) -> list[bytes]:
+def records_of(block: bytes, separator: str = ",") -> list[bytes]:
     """The records of a block of CSV, with their line ends."""
-    ends = [0, *_ends(block, _Place(), quoted=True).tolist()]
+    ends = [0, *_ends(block, _Place(ord(separator)), quoted=True).tolist()]
     if ends[-1] != len(block):
         ends.append(len(block))
     return [block[start:end] for start, end in pairwise(ends)]
@@ -69,7 +89,7 @@ def _ends(chunk: bytes, place: _Place, quoted: bool) -> NDArray[np.int64]:
         before = np.searchsorted(quotes, ends) + place.is_inside
         ends = ends[before % 2 == 0]
     place.is_inside = bool((len(quotes) + place.is_inside) % 2)
-    place.may_open = signs[-1] in (_COMMA, _NEWLINE) or (len(quotes) > 0 and quotes[-1] == len(signs) - 1)
+    place.may_open = signs[-1] in (place.separator, _NEWLINE) or (len(quotes) > 0 and quotes[-1] == len(signs) - 1)
     return ends + 1
 
 
@@ -79,7 +99,7 @@ def _quotes(signs: NDArray[np.uint8], place: _Place) -> NDArray[np.int64]:
     if not len(quotes):
         return quotes
     before = signs[quotes - 1]
-    may_open = (before == _COMMA) | (before == _NEWLINE)
+    may_open = (before == place.separator) | (before == _NEWLINE)
     if quotes[0] == 0:
         may_open[0] = place.may_open
     doubled = np.diff(quotes, prepend=-2) == 1

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
+from noria.errors import InvalidData
 from noria.serving.batch.files import InputFiles, is_gzip
 from noria.serving.batch.parts import Batch, Listed, Part
-from noria.serving.batch.text_blocks import record_blocks
+from noria.serving.batch.text_blocks import EndlessRecord, record_blocks
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,11 +34,11 @@ class TextRows:
     quoted = False
     header_rows = 0
 
-    def number_type(self, kind: pl.DataType) -> pl.DataType:
+    def number_type(self, name: str) -> pl.DataType:
         """See Source: whatever the first rows hold."""
         import polars as pl
 
-        del kind
+        del name
         return pl.Float64()
 
     def shown(self, name: str) -> str:
@@ -66,11 +67,16 @@ class TextRows:
         del name
         return False
 
+    def separator(self, name: str) -> str:
+        """What stands between the values of a file, where quotes open."""
+        del name
+        return ","
+
     def _cut(self, name: str, rows: int, number: int) -> Iterator[Part]:
         with self.files.open(name) as text:
             start = end = sum(len(text.readline()) for _ in range(self.header_rows))
             first = reached = 0
-            for block, count in record_blocks(text, min(rows, _PLANNED_ROWS), quoted=self.quoted):
+            for block, count in self.records(name, text, min(rows, _PLANNED_ROWS)):
                 end, reached = end + len(block), reached + count
                 if reached - first >= rows:
                     yield Part(number, name, (start, end), reached - first, first)
@@ -88,8 +94,19 @@ class TextRows:
             else:
                 text.seek(start)
             size = None if end is None else end - start
-            for block, _ in record_blocks(text, rows, quoted=self.quoted, size=size):
+            for block, _ in self.records(part.source, text, rows, size):
                 yield block
+
+    def records(self, name: str, text: IO[bytes], rows: int, size: int | None = None) -> Iterator[tuple[bytes, int]]:
+        """A file's records from here on, as ``record_blocks`` gives them. Raises InvalidData for one without an end."""
+        try:
+            yield from record_blocks(text, rows, quoted=self.quoted, separator=self.separator(name), size=size)
+        except EndlessRecord as error:
+            raise InvalidData(
+                f"{self.shown(name)}: row {error.row} {error}",
+                details=["what stands behind it would be part of it"],
+                remedy="Mend the file, and read it to its end where it was copied.",
+            ) from None
 
     def with_hive(self, batch: Batch, part: Part, columns: Sequence[str], schema: Mapping[str, Any]) -> Batch:
         """The batch with what its file's folders say."""

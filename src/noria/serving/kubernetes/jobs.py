@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from zoneinfo import available_timezones
 
@@ -13,9 +14,18 @@ from noria.serving.kubernetes.workload import routes_map, service_account
 from noria.serving.package.recipe import IMAGE_PACKAGE
 
 _KEPT_SECONDS = 86_400
-_FIELD = r"(\*|[0-9A-Za-z]+(-[0-9A-Za-z]+)?)(/[0-9]+)?"
-_LIST = rf"{_FIELD}(,{_FIELD})*"
-_SCHEDULE = re.compile(rf"@(yearly|annually|monthly|weekly|daily|midnight|hourly)|{_LIST}( {_LIST}){{4}}")
+_NAMED = re.compile(r"@(yearly|annually|monthly|weekly|daily|midnight|hourly)")
+_RANGE = re.compile(r"(?:[*?]|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<step>\d+))?")
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_WEEKDAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+_FIELDS: Sequence[Mapping[str, int]] = (
+    {str(minute): minute for minute in range(60)},
+    {str(hour): hour for hour in range(24)},
+    {str(day): day for day in range(1, 32)},
+    {name: month for month, word in enumerate(_MONTHS, 1) for name in (word, str(month))},
+    {name: day for day, word in enumerate(_WEEKDAYS) for name in (word, str(day))},  # 7 is no Sunday to Kubernetes
+)
+"""What may stand in the fields of a schedule: minute, hour, day, month and weekday."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +50,34 @@ class BatchOptions:
             raise InvalidInput(
                 "a job runs at least once, in one worker", remedy="Raise --parallelism or --max-retries."
             )
-        if self.schedule and not _SCHEDULE.fullmatch(self.schedule):
+        if self.schedule and not _is_schedule(self.schedule):
             raise InvalidInput(
-                f"{self.schedule!r} is no schedule", remedy="Write the five fields of cron, such as '0 3 * * *'."
+                f"{self.schedule!r} is no schedule",
+                remedy="Write the five fields of cron, such as '0 3 * * *'; Sunday is 0.",
             )
         if self.time_zone and not self.schedule:
             raise InvalidInput("a time zone says nothing without a schedule", remedy="Give --schedule as well.")
         known = available_timezones()  # none where the machine has no tables of them
         if self.time_zone and known and self.time_zone not in known:
             raise InvalidInput(f"{self.time_zone!r} is no time zone", remedy="Write one as Europe/Vienna or Etc/UTC.")
+
+
+def _is_schedule(text: str) -> bool:
+    fields = text.split()
+    if len(fields) != len(_FIELDS):
+        return bool(_NAMED.fullmatch(text))
+    pairs = zip(fields, _FIELDS, strict=True)
+    return all(_is_range(part, known) for field, known in pairs for part in field.lower().split(","))
+
+
+def _is_range(part: str, known: Mapping[str, int]) -> bool:
+    match = _RANGE.fullmatch(part)
+    if match is None or (match["step"] and not int(match["step"])):
+        return False
+    if match["first"] is None:
+        return True
+    first, last = (known.get(re.sub(r"^0+(?=\d)", "", match[end] or match["first"])) for end in ("first", "last"))
+    return first is not None and last is not None and first <= last
 
 
 def batch_job(plan: ClusterPlan, options: BatchOptions) -> list[Manifest]:

@@ -13,9 +13,9 @@ _BINARY = {f"{name}i": Decimal(1024) ** power for power, name in enumerate("KMGT
 
 
 def cpu(text: str, name: str = "cpu") -> Decimal:
-    """Processors. Raises InvalidInput for what is no such quantity."""
+    """Processors. Raises InvalidInput for what is no such quantity, or less than a thousandth."""
     found = _parsed(text, name, "Write processors, such as 2, 0.5 or 500m.")
-    if found >= 1024:
+    if found >= 1024 or found * 1000 < 1:
         raise InvalidInput(f"{name} {text!r} is {found:g} processors", remedy="Write thousandths as 500m.")
     return found
 

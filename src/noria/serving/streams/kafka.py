@@ -10,13 +10,15 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from noria.errors import InvalidInput, Unavailable
+from noria.errors import InvalidInput, NoriaError, Unavailable
 from noria.serving.streams.brokers import StreamUrl
-from noria.serving.streams.messages import Answer, Message, NotTaken
+from noria.serving.streams.messages import Answer, Message, NotTaken, forbidden, unauthenticated
 
 _DELIVERY_MILLIS = 30_000
 _TICK_SECONDS = 0.5
-_ASK_SECONDS = 5.0
+_CLOSE_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+"""How long a broker may take to say that it is there, once a connection to one failed."""
 _MOVED = (
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.UNKNOWN_MEMBER_ID,
@@ -32,12 +34,21 @@ _NOT_TAKEN = (
     KafkaError.INVALID_RECORD,
 )
 """What is wrong with a message itself, whoever sends it."""
+_FORBIDDEN = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+)
+"""What a broker says to users that it knows."""
 
 _log = structlog.get_logger()
 
 
 class KafkaReader:
     """A consumer that commits only what was acknowledged. Partitions are paused while nothing is received."""
+
+    hold_seconds = 5.0
 
     def __init__(self, stream: StreamUrl, group: str) -> None:
         self._stream = stream
@@ -48,9 +59,9 @@ class KafkaReader:
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",
         }
-        self._fault: KafkaError | None = None
+        self._asking = _Asking(stream)
         with _options_of(stream):
-            self._consumer = Consumer({**ours, **stream.options, "logger": _Quiet(), "error_cb": self._note})
+            self._consumer = Consumer({**ours, **stream.options, "logger": _Quiet(), "error_cb": self._asking.note})
             self._consumer.subscribe([stream.stream])
         self._held: list[Any] = []
         self._paused = False
@@ -60,7 +71,7 @@ class KafkaReader:
         found = await asyncio.to_thread(self._consume, most, seconds)
         faults = [one.error() for one in found if one.error() is not None]
         if faults and len(faults) == len(found):
-            raise self._unavailable(faults[0])
+            raise _refusal(self._stream, faults[0])
         return [_message(one) for one in found if one.error() is None]
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
@@ -74,7 +85,7 @@ class KafkaReader:
             await asyncio.to_thread(self._consumer.commit, offsets=offsets, asynchronous=False)
         except KafkaException as error:
             if error.args[0].code() not in _MOVED:
-                raise self._unavailable(error.args[0]) from None
+                raise _refusal(self._stream, error.args[0]) from None
             _log.info("partitions_moved", stream=self._stream.shown, messages=len(messages))
 
     async def hold(self, messages: Sequence[Message]) -> None:
@@ -97,25 +108,11 @@ class KafkaReader:
         held, self._held = self._held, []
         try:
             found = held or self._consumer.consume(most, seconds)
-            if not found and self._fault is not None:
-                self._ask()
+            if not found and self._asking.has_fault:
+                self._asking.ask(self._consumer)
             return found
         except KafkaException as error:
-            raise self._unavailable(error.args[0]) from None
-
-    def _note(self, error: KafkaError) -> None:
-        """Keep why a connection failed: librdkafka tries again by itself, and tells no call of it."""
-        if self._fault is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says less
-            self._fault = error
-
-    def _ask(self) -> None:
-        """Nothing came, or nothing can: a broker that answers settles it. Raises Unavailable."""
-        fault, self._fault = self._fault, None
-        try:
-            self._consumer.list_topics(self._stream.stream, timeout=_ASK_SECONDS)
-        except KafkaException as error:
-            self._fault = self._fault or fault
-            raise self._unavailable(self._fault or error.args[0]) from None
+            raise _refusal(self._stream, error.args[0]) from None
 
     def _hold(self) -> None:
         if not self._paused:
@@ -126,16 +123,20 @@ class KafkaReader:
 
     def _lag(self) -> int | None:
         try:
+            if not (assigned := self._consumer.assignment()):  # to be asked for nothing waits for the group
+                return None
             total = 0
-            for where in self._consumer.committed(self._consumer.assignment(), timeout=_ASK_SECONDS):
-                low, high = self._consumer.get_watermark_offsets(where, timeout=_ASK_SECONDS)
-                total += high - (where.offset if where.offset >= 0 else low)
+            for where in self._consumer.committed(assigned, timeout=_LOOK_SECONDS):
+                is_known = where.offset >= 0
+                # What the last fetch said: to ask waits for the fetch under way. While paused there is none, nor news.
+                cached = is_known and not self._paused
+                low, high = self._consumer.get_watermark_offsets(where, timeout=_LOOK_SECONDS, cached=cached)
+                if high < 0:
+                    return None
+                total += high - (where.offset if is_known else low)
         except KafkaException:
             return None
         return total
-
-    def _unavailable(self, error: KafkaError) -> Unavailable:
-        return _unavailable(self._stream, error)
 
 
 class KafkaWriter:
@@ -143,14 +144,8 @@ class KafkaWriter:
 
     def __init__(self, stream: StreamUrl) -> None:
         self._stream = stream
-        ours: dict[str, Any] = {
-            "bootstrap.servers": stream.server,
-            "enable.idempotence": True,
-            "message.timeout.ms": _DELIVERY_MILLIS,
-            "linger.ms": 2,
-        }
-        with _options_of(stream):
-            self._producer = Producer({**ours, **stream.options, "logger": _Quiet()})
+        self._asking = _Asking(stream)
+        self._producer = self._made()
 
     async def send(self, answers: Sequence[Answer]) -> None:
         """See Writer."""
@@ -158,9 +153,22 @@ class KafkaWriter:
 
     async def close(self) -> None:
         """See Writer."""
-        await asyncio.to_thread(self._producer.flush, _ASK_SECONDS)
+        await asyncio.to_thread(self._producer.flush, _CLOSE_SECONDS)
+
+    def _made(self) -> Producer:
+        ours: dict[str, Any] = {
+            "bootstrap.servers": self._stream.server,
+            "enable.idempotence": True,
+            "message.timeout.ms": _DELIVERY_MILLIS,
+            "linger.ms": 2,
+        }
+        with _options_of(self._stream):
+            return Producer({**ours, **self._stream.options, "logger": _Quiet(), "error_cb": self._asking.note})
 
     def _send(self, answers: Sequence[Answer]) -> None:
+        if not answers:
+            self._asking.ask(self._producer)
+            return
         faults = self._deliver(answers)
         if len(answers) > 1:  # a broker refuses what came together for one of it: each is tried by itself
             doubtful = [answer for answer in answers if answer.idempotency_key in faults]
@@ -173,12 +181,23 @@ class KafkaWriter:
         faults: dict[str, KafkaError] = {}
         for answer in answers:
             self._produce(answer, faults)
-        while self._producer.flush(_TICK_SECONDS):
-            pass  # each message is delivered, or has failed, when its time is over
+        while self._producer.flush(_TICK_SECONDS):  # each message is delivered, or has failed, when its time is over
+            self._end_if_refused()
         for error in faults.values():
+            if error.code() == KafkaError._FATAL or error.fatal():  # this producer is never any good again
+                self._producer = self._made()
             if error.code() not in _NOT_TAKEN:
-                raise _unavailable(self._stream, error)
+                raise _refusal(self._stream, error)
         return {key: error.str() for key, error in faults.items()}
+
+    def _end_if_refused(self) -> None:
+        """Raises Unauthenticated where what is produced waits for a broker that does not take the credentials."""
+        if self._asking.is_refused:
+            try:
+                self._asking.ask(self._producer)
+            except NoriaError:
+                self._producer.purge()
+                raise
 
     def _produce(self, answer: Answer, faults: dict[str, KafkaError]) -> None:
         identity = answer.idempotency_key
@@ -198,6 +217,43 @@ class KafkaWriter:
             except KafkaException as error:
                 faults[identity] = error.args[0]
                 return
+
+
+class _Asking:
+    """What librdkafka tells of lost connections beside its calls: it tries again by itself, and fails none."""
+
+    def __init__(self, stream: StreamUrl) -> None:
+        self._stream = stream
+        self._fault: KafkaError | None = None
+
+    @property
+    def has_fault(self) -> bool:
+        """Whether a connection failed since a broker answered."""
+        return self._fault is not None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the last that was heard is that a broker does not take the credentials."""
+        return self._fault is not None and self._fault.code() == KafkaError._AUTHENTICATION
+
+    def note(self, error: KafkaError) -> None:
+        """Keep why a connection failed."""
+        if self._fault is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says less
+            self._fault = error
+
+    def ask(self, client: Consumer | Producer) -> None:
+        """A broker that answers settles it. Raises Unavailable, or Unauthenticated and Forbidden where one says so."""
+        fault, self._fault = self._fault, None
+        try:
+            found = client.list_topics(self._stream.stream, timeout=_LOOK_SECONDS)
+        except KafkaException as error:
+            if isinstance(client, Producer):
+                client.poll(0)  # which tells why
+            self._fault = self._fault or fault
+            raise _refusal(self._stream, self._fault or error.args[0]) from None
+        for topic in found.topics.values():
+            if topic.error is not None and topic.error.code() in _FORBIDDEN:
+                raise _refusal(self._stream, topic.error)
 
 
 class _Quiet:
@@ -229,7 +285,12 @@ def _options_of(stream: StreamUrl) -> Iterator[None]:
         ) from None
 
 
-def _unavailable(stream: StreamUrl, error: KafkaError) -> Unavailable:
+def _refusal(stream: StreamUrl, error: KafkaError) -> NoriaError:
+    """The error that a broker's means: whether waiting may mend it."""
+    if error.code() == KafkaError._AUTHENTICATION:
+        return unauthenticated(stream.shown, error.str())
+    if error.code() in _FORBIDDEN:
+        return forbidden(stream.shown, error.str())
     return Unavailable(
         f"{stream.shown} cannot be used: {error.str()}", remedy="Check that the broker runs, and that the topic exists."
     )

@@ -39,7 +39,7 @@ class NotTaken(InvalidData):
 class Message:
     """A message as it was consumed.
 
-    ``position`` says where it stands: topic/partition/offset, stream/id or stream/sequence.
+    ``position`` says where it stands: topic/partition/offset, stream/id or stream/sequence-time.
     ``partition`` is what order is kept within; ``handle`` is what its broker acknowledges it by. A ``fault`` says why
     it could not be read as it is: it is set aside.
     """
@@ -71,7 +71,9 @@ class Answer:
 class Reader(Protocol):
     """Consumes one stream as a member of a group. Every method raises Unavailable while the broker cannot be used, and
     works again by itself once it can, and Unauthenticated or Forbidden where the broker refuses whoever asks; none is
-    called while another one runs."""
+    called while another one runs. ``hold_seconds`` is how often what was received is to be held."""
+
+    hold_seconds: float
 
     async def receive(self, most: int, seconds: float) -> Sequence[Message]:
         """The next messages, in the order of their partitions; nothing when none comes in time."""

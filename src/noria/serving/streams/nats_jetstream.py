@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
 import structlog
 from nats.aio.client import Client
@@ -29,6 +30,9 @@ _HEADER_LINES = b"NATS/1.0\r\n\r\n"
 _UNKNOWN_USER, _FORBIDDEN = "authorization violation", "permissions violation"
 """What a server says of whoever asks, in its own words: the client has no kinds of errors for them."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+T = TypeVar("T")
 _log = structlog.get_logger()
 
 
@@ -38,6 +42,7 @@ class NatsReader:
     def __init__(self, stream: StreamUrl, group: str) -> None:
         self._stream, self._group = stream, group
         self._ack_seconds = float(stream.options.get("ack_seconds", _ACK_SECONDS))
+        self.hold_seconds = self._ack_seconds / 4
         self._link = _Link(stream)
         self._subscription: Any = None
 
@@ -119,7 +124,7 @@ class NatsWriter:
                     faults[answer.idempotency_key] = fault
                 else:
                     sound.append(answer)
-            faults |= await self._publish(context, sound)
+            faults |= await self._link.unless_broken(self._publish(context, sound))
         if faults:
             raise NotTaken(self._stream.shown, faults)
 
@@ -162,6 +167,7 @@ class _Link:
         self._client: Client | None = None
         self._context: Any = None
         self._fault = self.forbidden = ""
+        self._broken = asyncio.Event()
 
     @property
     def max_payload(self) -> int:
@@ -177,6 +183,19 @@ class _Link:
             raise ConnectionError("the connection is lost")
         return self._context
 
+    async def unless_broken(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what waits for the server; end it when no answer will come. Raises ConnectionError."""
+        self._broken.clear()
+        doing, watching = asyncio.create_task(work), asyncio.create_task(self._broken.wait())
+        try:
+            await asyncio.wait([doing, watching], return_when=asyncio.FIRST_COMPLETED)
+            if doing.done():
+                return doing.result()
+            raise ConnectionError(self.forbidden or "the connection is lost")
+        finally:
+            doing.cancel()
+            watching.cancel()
+
     async def close(self) -> None:
         """Close the connection, if there is one."""
         if self._client is not None:
@@ -184,7 +203,7 @@ class _Link:
                 await self._client.close()
 
     async def _connected(self) -> Client:
-        """A new connection. The client would try for it without end: it is told that nobody answers, and may stop."""
+        """A new connection. Raises ConnectionError, Unauthenticated: the client would try for it without end."""
         client = Client()
         try:
             async with asyncio.timeout(_WAIT_SECONDS):
@@ -194,11 +213,12 @@ class _Link:
                     reconnect_time_wait=1,
                     connect_timeout=2,
                     error_cb=self._note,
+                    disconnected_cb=self._break,
                 )
         except TimeoutError:
             await client.close()
             raise ConnectionError(self._fault or "nobody answers") from None
-        except NoriaError:
+        except (NoriaError, OSError):
             await client.close()
             raise
         return client
@@ -206,14 +226,21 @@ class _Link:
     async def _note(self, error: Exception) -> None:
         """A lost connection is told of by the call that needs it; this is why there is none.
 
-        Raises Unauthenticated out of ``connect``, which would try for ever.
+        Raises ConnectionError or Unauthenticated out of ``connect``, which would try for ever.
         """
         self._fault = str(error) or type(error).__name__
         said = self._fault.lower()
-        if _FORBIDDEN in said:  # whoever is refused hears nothing more: the call runs out of time
+        if _FORBIDDEN in said:  # whoever is refused hears nothing more: the call would run out of time
             self.forbidden = self._fault
-        if _UNKNOWN_USER in said and (self._client is None or self._client.is_closed):
-            raise unauthenticated(self._stream.shown, self._fault)
+            self._broken.set()
+        if self._client is None or self._client.is_closed:
+            if _UNKNOWN_USER in said:
+                raise unauthenticated(self._stream.shown, self._fault)
+            raise ConnectionError(self._fault)
+
+    async def _break(self) -> None:
+        """What was asked over a connection that is lost is not answered over the next one."""
+        self._broken.set()
 
 
 def _headers(answer: Answer) -> dict[str, str]:
@@ -233,7 +260,8 @@ def _fault(headers: Mapping[str, str], body_bytes: int, most: int) -> str:
 
 def _message(one: Any) -> Message:
     about = one.metadata
-    position = f"{about.stream}/{about.sequence.stream}"
+    since = (about.timestamp - _EPOCH) // timedelta(microseconds=1)  # a stream that is made anew counts from 1 again
+    position = f"{about.stream}/{about.sequence.stream}-{since}"
     return Message(position, one.data, one.subject, None, dict(one.headers or {}), one)
 
 
@@ -243,7 +271,7 @@ async def _telling(stream: StreamUrl, link: _Link) -> AsyncIterator[None]:
         yield
     except NotFoundError as error:
         raise Unavailable(
-            f"{stream.shown}: no JetStream stream has that subject ({error.description})",
+            f"{stream.shown}: no JetStream stream has that subject",
             remedy=f"Make one: nats stream add --subjects {stream.stream!r}; it is looked for again by itself.",
         ) from error
     except (NatsError, OSError, TimeoutError) as error:

@@ -42,7 +42,6 @@ _AWAY = (Unavailable, Overloaded, DeadlineExceeded)
 _DEADLINES = 3
 """How often a message may run out of time before it is taken to be its own fault."""
 _RECEIVE_SECONDS = 1.0
-_HOLD_SECONDS = 5.0
 _LOOK_SECONDS = 5.0
 _TELL_SECONDS = 30.0
 _FIRST_WAIT_SECONDS = 0.2
@@ -113,7 +112,7 @@ class Pump:
         self._counts.in_flight.set(len(messages))
         work = asyncio.create_task(self._deliver(messages))
         try:
-            while not (await asyncio.wait([work], timeout=_HOLD_SECONDS))[0]:
+            while not (await asyncio.wait([work], timeout=source.hold_seconds))[0]:
                 with contextlib.suppress(Unavailable):
                     await source.hold(messages)
                 await self._look()
@@ -208,7 +207,9 @@ class Pump:
             return
         self._looked_at = time.monotonic()
         with contextlib.suppress(Unavailable, Forbidden):  # a broker may let its users know less than all
-            if (lag := await self._ends.source.lag()) is not None:
+            if (lag := await self._ends.source.lag()) is None:
+                self._looked_at = 0.0  # there may be some with the next turn
+            else:
                 self._counts.lag.set(lag)
 
     async def _watch(self) -> None:

@@ -27,6 +27,7 @@ class RedisReader:
     def __init__(self, stream: StreamUrl, group: str) -> None:
         self._stream, self._name, self._group = stream, stream.stream, group
         self._claim_millis = int(stream.options.get("claim_ms", _CLAIM_MILLIS))
+        self.hold_seconds = self._claim_millis / 1000 / 4
         self._me = f"{socket.gethostname()}-{os.getpid()}"
         self._redis = _connect(stream)
         self._joined = False
