@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -57,6 +57,7 @@ def test_what_is_repeated_counts_once_in_whichever_look_it_comes(tmp_path: Path,
     bar = LatencyBar(0.5, 0.5, 0.6)
     ids: set[str] = set()
     kept: list[Row] = []
+    failed: list[Row] = [("", "u7", "challenger", 0.0)]
     for _ in range(40):
         for variant in ("champion", "challenger"):
             names = [str(number) for number in random.integers(0, 4000, random.integers(1, 90))]
@@ -72,7 +73,9 @@ def test_what_is_repeated_counts_once_in_whichever_look_it_comes(tmp_path: Path,
         for variant in ("champion", "challenger"):
             found = evidence.arm(0, variant, 0.5, bar, 0)
             errors = int(variant == "challenger")
-            assert (found.requests, found.errors) == (len(firsts(kept, variant)) + errors, errors)
+            mine = firsts(kept, variant)
+            assert found.exposed == found.requests == len({row[1] or row[0] for row in [*mine, *failed[:errors]]})
+            assert found.errors == errors
             slow = [row for row in kept if row[3] > 0.5]
             assert found.slow == len(firsts(slow, variant))
     assert evidence.rows()["id"].n_unique() == len(ids) == len(kept)
@@ -98,6 +101,50 @@ def test_a_reward_counts_in_its_deployment_alone_and_in_all_without_one(tmp_path
     evidence = Evidence(tmp_path, "demand", NOW)
     evidence.refresh({1: 0})
     assert evidence.outcome(RewardPlan(window_minutes=0), NOW, "v2", 0.5).rewards == Moments(1, 3.0, 0.0)
+
+
+def test_a_unit_earned_nothing_for_an_arm_before_it_was_asked(tmp_path: Path) -> None:
+    log, day, hour = PredictionLog(tmp_path), MILLIS // 86_400_000, 3_600_000
+    log.predictions(batch("v2", [("p", "u", "v2", 0.1)], with_units=True), [day])
+    midnight = MILLIS - MILLIS % 86_400_000
+    log.rewards([RewardRecord(MILLIS - hour, 1000.0, unit="u"), RewardRecord(midnight - 24 * hour, 100.0, unit="u")])
+    clocks_differ = RewardRecord(MILLIS - 60_000, 1.0, unit="u")
+    log.rewards([clocks_differ, RewardRecord(midnight, 2.0, unit="u"), RewardRecord(MILLIS - hour, 4.0, "p")])
+    evidence = Evidence(tmp_path, "demand", NOW)
+    evidence.refresh({1: 0})
+    assert evidence.outcome(RewardPlan(window_minutes=0), NOW, "v2", 0.5).rewards == Moments(1, 7.0, 0.0)
+    assert evidence.rewards_told(RewardPlan(window_minutes=0)) == {"came_in": 5, "counted": 3}
+
+
+def test_a_rollout_begun_by_a_clock_that_is_ahead_sees_what_was_logged_meanwhile(tmp_path: Path) -> None:
+    log, day = PredictionLog(tmp_path), MILLIS // 86_400_000
+    log.predictions(batch("v2", [("p", "u", "v2", 0.1)], with_units=True), [day])
+    evidence = Evidence(tmp_path, "demand", datetime.now(UTC) + timedelta(minutes=1))
+    evidence.refresh({1: 0})
+    assert evidence.rows().height == 1
+
+
+def test_a_reward_that_was_logged_twice_counts_once(tmp_path: Path) -> None:
+    log, day = PredictionLog(tmp_path), MILLIS // 86_400_000
+    log.predictions(batch("v2", [("p", "u", "v2", 0.1)], with_units=True), [day])
+    evidence = Evidence(tmp_path, "demand", NOW)
+    for _ in range(2):  # two gateways' logs: one was slow to answer, so the other was asked
+        log.rewards([RewardRecord(MILLIS, 1.0, unit="u", key="k"), RewardRecord(MILLIS, 10.0, unit="u")])
+        evidence.refresh({1: 0})
+    assert evidence.outcome(RewardPlan(window_minutes=0), NOW, "v2", 0.5).rewards == Moments(1, 21.0, 0.0)
+
+
+def test_a_unit_that_is_answered_and_failed_is_one_that_was_asked(tmp_path: Path) -> None:
+    log, day = PredictionLog(tmp_path), MILLIS // 86_400_000
+    for variant in ("champion", "canary"):
+        rows = [(f"{variant}{n}", f"{variant}{n}", variant, 0.1) for n in range(100)]
+        log.predictions(batch(variant, rows, with_units=True), [day])
+    failed = [FailureRecord(MILLIS, "demand", 1, "canary", "m", 1, "x", 1, f"canary{n}") for n in range(80)]
+    log.failures([*failed, FailureRecord(MILLIS, "demand", 1, "canary", "m", 1, "x", 1, "never answered")])
+    evidence = Evidence(tmp_path, "demand", NOW)
+    evidence.refresh({1: 0})
+    found = evidence.arm(0, "canary", 0.5, None, 0)
+    assert (found.requests, found.errors, found.exposed) == (101, 81, 101)
 
 
 def test_rewards_logged_before_they_named_a_deployment_are_read(tmp_path: Path) -> None:

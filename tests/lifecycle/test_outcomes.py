@@ -12,7 +12,7 @@ import pytest
 from lifecycle.rollout_world import MODEL, world_of_three
 from noria.config import ServerSettings
 from noria.errors import InvalidData, InvalidInput, NotFound
-from noria.lifecycle.outcomes import bring_in, read_table
+from noria.lifecycle.outcomes import BroughtIn, bring_in, read_table
 from noria.monitoring.log import REWARDS, RewardRecord, read_records
 from noria.store.workspace import Workspace
 
@@ -29,7 +29,7 @@ def rewards(workspace: Workspace) -> list[RewardRecord]:
     return list(read_records(workspace.prediction_log, REWARDS, RewardRecord))
 
 
-def bring(workspace: Workspace, kind: str = "rewards", **columns: Any) -> int:
+def bring(workspace: Workspace, kind: str = "rewards", **columns: Any) -> BroughtIn:
     return bring_in(workspace, pl.DataFrame(columns), kind=kind, metric="reward", at=NOW)
 
 
@@ -86,8 +86,17 @@ def test_what_could_never_count_is_kept_out(workspace, column, value, words):
 
 
 def test_a_number_is_a_name_too(workspace):
-    assert bring(workspace, unit_id=[0, 1], value=[1.0, 2.0]) == 2
+    assert bring(workspace, unit_id=[0, 1], value=[1.0, 2.0]).rows == 2
     assert [one.unit for one in rewards(workspace)] == ["0", "1"]
+
+
+def test_of_a_column_with_gaps_that_became_one_of_floats_the_names_are_whole(workspace):
+    bring(workspace, unit_id=[7.0, float("nan"), 1e16], prediction_id=[None, "p", None], value=[1.0, 2.0, 3.0])
+    assert [(one.unit, one.prediction_id) for one in rewards(workspace)] == [
+        ("7", ""),
+        ("", "p"),
+        ("10000000000000000", ""),
+    ]
 
 
 def test_rewards_of_a_deployment_that_never_was_are_kept_out(workspace):
@@ -104,6 +113,23 @@ def test_a_row_names_its_deployment_or_has_the_one_that_was_asked_for(tmp_path):
     assert [one.deployment for one in rewards(world.workspace)] == [MODEL, "", MODEL]
 
 
+@pytest.mark.parametrize(
+    "observed", [{}, {"observed_at": ["2026-03-01T11:00:00Z", "2026-03-01T11:00:00Z", NOW.isoformat()]}]
+)
+def test_rewards_brought_in_again_count_once_and_are_told(workspace, observed):
+    table = {"unit_id": ["a", "a", "b"], "value": [5.0, 5.0, 1.0]} | observed  # a bought twice for as much
+    assert bring(workspace, **table) == BroughtIn(3)
+    assert bring(workspace, **table) == BroughtIn(3, known=3)
+    assert [(one.unit, one.value) for one in rewards(workspace)] == [("a", 5.0), ("a", 5.0), ("b", 1.0)]
+
+
+def test_of_a_query_that_overlaps_the_one_before_the_new_rows_are_brought_in(workspace):
+    days = ["2026-02-27", "2026-02-28", "2026-03-01"]
+    bring(workspace, unit_id=["a", "a"], value=[1.0, 1.0], observed_at=days[:2])
+    assert bring(workspace, unit_id=["a", "a"], value=[1.0, 1.0], observed_at=days[1:]) == BroughtIn(2, known=1)
+    assert len(rewards(workspace)) == 3
+
+
 def test_colons_in_a_query_are_the_query_s_own(tmp_path):
     (tmp_path / "t.db").touch()
     frame = read_table("sqlite:///t.db", "SELECT 1 AS value, ':nope' AS unit_id", tmp_path)
@@ -113,7 +139,7 @@ def test_colons_in_a_query_are_the_query_s_own(tmp_path):
 def test_a_query_that_finds_nothing_new_brings_nothing_in(workspace, tmp_path):
     (tmp_path / "t.db").touch()
     frame = read_table("sqlite:///t.db", "SELECT 'u' AS unit_id, 1 AS value WHERE 0", tmp_path)
-    assert bring_in(workspace, frame, kind="rewards", metric="reward", at=NOW) == 0
+    assert bring_in(workspace, frame, kind="rewards", metric="reward", at=NOW).rows == 0
 
 
 def test_a_mistyped_database_is_told_and_not_made(tmp_path):

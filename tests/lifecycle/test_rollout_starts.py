@@ -6,11 +6,13 @@ import pytest
 
 from lifecycle.rollout_world import MODEL, RolloutWorld, world_of_three
 from noria import audit
-from noria.errors import Conflict, InvalidInput
+from noria.config import PolicySettings
+from noria.errors import Conflict, InvalidInput, PolicyRefused
 from noria.lifecycle.deploying import deploy, follow, parse_address
 from noria.lifecycle.plans import planned
 from noria.lifecycle.rolling_back import roll_back
-from noria.registry import Stage, get_version
+from noria.lifecycle.rollouts import Rollouts
+from noria.registry import Policies, Stage, get_version
 from noria.registry.models import aliases, set_alias
 from noria.registry.stages import request_transition
 from noria.rollout import Strategy, current_routes
@@ -81,6 +83,27 @@ def test_a_deployment_of_another_name_that_follows_production_keeps_what_it_was_
     roll_back(world.workspace, world.policies, world.clock, "eu", actor="ann", reason="worse")
     assert serves(world, "eu") == 1
     assert stages(world)[:2] == [Stage.PRODUCTION, Stage.ARCHIVED]
+
+
+@pytest.mark.parametrize("what", ["/1", "@live"])
+def test_a_deployment_beside_the_models_own_leaves_production_and_what_serves_it_alone(world, what):
+    with world.workspace.database.write() as tx:
+        set_alias(tx, MODEL, "live", 1, at=world.clock.now(), actor="ann")
+    deploy_as(world, "main", f"models:/{MODEL}/Production")
+    deploy_as(world, "eu", f"models:/{MODEL}{what}")
+    rollout = world.rollouts.start("eu", [3], planned(world.settings, Strategy.SHADOW), actor="ann", reason="try")
+    world.rollouts.promote(rollout.rollout_id, actor="ann", reason="good for eu")
+    assert stages(world) == [Stage.PRODUCTION, Stage.NONE, Stage.STAGING]
+    assert [serves(world, name) for name in ("eu", "main", MODEL)] == [3, 1, 1]
+
+
+def test_where_only_production_may_serve_nothing_else_is_tried_beside_it(world):
+    strict = Policies.from_settings({"*": PolicySettings(previews=False)})
+    deploy_as(world, "eu", f"models:/{MODEL}/1")
+    plan = planned(world.settings, Strategy.CANARY)
+    with pytest.raises(PolicyRefused, match="refuses to serve churn@3"):
+        Rollouts(world.workspace, strict, world.clock).start("eu", [3], plan, actor="ann", reason="try")
+    assert stages(world)[2] is Stage.NONE
 
 
 def test_nothing_is_rolled_out_to_what_follows_staging(world):

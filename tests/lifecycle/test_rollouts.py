@@ -268,11 +268,9 @@ def test_a_slow_arm_of_an_experiment_is_taken_back(tmp_path):
 def test_rewards_come_in_by_file_for_units_too(world, tmp_path):
     rollout = world.start(Strategy.AB, world.add_version(), effect=0.2, window_minutes=0)
     answers = world.send(2000, units=lambda n: f"user-{n}")
-    rows = {
-        "unit_id": [f"user-{n}" for n in range(2000)],
-        "value": [0.0 if answer.model_version == "1" else 1.0 for answer in answers],
-    }
-    assert bring_in(world.workspace, pl.DataFrame(rows), kind="rewards", metric="reward", at=START) == 2000
+    values = [0.0 if answer.model_version == "1" else 1.0 for answer in answers]
+    rows = pl.DataFrame({"unit_id": [f"user-{n}" for n in range(2000)], "value": values})
+    assert bring_in(world.workspace, rows, kind="rewards", metric="reward", at=datetime.now(UTC)).rows == 2000
     world.pass_minutes(5)
     assert world.rollouts.look(rollout.rollout_id).status == PROMOTED
 

@@ -7,6 +7,7 @@ from datetime import date
 import numpy as np
 import pytest
 
+from noria.monitoring.detectors import PERFORMANCE
 from noria.monitoring.log import LabelRecord, PredictionLog
 from noria.monitoring.profile import Reference, build_profile
 from noria.monitoring.watch import Watch, watch_day
@@ -49,6 +50,21 @@ def test_rows_of_others_change_nothing(empty_database, watch, whose):
     answered(log, 2000, [9.0, 9.0, 9.0], 0.9, **whose)  # takes a column more: no matrix has both
     log.close()
     assert watched(empty_database, watch) == alone
+
+
+def test_labels_that_name_another_day_than_their_prediction_are_found(empty_database, watch):
+    log, day = PredictionLog(watch.log), 86_400_000
+    answered(log, 0, [1.0, 2.0], 0.4)
+    alone = watched(empty_database, watch)[PERFORMANCE]
+    log.labels([LabelRecord(f"p{number}", 5 * day, 5 * day, 0.4) for number in range(ROWS)])  # those of their day stay
+    assert watched(empty_database, watch)[PERFORMANCE] == alone
+    names, arm = [f"q{number}" for number in range(ROWS)], ("champion", "hourly", 1)
+    rows = (names, range(ROWS), [[1.0, 2.0]] * ROWS, [0.4] * ROWS)
+    log.predictions(*batch_of(*rows, arm=arm, deployment="demand"))
+    times = np.repeat([-1, day, 9 * day], [1, 1, ROWS - 2])
+    log.labels([LabelRecord(name, int(at), 9 * day, 0.5) for name, at in zip(names, times, strict=True)])
+    log.close()
+    assert watched(empty_database, watch)[PERFORMANCE].rows == 2 * ROWS
 
 
 def test_others_alone_are_too_few_rows(empty_database, watch):

@@ -152,7 +152,9 @@ def test_slow_answers_end_an_experiment_and_what_its_guards_saw_is_told_meanwhil
     assert judged.decision is Decision.ROLL_BACK and judged.reason.startswith("share of slow answers")
     several = [*even, ArmOutcome("v3", 0.25, 500, even[0].rewards)]
     several = [replace(one, share=share) for one, share in zip(several, (0.5, 0.25, 0.25), strict=True)]
-    assert judge_ab(plan, several, [sound, slow], days=1).reason.startswith("v3: share of slow answers")
+    judged = judge_ab(plan, several, [sound, slow], days=1)
+    assert judged.reason.startswith("v3: share of slow answers")
+    assert {one.arm for one in judged.findings} == {"v2", "v3"}
 
 
 def test_the_challengers_of_an_experiment_share_what_its_guards_may_spend():

@@ -9,8 +9,8 @@ from typing import IO
 
 import pytest
 
-from noria.errors import Unavailable
-from noria.rollout.routes import RouteTable, Variant, publish
+from noria.errors import NotFound, Unavailable
+from noria.rollout.routes import RouteTable, Variant, publish, unpublish
 from noria.serving import DataPlane
 from noria.surface.http.route_files import RouteFiles
 from serving.gateway_world import LAST_SEEN, World
@@ -30,7 +30,7 @@ class Routes:
         publish(RouteTable(name, revision, (variant,), "test", LAST_SEEN), self._folder / f"{name}.json")
 
     def withdraw(self, name: str) -> None:
-        (self._folder / f"{name}.json").unlink()
+        unpublish(self._folder / f"{name}.json", is_withdrawn=True)
 
     @property
     def serving(self) -> dict[str, int]:
@@ -138,6 +138,26 @@ def test_a_deployment_that_is_withdrawn_while_it_loads_never_serves(world, held)
         loading.close()
         routes.publish("flights", 1, quick)
         await routes.until({"flights": 1})
+
+    following(world, held, steps)
+
+
+def test_the_name_of_what_was_withdrawn_leads_to_no_other_deployment_of_its_model(world, held):
+    variant = world.add_model(1)
+
+    async def steps(routes: Routes) -> None:
+        routes.publish("eu", 1, variant)
+        await routes.until({"eu": 1})
+        assert routes.plane.find("flights").table.deployment == "eu"
+        routes.publish("flights", 1, variant)
+        await routes.until({"eu": 1, "flights": 1})
+        routes.withdraw("flights")
+        await routes.until({"eu": 1})
+        with pytest.raises(NotFound, match="'flights' is withdrawn"):
+            routes.plane.find("flights")
+        routes.publish("flights", 2, variant)
+        await routes.until({"eu": 1, "flights": 2})
+        assert routes.plane.find("flights").table.deployment == "flights"
 
     following(world, held, steps)
 

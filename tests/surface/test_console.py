@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
@@ -52,3 +53,15 @@ def test_the_overview_is_readable_without_errors_or_violations(browser, console,
     assert results.violations_count == 0, results.generate_report()
     assert faults == []
     context.close()
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/rollouts/nothing"])
+def test_an_address_that_leads_nowhere_is_a_page_of_the_console_to_people(browser, console, path):
+    page = browser.new_context(bypass_csp=True).new_page()
+    answer = page.goto(console + path)
+    assert (answer.status, page.get_by_role("heading").inner_text()) == (404, "There is no such page")
+    assert Axe().run(page).violations_count == 0
+    page.get_by_text("Back to the overview").click()
+    assert page.get_by_text("hourly-demand@1").first.is_visible()
+    page.context.close()
+    assert "html" not in httpx.get(console + path).headers["content-type"]

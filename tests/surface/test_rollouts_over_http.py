@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -179,6 +180,24 @@ def test_the_overviews_button_rolls_back_what_serves(browser, client, world):  #
     page.get_by_role("button", name="Roll back").click()
     page.get_by_role("alert").get_by_text("no earlier version").wait_for()
     page.close()
+
+
+def test_a_button_takes_back_what_its_page_showed_and_nothing_else(client, world):
+    for version in (3, 2):
+        world.deploy(version)
+    button = re.search(rf'formaction="(/deployments/{MODEL}/rollback[^"]*)"', client.get("/").text)[1].replace(
+        "&amp;", "&"
+    )
+    clicks = [client.post(button, data=WHY) for _ in range(2)]
+    assert [click.status_code for click in clicks] == [303, 400]
+    assert "changed since the page was made: version 3 serves now" in clicks[1].text
+    assert shares(world) == {3: 100}
+    rollout = world.start(Strategy.CANARY, 2)
+    of_the_canary = f"/deployments/{MODEL}/rollback?champion=3&rollout={rollout.rollout_id}"
+    world.rollouts.abort(rollout.rollout_id, actor="noria/lifecycle", reason="harm")  # before the click arrives
+    assert client.post(of_the_canary, data=WHY).status_code == 400
+    assert shares(world) == {3: 100}
+    post(client, f"/deployments/{MODEL}/rollback", WHY)
 
 
 def actors(world: RolloutWorld) -> dict[str, str]:

@@ -26,6 +26,7 @@ REGISTRY: Sequence[Table] = (
     tables.rollouts,
     tables.rollout_steps,
     tables.rollout_decisions,
+    tables.bandit_shares,
     tables.users,
     tables.role_grants,
     tables.api_tokens,
@@ -45,6 +46,9 @@ _PARTS: Mapping[Table, Sequence[Table]] = {
     tables.runs: (tables.run_tags, tables.run_inputs, tables.run_outputs, tables.run_model_inputs)
 }
 """A table → those whose rows are part of its rows, by its key."""
+
+_SEALED_LATER = frozenset([tables.bandit_shares.name])
+"""Tables whose rows have numbers, and had entries without seals once: those before the first sealed one may be any."""
 
 _AT_ONCE = 500
 
@@ -67,18 +71,33 @@ def faults(
     tx: Transaction, checked: Sequence[Table], sealed: Seals, is_open: Callable[[str], bool] = lambda _: False
 ) -> Iterator[str]:
     """What the tables hold that the chain does not say, and the other way round; ``is_open`` rows may differ."""
-    names = {table.name for table in checked}
+    names, first = {table.name for table in checked}, _first_sealed(sealed)
     left = {name: digest for name, digest in sealed.items() if digest is not None and _table_of(name) in names}
     for table in checked:
         for name, digest in _digests(tx, table, None):
             expected = left.pop(name, None)
-            if is_open(name):
+            if is_open(name) or (expected is None and _is_older(name, first)):
                 continue
             if expected is None:
                 yield f"{name} is in the records, but in no audit entry"
             elif expected != digest:
                 yield f"{name} was changed without an audit entry"
     yield from (f"{name} was removed without an audit entry" for name in left if not is_open(name))
+
+
+def _first_sealed(sealed: Collection[str]) -> Mapping[str, int]:
+    """Of the rows that were sealed later, the first number that was, by the name without it."""
+    found: dict[str, int] = {}
+    for name in sealed:
+        if _table_of(name) in _SEALED_LATER:
+            of, _, number = name.rpartition("/")
+            found[of] = min(found.get(of, int(number)), int(number))
+    return found
+
+
+def _is_older(name: str, first: Mapping[str, int]) -> bool:
+    of, _, number = name.rpartition("/")
+    return _table_of(name) in _SEALED_LATER and (of not in first or int(number) < first[of])
 
 
 def name_of(table: Table, key: tuple[object, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -34,7 +35,8 @@ def harmed_arms(
             one for guard, step in steps.items() for one in judge_guards(settings, [step]) if one.guard == guard
         ]
         if harm := [one for one in findings if one.state is GuardState.HARMED]:
-            found[name] = harm[0]
+            several = replace(harm[0], arm=name, reason=f"{name}: {harm[0].reason}")
+            found[name] = several if len(challengers) > 1 else harm[0]
     return found
 
 

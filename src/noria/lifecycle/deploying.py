@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import structlog
 
 from noria.clock import Clock
-from noria.errors import InvalidInput, NoriaError, NotFound, PolicyRefused
+from noria.errors import InvalidInput, NoriaError, NotFound
 from noria.lifecycle.looks import CHAMPION
-from noria.lifecycle.served_forms import make_servable, variant_of
+from noria.lifecycle.served_forms import check_preview, make_servable, variant_of
 from noria.registry import ModelVersion, Policies, Stage, get_version, list_versions, version_in_stage
 from noria.registry.models import aliases, get_model
 from noria.registry.stages import parse_stage, request_transition
@@ -116,16 +116,6 @@ def deploy(
         routes = _set(tx, name, version, unit, clock, actor, reason or f"{version.label} deployed")
     write_routes(workspace, name)
     return Deployed(version, routes, notes)
-
-
-def check_preview(policies: Policies, version: ModelVersion) -> None:
-    """Raises PolicyRefused for a version outside Production, where its policy wants none to be served."""
-    if version.stage is not Stage.PRODUCTION and not policies.of(version.model).previews:
-        raise PolicyRefused(
-            f"policy refuses to serve {version.label} from stage {version.stage}",
-            details=["previews = false: only versions in Production are deployed"],
-            remedy="Move it to Production first.",
-        )
 
 
 def follow(workspace: Workspace, policies: Policies, clock: Clock, *, actor: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.clock import to_millis
-from noria.lifecycle.growing import Growing
+from noria.lifecycle.earned import Earned
+from noria.lifecycle.growing import Growing, hash_of, hashes_of
 from noria.lifecycle.latencies import spread
 from noria.monitoring.log import (
     DROPPED,
@@ -29,7 +30,6 @@ from noria.monitoring.log import (
     FailureRecord,
     LabelRecord,
     PredictionBatch,
-    RewardRecord,
 )
 from noria.monitoring.tail import Tail
 from noria.rollout.bandits import ArmRewards
@@ -47,9 +47,11 @@ Floats = NDArray[np.float64]
 _SAMPLE = 20_000
 _SEED = 7
 _LATELY = 1000
+_CLOCKS_DIFFER = timedelta(minutes=10)
+"""How far behind the clock that began a rollout one may be that dates the log's files: reading more harms nobody."""
 _MINUTE = 60_000
 _LARGEST = 1e100
-"""Of labels and rewards: what is larger, infinite or not a number is left out, as no mean of it would be a number."""
+"""Of labels: what is larger, infinite or not a number is left out, as no mean of it would be a number."""
 _ROWS = {
     "id": np.int64, "unit": np.int64, "step": np.int16, "variant": np.int64, "at": np.int64, "score": np.float64,
     "prediction": np.int64, "latency": np.float32, "row": np.int64,
@@ -58,16 +60,6 @@ _FAILED = {
     "unit": np.int64, "step": np.int16, "variant": np.int64, "requests": np.int64, "at": np.int64, "code": np.int64,
 }  # fmt: skip
 _LABELS = {"id": np.int64, "label": np.float64}
-_REWARDS = {"id": np.int64, "unit": np.int64, "value": np.float64, "at": np.int64}
-
-
-def _key(name: str) -> int:
-    """A name as a number to compare and join by, 0 for none: texts of millions of requests would fill the memory."""
-    return hash(name) if name else 0
-
-
-def _keys(names: Iterable[str]) -> NDArray[np.int64]:
-    return np.fromiter(map(_key, names), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +79,14 @@ class Evidence:
     """
 
     def __init__(self, log: Path, deployment: str, since: datetime, *, metric: str = "reward", keep_rows: bool = False):
-        self._tails = {kind: Tail(log, kind, since) for kind in (PREDICTIONS, SHADOWS, FAILURES, LABELS, REWARDS)}
-        self._deployment, self._metric, self._keep_rows = deployment, metric, keep_rows
+        by_any_clock = since - _CLOCKS_DIFFER
+        self._tails = {
+            kind: Tail(log, kind, by_any_clock) for kind in (PREDICTIONS, SHADOWS, FAILURES, LABELS, REWARDS)
+        }
+        self._deployment, self._keep_rows = deployment, keep_rows
         self._answered, self._shadowed = Growing(_ROWS, "id", of_units=True), Growing(_ROWS, "id")
         self._failed = Growing(_FAILED, of_units=True)
-        self._labels, self._rewards = Growing(_LABELS), Growing(_REWARDS)
+        self._labels, self._earned = Growing(_LABELS), Earned(deployment, metric)
         self._numbers: list[Floats] = []
         self._count = 0
 
@@ -113,17 +108,19 @@ class Evidence:
         """Seconds of the champion's answers lately, as ``spread``."""
         import polars as pl
 
-        frame = self.rows().lazy().filter(pl.col("variant") == _key("champion")).select("at", "latency").collect()
+        frame = self.rows().lazy().filter(pl.col("variant") == hash_of("champion")).select("at", "latency").collect()
         return spread(frame["at"].to_numpy(), frame["latency"].cast(pl.Float64).to_numpy())
 
     def arm(self, step: int, variant: str, share: float, bar: LatencyBar | None, bar_since: int) -> ArmEvidence:
         """What one arm did in one step; slow answers are those above ``bar`` since ``bar_since`` (UTC milliseconds)."""
         import polars as pl
 
-        mine = (pl.col("step") == step) & (pl.col("variant") == _key(variant))
+        mine = (pl.col("step") == step) & (pl.col("variant") == hash_of(variant))
         answered = self.rows().filter(mine & pl.col("first"))
         failed = self._failed.frame().filter(mine & pl.col("first"))
         errors = int(failed["requests"].sum())
+        failed_alone = int(_not_answered(failed, answered)["requests"].sum())
+        ever = self.rows().filter(pl.col("first") & (pl.col("variant") == hash_of(variant)))
         slow = None
         if bar is not None:
             above = self.rows().filter((pl.col("latency") > bar.bar) & (pl.col("at") >= bar_since))
@@ -131,13 +128,13 @@ class Evidence:
         scores = answered["score"].sample(min(_SAMPLE, answered.height), seed=_SEED).to_numpy()
         return ArmEvidence(
             share,
-            answered.height + errors,
+            answered.height + failed_alone,
             errors,
             slow,
             scores if len(scores) else None,
             self.labelled(variant, step),
             self.rewards_of(variant, step),
-            answered.height + errors,
+            answered.height + int(_not_answered(failed, ever)["requests"].sum()),
         )
 
     def first_requests(
@@ -146,7 +143,7 @@ class Evidence:
         """An arm's in some steps, each unit by its first one there, whatever became of it in other steps."""
         import polars as pl
 
-        mine = (pl.col("step").is_in(list(steps))) & (pl.col("variant") == _key(variant))
+        mine = (pl.col("step").is_in(list(steps))) & (pl.col("variant") == hash_of(variant))
         both = self._asked(mine, bar, bar_since)
         first = both.filter(pl.col("unit") != 0).sort("at", maintain_order=True).unique("unit", keep="first")
         once = first.with_columns(pl.col("requests", "failed").clip(0, 1))
@@ -157,7 +154,7 @@ class Evidence:
         """An arm's units in all steps: when each was first asked, and whether it ``failed`` or was ``slow``."""
         import polars as pl
 
-        return self._asked((pl.col("variant") == _key(variant)) & pl.col("first"), bar, bar_since)
+        return self._asked((pl.col("variant") == hash_of(variant)) & pl.col("first"), bar, bar_since)
 
     def shares_lately(self, variants: Sequence[str]) -> Mapping[str, float]:
         """The parts of the newest units that fell on each arm; none without any."""
@@ -183,7 +180,7 @@ class Evidence:
         labels = self._labels.frame()
         if labels.is_empty():
             return None
-        mine = pl.col("variant") == _key(variant)
+        mine = pl.col("variant") == hash_of(variant)
         mine = mine if step is None else mine & (pl.col("step") == step)
         known = self.rows().filter(mine).join(labels.unique("id", keep="last"), on="id", how="inner")
         return (known["score"].to_numpy(), known["label"].to_numpy()) if known.height else None
@@ -198,18 +195,7 @@ class Evidence:
         import polars as pl
 
         units = self._units()
-        came = self._rewards.frame()
-        if came.is_empty():
-            summed = pl.DataFrame(schema={"unit": pl.Int64, "value": pl.Float64})
-        else:
-            ids = self.rows().select("id", known="unit")
-            named = came.join(ids, on="id", how="left").with_columns(
-                unit=pl.when(pl.col("unit") != 0).then("unit").when(pl.col("known") != 0).then("known").otherwise("id")
-            )
-            inside = named.join(units.select("unit", first="at"), on="unit", how="inner")
-            if plan.window_minutes:
-                inside = inside.filter(pl.col("at") <= pl.col("first") + plan.window_minutes * _MINUTE)
-            summed = inside.group_by("unit").agg(pl.col("value").sum())
+        summed = self._earned.of_units(units, self.rows(), plan.window_minutes)
         over = pl.col("at") + plan.window_minutes * _MINUTE <= to_millis(at)
         final = over if plan.window_minutes else pl.col("value").is_not_null()
         answered = units.join(summed, on="unit", how="left").with_columns(
@@ -234,27 +220,31 @@ class Evidence:
         """The rewards of an arm that came in, whatever their window, in one step or in all; None without any."""
         import polars as pl
 
-        if self._rewards.frame().is_empty():
+        if self._earned.is_nothing:
             return None
         everything = RewardPlan(window_minutes=0)
         summed = self.final_rewards(everything, datetime.now().astimezone())
         summed = summed if step is None else summed.filter(pl.col("step") == step)
-        mine = summed.filter((pl.col("variant") == _key(variant)) & pl.col("final") & ~pl.col("failed"))
+        mine = summed.filter((pl.col("variant") == hash_of(variant)) & pl.col("final") & ~pl.col("failed"))
         return Moments.of(mine["value"].to_numpy()) if mine.height else None
 
     def outcome(self, plan: RewardPlan, at: datetime, variant: str, share: float) -> ArmOutcome:
         """An experiment's arm, all steps together."""
         import polars as pl
 
-        units = self.final_rewards(plan, at).filter(pl.col("variant") == _key(variant))
+        units = self.final_rewards(plan, at).filter(pl.col("variant") == hash_of(variant))
         final = units.filter("final")
         return ArmOutcome(variant, share, units.height, Moments.of(final["value"].to_numpy()))
+
+    def rewards_told(self, plan: RewardPlan) -> Mapping[str, int]:
+        """How many rewards came in since the rollout began, and how many of them count."""
+        return self._earned.told(self._units(), self.rows(), plan.window_minutes)
 
     def arm_rewards(self, plan: RewardPlan, at: datetime, variant: str) -> ArmRewards:
         """A bandit's arm: what is final, what failed among it, and how many answers still wait."""
         import polars as pl
 
-        units = self.final_rewards(plan, at).filter(pl.col("variant") == _key(variant))
+        units = self.final_rewards(plan, at).filter(pl.col("variant") == hash_of(variant))
         final = units.filter("final")
         return ArmRewards(variant, Moments.of(final["value"].to_numpy()), units.height - final.height)
 
@@ -268,7 +258,7 @@ class Evidence:
         """
         import polars as pl
 
-        keys = [_key(name) for name in variants]
+        keys = [hash_of(name) for name in variants]
         units = self.final_rewards(plan, at).filter(pl.col("variant").is_in(keys))
         if not self._numbers:
             return np.empty((0, 0)), np.empty(0, np.int64), np.empty(0)
@@ -293,8 +283,8 @@ class Evidence:
         """Rows that a shadow failed to score, and rows it was not asked because it was behind."""
         import polars as pl
 
-        mine = self._failed.frame().filter(pl.col("variant") == _key(variant))
-        dropped = int(mine.filter(pl.col("code") == _key(DROPPED))["requests"].sum())
+        mine = self._failed.frame().filter(pl.col("variant") == hash_of(variant))
+        dropped = int(mine.filter(pl.col("code") == hash_of(DROPPED))["requests"].sum())
         return int(mine["requests"].sum()) - dropped, dropped
 
     def shadow_labelled(self) -> tuple[Floats, Floats, Floats] | None:
@@ -317,13 +307,13 @@ class Evidence:
         rows = len(columns.prediction_ids)
         target.add(
             {
-                "id": _keys(columns.prediction_ids),
-                "unit": _keys(batch.units) if batch.units else _unit_of(batch, rows),
+                "id": hashes_of(columns.prediction_ids),
+                "unit": hashes_of(batch.units) if batch.units else _unit_of(batch, rows),
                 "step": step,
-                "variant": _key(batch.variant),
+                "variant": hash_of(batch.variant),
                 "at": batch.received_at,
                 "score": columns.scores,
-                "prediction": _keys(map(str, columns.predictions)),
+                "prediction": hashes_of(map(str, columns.predictions)),
                 "latency": columns.latencies,
                 "row": np.arange(self._count, self._count + rows),
             }
@@ -340,37 +330,22 @@ class Evidence:
         if found:
             self._failed.add(
                 {
-                    "unit": _keys(one.unit for one in found),
+                    "unit": hashes_of(one.unit for one in found),
                     "step": np.array([steps[one.revision] for one in found]),
-                    "variant": _keys(one.variant for one in found),
+                    "variant": hashes_of(one.variant for one in found),
                     "requests": np.array([one.requests for one in found]),
                     "at": np.array([one.received_at for one in found]),
-                    "code": _keys(one.code for one in found),
+                    "code": hashes_of(one.code for one in found),
                 }
             )
 
     def _add_outcomes(self) -> None:
         labels = msgspec.msgpack.Decoder(list[LabelRecord]).decode
-        rewards = msgspec.msgpack.Decoder(list[RewardRecord]).decode
         known = [one for payload in self._tails[LABELS].read() for one in labels(payload) if abs(one.label) < _LARGEST]
         if known:
             labelled = np.array([one.label for one in known])
-            self._labels.add({"id": _keys(one.prediction_id for one in known), "label": labelled})
-        earned = [one for payload in self._tails[REWARDS].read() for one in rewards(payload)]
-        earned = [one for one in earned if self._counts(one)]
-        if earned:
-            self._rewards.add(
-                {
-                    "id": _keys(one.prediction_id for one in earned),
-                    "unit": _keys(one.unit for one in earned),
-                    "value": np.array([one.value for one in earned]),
-                    "at": np.array([one.observed_at for one in earned]),
-                }
-            )
-
-    def _counts(self, one: RewardRecord) -> bool:
-        ours = one.deployment in ("", self._deployment)
-        return ours and one.metric == self._metric and abs(one.value) < _LARGEST
+            self._labels.add({"id": hashes_of(one.prediction_id for one in known), "label": labelled})
+        self._earned.add(self._tails[REWARDS].read())
 
     def _units(self) -> pl.DataFrame:
         """The first answer of every unit; a request that names none is one by itself."""
@@ -378,6 +353,13 @@ class Evidence:
 
         named = pl.when(pl.col("unit") != 0).then("unit").otherwise("id")
         return self.rows().filter("first").with_columns(unit=named)
+
+
+def _not_answered(failed: pl.DataFrame, answered: pl.DataFrame) -> pl.DataFrame:
+    """An arm's failures of nobody, and of units that are not among those it ``answered``: who is counts there."""
+    import polars as pl
+
+    return failed.join(answered.filter(pl.col("unit") != 0), on="unit", how="anti")
 
 
 def _first_of_units(frame: pl.DataFrame) -> pl.DataFrame:
@@ -393,4 +375,4 @@ def _first_of_units(frame: pl.DataFrame) -> pl.DataFrame:
 def _unit_of(batch: PredictionBatch, rows: int) -> int:
     """The rows of one request are one draw of the arm: they count as one unit, which its id names."""
     alone = len(batch.prediction_ids) == 1 and rows > 1
-    return _key(batch.prediction_ids[0]) if alone else 0
+    return hash_of(batch.prediction_ids[0]) if alone else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     import polars as pl
 
 _MOST_CHUNKS = 64
+
+
+def hash_of(name: str) -> int:
+    """A name as a number to compare and join by, 0 for none: texts of millions of requests would fill the memory."""
+    return hash(name) if name else 0
+
+
+def hashes_of(names: Iterable[str]) -> NDArray[np.int64]:
+    """The same of many."""
+    return np.fromiter(map(hash_of, names), np.int64)
 
 
 class _Seen:

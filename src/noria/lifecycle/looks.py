@@ -242,7 +242,9 @@ def _ab(evidence: Evidence, rollout: Rollout, step: RolloutStep, variants: Mappi
         if name != CHAMPION
     ]
     days = (at - rollout.started_at).total_seconds() / 86_400
-    return Look(judge_ab(plan, arms, guards, days=days), None if step.fixed else known or None)
+    judged = judge_ab(plan, arms, guards, days=days)
+    told = replace(judged, measures={**judged.measures, "rewards": evidence.rewards_told(plan.rewards)})
+    return Look(told, None if step.fixed else known or None)
 
 
 def _bandit(
@@ -258,7 +260,8 @@ def _bandit(
     measures: dict[str, object] = {
         "arms": {
             arm.name: {"rewards": arm.rewards.count, "mean": arm.rewards.mean, "pending": arm.pending} for arm in arms
-        }
+        },
+        "rewards": evidence.rewards_told(plan.rewards),
     }
     if harmed:
         measures["harmed"] = {name: finding.reason for name, finding in harmed.items()}

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from math import isfinite
+from math import isfinite, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noria.clock import to_millis
 from noria.errors import InvalidData, InvalidInput, NotFound
-from noria.monitoring.log import MOST_AHEAD_MILLIS, LabelRecord, PredictionLog, RewardRecord
+from noria.monitoring.log import (
+    MOST_AHEAD_MILLIS,
+    REWARDS,
+    LabelRecord,
+    PredictionLog,
+    RewardRecord,
+    read_records,
+)
+from noria.monitoring.reward_keys import key_by_content, key_by_place, name_of_table
 from noria.rollout.records import list_deployments
 from noria.store.foreign import driver_url, filled_in, verbatim
 from noria.store.workspace import Workspace
@@ -21,6 +30,14 @@ if TYPE_CHECKING:
 _READERS = {".csv": "read_csv", ".parquet": "read_parquet", ".jsonl": "read_ndjson", ".ndjson": "read_ndjson"}
 _NAMES = ("prediction_id", "unit_id", "metric", "deployment")
 """What is text in a CSV even where it looks like a number: the customer 007 is not the customer 7."""
+
+
+@dataclass(frozen=True, slots=True)
+class BroughtIn:
+    """How many rows a table has, and how many of them are rewards that had been brought in before."""
+
+    rows: int
+    known: int = 0
 
 
 def read_table(source: str, query: str, folder: Path) -> pl.DataFrame:
@@ -49,26 +66,30 @@ def read_table(source: str, query: str, folder: Path) -> pl.DataFrame:
 
 def bring_in(
     workspace: Workspace, frame: pl.DataFrame, *, kind: str, metric: str, at: datetime, deployment: str = ""
-) -> int:
-    """Log ``frame`` as rewards or labels; returns how many rows. Nothing is logged unless every row can be.
+) -> BroughtIn:
+    """Log ``frame`` as rewards or labels. Nothing is logged unless every row can be.
 
     Rewards need ``value`` and ``prediction_id`` or ``unit_id``; labels ``prediction_id``, ``event_time`` and ``label``.
     ``observed_at`` is ``at`` where it is missing, a reward's ``metric`` and ``deployment`` are those given here; of no
-    deployment it counts in all. Raises InvalidData that names column or row, NotFound for an unknown deployment.
+    deployment it counts in all. A reward that is known is left out: one that says the same, or where rows do not say
+    when they were observed, that of the same table. Raises InvalidData that names column or row, NotFound for an
+    unknown deployment.
     """
     if kind not in ("rewards", "labels"):
         raise InvalidInput(f"{kind!r} are no outcomes", remedy="Use rewards or labels.")
     log = PredictionLog(workspace.prediction_log)
     try:
-        if kind == "rewards":
-            records = _rewards(frame, metric, at, deployment)
-            _check_deployments(workspace, {record.deployment for record in records} - {""})
-            log.rewards(records)
-        else:
+        if kind == "labels":
             log.labels(_labels(frame, at))
+            return BroughtIn(frame.height)
+        records = _rewards(frame, metric, at, deployment)
+        _check_deployments(workspace, {record.deployment for record in records} - {""})
+        keys = {record.key for record in read_records(workspace.prediction_log, REWARDS, RewardRecord)}
+        new = [record for record in records if record.key not in keys]
+        log.rewards(new)
+        return BroughtIn(frame.height, frame.height - len(new))
     finally:
         log.close()
-    return frame.height
 
 
 def _check_deployments(workspace: Workspace, named: set[str]) -> None:
@@ -88,7 +109,8 @@ def _rewards(frame: pl.DataFrame, metric: str, at: datetime, deployment: str) ->
     if not {"prediction_id", "unit_id"} & set(frame.columns):
         raise InvalidData("the rewards name neither prediction_id nor unit_id", remedy="Give one of the columns.")
     _require(frame, ["value"])
-    return [
+    rows = list(frame.iter_rows(named=True))
+    records = [
         RewardRecord(
             _observed(row.get("observed_at"), at, place),
             _number(row["value"], "value", place),
@@ -96,7 +118,11 @@ def _rewards(frame: pl.DataFrame, metric: str, at: datetime, deployment: str) ->
             _metric(row, metric, place),
             str(row.get("deployment") or deployment),
         )
-        for place, row in enumerate(frame.iter_rows(named=True))
+        for place, row in enumerate(rows)
+    ]
+    by_content, by_place = key_by_content(records), key_by_place(records, name_of_table(records))
+    return [
+        one if row.get("observed_at") else other for row, one, other in zip(rows, by_content, by_place, strict=True)
     ]
 
 
@@ -146,6 +172,9 @@ def _metric(row: Mapping[str, Any], metric: str, place: int) -> str:
 
 
 def _text(value: Any) -> str:
+    """A name; of a column of numbers that has gaps, which many tools make one of floats, 7.0 is the customer 7."""
+    if isinstance(value, float):
+        return "" if isnan(value) else f"{value:.0f}" if value.is_integer() else str(value)
     return "" if value is None else str(value)
 
 

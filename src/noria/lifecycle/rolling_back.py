@@ -9,12 +9,12 @@ from noria.errors import Conflict, NotFound
 from noria.lifecycle.looks import CHAMPION
 from noria.lifecycle.rollouts import Rollouts
 from noria.lifecycle.served_forms import make_servable, variant_of
-from noria.registry import ModelVersion, Policies, Stage, get_version
+from noria.registry import ModelVersion, Policies, get_version
 from noria.registry.models import find_model, set_alias
 from noria.registry.stages import roll_back as restore_production
 from noria.registry.stages import rollback_target
 from noria.rollout import current_routes, set_routes
-from noria.rollout.deployments import check_served, find_deployment, own_name, write_routes
+from noria.rollout.deployments import check_served, find_deployment, own_name, serves_production, write_routes
 from noria.rollout.records import open_rollout
 from noria.rollout.route_records import WENT_BACK, earlier_champion
 from noria.store.database import Transaction
@@ -31,6 +31,14 @@ class RolledBack:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What somebody saw who asks to take it back: the version that serves most, and the rollout under way, if any."""
+
+    champion: int
+    rollout_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Target:
     """What a deployment goes back to, and the alias that has to move for it; ``serves`` is false without routes."""
 
@@ -44,19 +52,29 @@ class _Target:
 
 
 def roll_back(
-    workspace: Workspace, policies: Policies, clock: Clock, name: str, *, actor: str, reason: str
+    workspace: Workspace,
+    policies: Policies,
+    clock: Clock,
+    name: str,
+    *,
+    actor: str,
+    reason: str,
+    seen: Seen | None = None,
 ) -> RolledBack:
     """Take the traffic back: from a rollout's challengers while one is under way, else from the version that serves.
 
     ``name`` is a deployment or a model. Under a model's own name, or where the deployment follows Production, the
     version goes back into Production that was there before; an alias moves back that the deployment follows; no policy
-    is asked, as it was let in before. Raises Conflict where there is nothing to go back to or nothing served, NotFound
-    for an unknown name.
+    is asked, as it was let in before. Where something else serves than was ``seen``, it has been taken back already,
+    or promoted: nothing is done. Raises Conflict for that, and where there is nothing to go back to or nothing served,
+    NotFound for an unknown name.
     """
     with workspace.database.read() as tx:
         deployment = name if find_deployment(tx, name) or current_routes(tx, name) else own_name(tx, name)
         check_served(tx, deployment)
         rollout = open_rollout(tx, deployment)
+        if seen is not None:
+            _check_seen(tx, deployment, seen)
     if rollout is not None:
         after = Rollouts(workspace, policies, clock).abort(rollout.rollout_id, actor=actor, reason=reason)
         with workspace.database.read() as tx:
@@ -75,12 +93,24 @@ def roll_back(
     return RolledBack(deployment, restored, "the version before serves")
 
 
+def _check_seen(tx: Transaction, deployment: str, seen: Seen) -> None:
+    """A second click, or one beside the worker's own decision, would take back the version that serves well."""
+    routes, rollout = current_routes(tx, deployment), open_rollout(tx, deployment)
+    if routes is None or seen == Seen(routes.variants[0].version, "" if rollout is None else rollout.rollout_id):
+        return
+    raise Conflict(
+        f"{deployment!r} changed since the page was made: version {routes.variants[0].version} serves now, by revision "
+        f"{routes.revision} ({routes.reason})",
+        remedy="If that is to be taken back, ask again.",
+    )
+
+
 def _target(tx: Transaction, deployment: str) -> _Target:
     record, routes = find_deployment(tx, deployment), current_routes(tx, deployment)
     model = record.model if record else routes.variants[0].model if routes else _model_named(tx, deployment)
     follows = record.follows if record else ""
     by_alias = follows.startswith("@")
-    by_stage = not by_alias and (own_name(tx, model) == deployment or follows == Stage.PRODUCTION)
+    by_stage = not by_alias and serves_production(tx, deployment, model)
     if by_stage:
         version = rollback_target(tx, model)
     else:

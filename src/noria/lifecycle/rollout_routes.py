@@ -8,6 +8,7 @@ from datetime import datetime
 from noria.lifecycle.looks import CANARY, CHAMPION
 from noria.lifecycle.served_forms import variant_of
 from noria.registry import get_version
+from noria.registry.models import aliases, set_alias
 from noria.rollout import Rollout, Strategy, Variant, set_routes
 from noria.rollout.deployments import find_deployment
 from noria.rollout.records import ROLLED_BACK
@@ -24,6 +25,16 @@ def route(tx: Transaction, rollout: Rollout, *, at: datetime, actor: str, reason
 def route_to(tx: Transaction, rollout: Rollout, version: int, *, at: datetime, actor: str, reason: str) -> int:
     """Give one of the rollout's versions all the traffic; the revision of the routes."""
     return _set(tx, rollout, [_variant(tx, rollout, version, CHAMPION, 100)], at, actor, reason)
+
+
+def point_alias(tx: Transaction, rollout: Rollout, version: int, *, at: datetime, actor: str) -> None:
+    """Let the alias that the deployment follows, if any, point at ``version``."""
+    record = find_deployment(tx, rollout.deployment)
+    if record is None or not record.follows.startswith("@"):
+        return
+    alias = record.follows[1:]
+    if aliases(tx, rollout.model).get(alias) != version:
+        set_alias(tx, rollout.model, alias, version, at=at, actor=actor)
 
 
 def _set(tx: Transaction, rollout: Rollout, variants: Sequence[Variant], at: datetime, actor: str, reason: str) -> int:

@@ -29,14 +29,13 @@ from noria.lifecycle.looks import (
     look_at,
     out_of_use,
 )
-from noria.lifecycle.rollout_routes import route, route_to
-from noria.lifecycle.served_forms import make_servable, variant_of
+from noria.lifecycle.rollout_routes import point_alias, route, route_to
+from noria.lifecycle.served_forms import check_preview, make_servable, variant_of
 from noria.optimize.bundle import Task
 from noria.registry import ModelVersion, Policies, Stage, approve, get_version, transition
-from noria.registry.models import aliases, set_alias
 from noria.registry.stages import request_transition
 from noria.rollout import Decision, Plan, Rollout, Strategy, Variant, current_routes
-from noria.rollout.deployments import check_served, find_deployment, write_routes
+from noria.rollout.deployments import check_served, find_deployment, serves_production, write_routes
 from noria.rollout.moves import (
     Overtaken,
     begin_step,
@@ -91,6 +90,9 @@ class Rollouts:
             check_versions(champion.version, challengers)
             self._check_startable(tx, deployment)
             versions = [get_version(tx, champion.model, number) for number in challengers]
+            if not serves_production(tx, deployment, champion.model):
+                for version in versions:
+                    check_preview(self._policies, version)
         for version in versions:
             make_servable(self._workspace, version, at=now, actor=actor, progress=self._progress)
             plan = replace(plan, guards=replace(plan.guards, task=self._loaded_task(version)))
@@ -126,7 +128,7 @@ class Rollouts:
         return self._record(rollout_id, (PAUSED,), Decision.RESUME, actor, reason)
 
     def promote(self, rollout_id: str, *, actor: str, reason: str, version: int | None = None) -> Rollout:
-        """Give a challenger all the traffic and Production, under policy; ``version`` says which of several.
+        """Give a challenger all the traffic, and Production under policy; ``version`` says which of several.
 
         Raises Conflict when the rollout has ended, InvalidInput for a version that is none of its challengers,
         PolicyRefused with all that is missing.
@@ -149,7 +151,7 @@ class Rollouts:
             after = record_decision(
                 tx, rollout, Decision.ROLL_BACK, {"reason": reason}, at=self._clock.now(), actor=actor
             )
-            self._point_alias(tx, after, after.champion, actor)
+            point_alias(tx, after, after.champion, at=self._clock.now(), actor=actor)
             route(tx, after, at=self._clock.now(), actor=actor, reason=reason)
         write_routes(self._workspace, after.deployment)
         self._evidence.pop(after.rollout_id, None)
@@ -276,30 +278,24 @@ class Rollouts:
     ) -> Rollout:
         """Production, all the traffic, and the rollout's end; ``passed`` counts as the approval of a passed canary.
 
-        The alias that the deployment follows moves along: it would take the traffic back to where it points.
+        A deployment beside the model's own leaves Production alone, whose version others serve. The alias that the
+        deployment follows moves along: it would take the traffic back to where it points.
         """
         now, model = self._clock.now(), rollout.model
-        if passed:
-            approve(
-                tx, model, winner, Stage.PRODUCTION, at=now, actor=ACTOR, reason="passed its rollout", roles=[CANARY]
-            )
-        reason = f"passed its {rollout.plan.strategy} rollout: {judgement.reason}" if passed else judgement.reason
-        transition(tx, model, winner, Stage.PRODUCTION, policies=self._policies, at=now, actor=actor, reason=reason)
+        if not serves_production(tx, rollout.deployment, model):
+            check_preview(self._policies, get_version(tx, model, winner))
+        else:
+            if passed:
+                why = "passed its rollout"
+                approve(tx, model, winner, Stage.PRODUCTION, at=now, actor=ACTOR, reason=why, roles=[CANARY])
+            reason = f"passed its {rollout.plan.strategy} rollout: {judgement.reason}" if passed else judgement.reason
+            transition(tx, model, winner, Stage.PRODUCTION, policies=self._policies, at=now, actor=actor, reason=reason)
         document = judgement.as_document() | {"winner": winner}
         decision = Decision.ADVANCE if judgement.decision is Decision.ADVANCE else Decision.PROMOTE
         after = record_decision(tx, rollout, decision, document, at=now, actor=actor)
-        self._point_alias(tx, after, winner, actor)
+        point_alias(tx, after, winner, at=now, actor=actor)
         route_to(tx, after, winner, at=now, actor=actor, reason=judgement.reason)
         return after
-
-    def _point_alias(self, tx: Transaction, rollout: Rollout, version: int, actor: str) -> None:
-        """Let the alias that the deployment follows, if any, point at ``version``."""
-        record = find_deployment(tx, rollout.deployment)
-        if record is None or not record.follows.startswith("@"):
-            return
-        alias = record.follows[1:]
-        if aliases(tx, rollout.model).get(alias) != version:
-            set_alias(tx, rollout.model, alias, version, at=self._clock.now(), actor=actor)
 
     def _begin_step(self, tx: Transaction, rollout: Rollout, reason: str, actor: str, latencies: Floats) -> None:
         now = self._clock.now()

@@ -13,9 +13,9 @@ from sqlalchemy import Row, select
 
 from noria import audit
 from noria.clock import to_millis
-from noria.errors import InvalidInput
+from noria.errors import InvalidInput, PolicyRefused
 from noria.optimize.prepare import prepare
-from noria.registry import ModelVersion
+from noria.registry import ModelVersion, Policies, Stage
 from noria.rollout import Variant
 from noria.store import tables
 from noria.store.blobs import folder_digest
@@ -101,3 +101,13 @@ def _record(
         detail={"digest": digest, "notes": list(notes)},
         changed=[(tables.served_models, (version.model, version.version))],
     )
+
+
+def check_preview(policies: Policies, version: ModelVersion) -> None:
+    """Raises PolicyRefused for a version outside Production, where its policy wants none to be served."""
+    if version.stage is not Stage.PRODUCTION and not policies.of(version.model).previews:
+        raise PolicyRefused(
+            f"policy refuses to serve {version.label} from stage {version.stage}",
+            details=["previews = false: only versions in Production are deployed"],
+            remedy="Move it to Production first.",
+        )

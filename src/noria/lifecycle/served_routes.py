@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 from noria.clock import Clock
 from noria.errors import NotFound
-from noria.lifecycle.deploying import Address, check_preview, version_of
+from noria.lifecycle.deploying import Address, version_of
 from noria.lifecycle.looks import CHAMPION
-from noria.lifecycle.served_forms import make_servable, variant_of
+from noria.lifecycle.served_forms import check_preview, make_servable, variant_of
 from noria.optimize.bundle import bundles_below
 from noria.registry import Policies
 from noria.registry.models import get_model

@@ -7,11 +7,12 @@ from noria.data import get_dataset
 from noria.errors import NotFound
 from noria.ids import DatasetVersionId
 from noria.lifecycle.lineage import features_of
-from noria.monitoring.log import find_prediction, read_labels
+from noria.monitoring.log import find_prediction, labels_of
 from noria.optimize.bundle import read_bundle
-from noria.registry import get_version
+from noria.registry import ModelVersion, get_version
 from noria.registry.approvals import approvals
 from noria.registry.stages import history
+from noria.rollout import RouteTable
 from noria.rollout.route_records import route_revision
 from noria.store.workspace import Workspace, artifact_key
 from noria.tracking import runs
@@ -24,23 +25,25 @@ def trace(workspace: Workspace, prediction_id: str) -> dict[str, object]:
     """
     record = find_prediction(workspace.prediction_log, prediction_id)
     if record is None:
-        raise NotFound(f"no prediction {prediction_id!r} in the log", remedy="Ids come with every answer of /predict.")
+        raise NotFound(
+            f"no prediction {prediction_id!r} in the log",
+            remedy="Ids come with every answer of /predict; where one id is for several rows, they are ID-0, ID-1, ….",
+        )
     event = from_millis(record.event_time)
-    labels = {label.prediction_id: label for label in read_labels(workspace.prediction_log, event.date())}
-    label = labels.get(prediction_id)
+    label = labels_of(workspace.prediction_log, [prediction_id], event.date()).get(prediction_id)
     with workspace.database.read() as tx:
         version = get_version(tx, record.model, record.version)
         routes = route_revision(tx, record.deployment, record.revision)
         run = None if version.run_id is None else runs.get(tx, version.run_id)
         dataset_id = version.dataset_version_id
         dataset = None if dataset_id is None else get_dataset(tx, DatasetVersionId(dataset_id))
-        bundle = read_bundle(workspace.artifacts.fetch(artifact_key(version.source)))
+        bundle = read_bundle(workspace.artifacts.fetch(_served_source(version, routes)))
         return {
             "prediction": {
                 "prediction_id": record.prediction_id,
                 "event_time": iso(event),
                 "received_at": iso(from_millis(record.received_at)),
-                "prediction": record.prediction,
+                "prediction": _known(record.prediction),
                 "score": record.score,
                 "label": None if label is None else label.label,
             },
@@ -84,3 +87,15 @@ def trace(workspace: Workspace, prediction_id: str) -> dict[str, object]:
                 "digest": run.tags.get("noria.code_digest"),
             },
         }
+
+
+def _known(prediction: object) -> object:
+    """What was predicted; None of tensors and objects, for which the log has no place and JSON no number."""
+    return None if prediction != prediction else prediction
+
+
+def _served_source(version: ModelVersion, routes: RouteTable | None) -> str:
+    """Where the files lie that answered: what another library logged was served by what was prepared of it."""
+    variants = () if routes is None else routes.variants
+    of_version = (v.source for v in variants if (v.model, v.version) == (version.model, version.version))
+    return next(of_version, artifact_key(version.source))

@@ -5,9 +5,9 @@ Predictions are logged as the batches they were scored in: columns of bytes, whi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -94,6 +94,7 @@ class RewardRecord(msgspec.Struct, array_like=True, frozen=True):
     """What a prediction or a unit was worth to the business, and when that became known.
 
     It counts in ``deployment`` alone: units are the same people everywhere. Without one it counts in every deployment.
+    Of those with the same ``key`` one counts (``monitoring.reward_keys``); each without a key counts.
     """
 
     observed_at: int
@@ -102,6 +103,7 @@ class RewardRecord(msgspec.Struct, array_like=True, frozen=True):
     unit: str = ""
     metric: str = "reward"
     deployment: str = ""
+    key: str = ""
 
 
 class FailureRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -183,10 +185,20 @@ def batches_of(segment: Path) -> Iterator[PredictionBatch]:
     return (decode(payload) for _, payload in frames(segment.read_bytes()))
 
 
-def read_labels(root: Path, day: date | None = None) -> Iterator[LabelRecord]:
-    """The labels of predictions made on ``day``, or of all; a repeated id is given once, as last written."""
-    latest = {record.prediction_id: record for record in read_records(root, LABELS, LabelRecord, day)}
-    return iter(sorted(latest.values(), key=lambda record: (record.event_time, record.prediction_id)))
+def labels_of(root: Path, prediction_ids: Collection[str], day: date) -> Mapping[str, LabelRecord]:
+    """The labels of predictions made on ``day``, by prediction; where several were given, the last one.
+
+    Also those that were given another event time than their prediction has: that of the outcome, days later, or one of
+    another time zone. Those that name the right day go before.
+    """
+    wanted, earliest = set(prediction_ids), (day - timedelta(days=1)).isoformat()
+    days = sorted(folder.name for folder in (root / LABELS).glob("*") if folder.name >= earliest)
+    own = [day.isoformat()] if day.isoformat() in days else []
+    found: dict[str, LabelRecord] = {}
+    for name in [*(other for other in days if other not in own), *own]:
+        records = read_records(root, LABELS, LabelRecord, date.fromisoformat(name))
+        found |= {record.prediction_id: record for record in records if record.prediction_id in wanted}
+    return found
 
 
 def read_records(root: Path, kind: str, record_type: type[_R], day: date | None = None) -> Iterator[_R]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from noria.monitoring.detectors import INPUT_DRIFT, PERFORMANCE, PREDICTION_DRIFT, blank, judge_inputs, judge_measure
-from noria.monitoring.log import LabelRecord, PredictionRecord, read_labels, read_predictions
+from noria.monitoring.log import LabelRecord, PredictionRecord, labels_of, read_predictions
 from noria.monitoring.profile import Profile, losses
 from noria.monitoring.records import WindowResult, last_window, save_window
 from noria.store.database import Transaction
@@ -46,8 +46,9 @@ def watch_day(tx: Transaction, watch: Watch, day: date) -> list[WindowResult]:
 
 def labelled(log: Path, day: date) -> Iterator[tuple[PredictionRecord, LabelRecord]]:
     """The predictions of ``day`` whose label is known, with it."""
-    labels = {record.prediction_id: record for record in read_labels(log, day)}
-    for record in read_predictions(log, day):
+    records = list(read_predictions(log, day))
+    labels = labels_of(log, {record.prediction_id for record in records}, day)
+    for record in records:
         if (label := labels.get(record.prediction_id)) is not None:
             yield record, label
 

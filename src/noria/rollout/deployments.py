@@ -21,7 +21,7 @@ from noria.rollout.moves import check_none_open
 from noria.rollout.plan import Strategy
 from noria.rollout.records import latest_shares, open_rollout
 from noria.rollout.route_records import current_routes, note
-from noria.rollout.routes import RouteTable, publish
+from noria.rollout.routes import RouteTable, publish, unpublish
 from noria.store import tables
 from noria.store.database import Transaction, from_json
 from noria.store.workspace import Workspace
@@ -134,6 +134,15 @@ def own_name(tx: Transaction, model: str) -> str:
     return model if first is None else str(first)
 
 
+def serves_production(tx: Transaction, deployment: str, model: str) -> bool:
+    """Whether what a deployment serves is the version in Production: the model's own, or one that follows Production.
+
+    One of another name beside it has versions of its own.
+    """
+    record = find_deployment(tx, deployment)
+    return own_name(tx, model) == deployment or (record is not None and record.follows == Stage.PRODUCTION)
+
+
 def all_deployments(tx: Transaction) -> list[Deployment]:
     """All deployments by name, those withdrawn too."""
     query = select(tables.deployments).order_by(tables.deployments.c.deployment)
@@ -212,12 +221,18 @@ def write_routes(workspace: Workspace, deployment: str) -> int:
     path, table = workspace.route_file(deployment), _published(workspace, deployment)
     while True:
         if table is None:
-            path.unlink(missing_ok=True)
+            unpublish(path, is_withdrawn=_is_withdrawn(workspace, deployment))
         else:
             publish(table, path)
         written, table = table, _published(workspace, deployment)
         if table == written:
             return 0 if table is None else table.revision
+
+
+def _is_withdrawn(workspace: Workspace, deployment: str) -> bool:
+    with workspace.database.read() as tx:
+        record = find_deployment(tx, deployment)
+    return record is not None and record.withdrawn_at is not None
 
 
 def _published(workspace: Workspace, deployment: str) -> RouteTable | None:

@@ -126,7 +126,8 @@ class GuardFinding:
 
     ``estimate`` with ``lower`` and ``upper`` is the challenger's minus the champion's, in the measure's own direction:
     more errors, slow answers or scores are above 0, and so are a better quality and a larger reward. It is of the
-    evidence since ``since_step``; ``p_value`` is always valid and means harm at or below ``allowance``.
+    evidence since ``since_step``; ``p_value`` is always valid and means harm at or below ``allowance``. ``arm`` names
+    the challenger where there are several.
     """
 
     guard: str
@@ -138,6 +139,7 @@ class GuardFinding:
     p_value: float | None = None
     allowance: float | None = None
     since_step: int | None = None
+    arm: str = ""
 
     def as_document(self) -> dict[str, object]:
         """The JSON kept as evidence."""

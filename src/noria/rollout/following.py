@@ -21,7 +21,7 @@ class RouteFollower:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._stamp: tuple[object, ...] | None = None
+        self._stamp: object = ()
         self._reason, self._migrated = "", False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="routes", daemon=True)
@@ -42,20 +42,20 @@ class RouteFollower:
             if not self._migrated:
                 self._workspace.database.migrate()
                 self._migrated = True
-            stamp = self._changes()
+            stamp = self._last_change()
             if stamp != self._stamp:
                 write_all_routes(self._workspace)
                 self._stamp = stamp
             self._said("")
         except (NoriaError, OSError) as error:
             self._said(str(error))
+        except Exception as error:  # of a row that a newer program wrote; a thread that ended would follow nothing
+            self._said(f"{type(error).__name__}: {error}")
 
-    def _changes(self) -> tuple[object, ...]:
-        """What grows with every change of routes: each is audited, but for a bandit's new shares."""
+    def _last_change(self) -> object:
+        """What grows with every change of routes: each is audited."""
         with self._workspace.database.read() as tx:
-            entries = tx.execute(select(func.max(tables.audit_entries.c.sequence))).scalar()
-            shares = tx.execute(select(func.max(tables.bandit_shares.c.decided_at))).scalar()
-        return entries, shares
+            return tx.execute(select(func.max(tables.audit_entries.c.sequence))).scalar()
 
     def _run(self) -> None:
         while not self._ended.wait(_SECONDS):

@@ -203,7 +203,8 @@ def record_shares(
         )
     )
     detail = {"rollout_id": rollout.rollout_id, "number": number, "shares": dict(shares)}
-    note(tx, rollout.deployment, "rollout.share", detail, [], at=at, actor=actor)
+    changed = [(bandit_shares, (rollout.rollout_id, number))]
+    note(tx, rollout.deployment, "rollout.share", detail, changed, at=at, actor=actor)
 
 
 def _next_number(tx: Transaction, table: Table, rollout: Rollout) -> int:

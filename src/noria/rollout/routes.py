@@ -14,6 +14,8 @@ from noria.clock import iso
 from noria.errors import CorruptArtifact
 from noria.store.blobs import write_atomically
 
+WITHDRAWN = ".withdrawn"
+"""How the file is named that says of a deployment that it serves no longer; that with its routes ends in .json."""
 _BUCKETS = 10_000
 
 
@@ -105,6 +107,18 @@ def publish(table: RouteTable, path: Path) -> None:
     content = json.dumps(route_document(table), indent=1).encode()
     if not path.is_file() or path.read_bytes() != content:
         write_atomically(path, content)
+    path.with_suffix(WITHDRAWN).unlink(missing_ok=True)
+
+
+def unpublish(path: Path, *, is_withdrawn: bool) -> None:
+    """Take a deployment's table away.
+
+    Of one that ``is_withdrawn`` a file stays that says so: else its name, where it is its model's, led to another.
+    """
+    if is_withdrawn:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(WITHDRAWN).touch()
+    path.unlink(missing_ok=True)
 
 
 def route_document(table: RouteTable) -> dict[str, object]:

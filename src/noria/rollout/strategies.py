@@ -93,7 +93,7 @@ def _guards_of_all(plan: Plan, names: Sequence[str], evidence: Sequence[StepEvid
     settings = replace(plan.guards, alpha=plan.guards.alpha / len(names))
     several = len(names) > 1
     return [
-        replace(one, reason=f"{name}: {one.reason}") if several else one
+        replace(one, arm=name, reason=f"{name}: {one.reason}") if several else one
         for name, step in zip(names, evidence, strict=True)
         for one in judge_guards(settings, [step])
         if one.guard != SPLIT

@@ -243,7 +243,7 @@ def promote(
     reason: ReasonOption = "promoted by hand",
     project: ProjectOption = None,
 ) -> None:
-    """Give a challenger Production, under policy, and all the traffic, at once."""
+    """Give a challenger all the traffic at once, and Production under policy."""
     _change(
         project, which, lambda rollouts, found: rollouts.promote(found, actor=actor(), reason=reason, version=version)
     )
@@ -271,7 +271,7 @@ def outcomes(
 ) -> None:
     """Bring in rewards or labels from a file or by SQL.
 
-    Rewards have the columns value, and prediction_id or unit_id.
+    Rewards have the columns value, and prediction_id or unit_id. One that was brought in before is left out.
 
     Labels have the columns prediction_id, label, and event_time: that of the prediction.
     """
@@ -279,8 +279,11 @@ def outcomes(
 
     workspace = open_records(project)
     frame = read_table(source, query, Path.cwd())
-    count = bring_in(workspace, frame, kind=kind, metric=metric, at=SystemClock().now(), deployment=deployment)
-    show([{"kind": kind, "rows": count}], as_json=as_json, title="Brought in")
+    done = bring_in(workspace, frame, kind=kind, metric=metric, at=SystemClock().now(), deployment=deployment)
+    row: dict[str, object] = {"kind": kind, "rows": done.rows}
+    if kind == "rewards":
+        row["known_before"] = done.known
+    show([row], as_json=as_json, title="Brought in")
 
 
 def _change(project: Path | None, which: str, change: Any) -> None:
@@ -357,8 +360,17 @@ def _readable(look: Mapping[str, object], reason: str) -> dict[str, object]:
         found["guards"] = [f"{one['guard']}: {one['state']}: {one['reason']}" for one in guards]
     for name, value in look.items():
         if name not in ("reason", "guards"):
-            found[name] = _flat(value) if isinstance(value, Mapping) else value
+            found[name] = _flat(_each_pair_once(value)) if isinstance(value, Mapping) else value
     return found
+
+
+def _each_pair_once(measure: Mapping[str, object]) -> Mapping[str, object]:
+    """An experiment's comparisons are kept both ways round; to read, one is enough."""
+    comparisons = measure.get("comparisons")
+    if not isinstance(comparisons, list):
+        return measure
+    pairs = {frozenset((one["arm"], one["other"])): one for one in reversed(comparisons)}
+    return {**measure, "comparisons": list(pairs.values())[::-1]}
 
 
 def _flat(document: Mapping[str, object], prefix: str = "") -> dict[str, object]:

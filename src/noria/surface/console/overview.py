@@ -46,6 +46,11 @@ class Deployment:
     rollouts: Sequence[tuple[Rollout, Sequence[RolloutDecision], float]]
     may_change: bool
 
+    @property
+    def under_way(self) -> str:
+        """The id of the rollout under way, empty without one."""
+        return next((rollout.rollout_id for rollout, _, _ in self.rollouts if rollout.is_open), "")
+
 
 @dataclass(frozen=True, slots=True)
 class Overview:

@@ -167,9 +167,7 @@ def _percents(rollout: Rollout, steps: Sequence[RolloutStep]) -> list[tuple[date
 def _comparisons(seen: Mapping[str, Any]) -> Sequence[Compared]:
     """The guards' findings, and each pair of an experiment's arms once."""
     found = [
-        Compared(
-            str(one["guard"]), str(one["state"]), str(one["reason"]), _interval(one, *_UNITS.get(one["guard"], ()))
-        )
+        Compared(_of_arm(one), str(one["state"]), str(one["reason"]), _interval(one, *_UNITS.get(one["guard"], ())))
         for one in seen.get("guards") or ()
     ]
     pairs = set()
@@ -181,6 +179,12 @@ def _comparisons(seen: Mapping[str, Any]) -> Sequence[Compared]:
         words = f"mean reward a unit, p {one['p_value']:.3g}"
         found.append(Compared(f"{one['arm']} against {one['other']}", state, words, _interval(one)))
     return found
+
+
+def _of_arm(finding: Mapping[str, Any]) -> str:
+    """A guard, and of several challengers which one it is about."""
+    arm = finding.get("arm")
+    return f"{finding['guard']} of {arm}" if arm else str(finding["guard"])
 
 
 def _interval(document: Mapping[str, Any], scale: float = 1.0, unit: str = "") -> Interval | None:

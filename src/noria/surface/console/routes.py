@@ -15,7 +15,7 @@ from noria.access import Identity, Permission
 from noria.audit.watch import ChainWatch
 from noria.clock import Clock
 from noria.errors import NoriaError, NotFound
-from noria.lifecycle.rolling_back import roll_back
+from noria.lifecycle.rolling_back import Seen, roll_back
 from noria.lifecycle.rollouts import Rollouts
 from noria.registry import Policies
 from noria.rollout import current_routes
@@ -68,7 +68,7 @@ class _Pages:
         """Take the traffic of a deployment back."""
         name, reason = request.path_params["name"], await _reason(request)
         try:
-            await run_in_threadpool(self._roll_back, identity_of(request), name, reason)
+            await run_in_threadpool(self._roll_back, identity_of(request), name, reason, _seen(request))
         except NoriaError as error:
             return await run_in_threadpool(self._overview, request, error)
         return RedirectResponse("/", 303)
@@ -85,20 +85,18 @@ class _Pages:
 
     def _change_asked(self, request: Request) -> Callable[..., object]:
         """What a button does; that of promotion may name the challenger."""
-        action, version = request.path_params["action"], request.query_params.get("version", "")
-        if (change := self._changes.get(action)) is None or (
-            version and not (version.isdecimal() and len(version) < 9)
-        ):
-            raise NotFound("there is no such button", remedy="Reload the page.")
-        return functools.partial(change, version=int(version)) if version and action == "promote" else change
+        action, version = request.path_params["action"], _number(request, "version")
+        if (change := self._changes.get(action)) is None:
+            raise _no_button()
+        return functools.partial(change, version=version) if version is not None and action == "promote" else change
 
-    def _roll_back(self, identity: Identity, name: str, reason: str) -> None:
+    def _roll_back(self, identity: Identity, name: str, reason: str, seen: Seen | None) -> None:
         with self._workspace.database.read() as tx:
             routes = current_routes(tx, name)
         if routes is None:
             raise NotFound(f"there is no deployment {name!r}", remedy="Reload the page.")
         identity.require(Permission.MAINTAIN, routes.variants[0].model)
-        roll_back(self._workspace, self._policies, self._clock, name, actor=identity.name, reason=reason)
+        roll_back(self._workspace, self._policies, self._clock, name, actor=identity.name, reason=reason, seen=seen)
 
     def _change(self, change: Callable[..., object], identity: Identity, rollout_id: str, reason: str) -> None:
         with self._workspace.database.read() as tx:
@@ -124,6 +122,24 @@ def _page(request: Request, name: str, fault: NoriaError | None, **content: obje
     signed_in = identity_of(request).name if COOKIE in request.cookies else ""
     page = template(name).render(signed_in=signed_in, fault=fault, **content)
     return HTMLResponse(page, 200 if fault is None else outside(fault).status, HEADERS)
+
+
+def _seen(request: Request) -> Seen | None:
+    """What the page showed whose button this is; None of a program, which has none."""
+    champion = _number(request, "champion")
+    return None if champion is None else Seen(champion, request.query_params.get("rollout", ""))
+
+
+def _number(request: Request, name: str) -> int | None:
+    """The version in a button's address, None without one. Raises NotFound for what is none."""
+    text = request.query_params.get(name, "")
+    if text and not (text.isdecimal() and len(text) < 9):
+        raise _no_button()
+    return int(text) if text else None
+
+
+def _no_button() -> NotFound:
+    return NotFound("there is no such button", remedy="Reload the page.")
 
 
 async def _reason(request: Request) -> str:

@@ -304,7 +304,7 @@ def _add_changes(api: FastAPI, workspace: Workspace, policies: Policies, clock: 
 
     @api.post("/rollouts/{rollout_id}/promote")
     def promote(rollout_id: str, why: Promotion, request: Request) -> Rollout:
-        """Give a challenger Production, under policy, and all the traffic."""
+        """Give a challenger all the traffic, and Production under policy."""
         found = mine(rollout_id, request)
         actor = identity_of(request).name
         return rollouts.promote(found, actor=actor, reason=why.reason, version=why.version)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from noria.errors import NoriaError, Unavailable
-from noria.rollout.routes import read_routes
+from noria.rollout.routes import WITHDRAWN, read_routes
 from noria.serving import DataPlane
 
 _RETRY_SECONDS = 2.0  # a version whose files were restored is served without a new route table
@@ -120,12 +120,16 @@ class RouteFiles:
 
     def _stamps(self) -> Mapping[str, tuple[int, int]]:
         found: dict[str, tuple[int, int]] = {}
+        withdrawn: set[str] = set()
         try:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
-                    if entry.name.endswith(".json") and self._only in ("", entry.name.removesuffix(".json")):
+                    if entry.name.endswith(WITHDRAWN):
+                        withdrawn.add(entry.name.removesuffix(WITHDRAWN))
+                    elif entry.name.endswith(".json") and self._only in ("", entry.name.removesuffix(".json")):
                         stat = entry.stat()
                         found[entry.name.removesuffix(".json")] = (stat.st_ino, stat.st_mtime_ns)
         except FileNotFoundError:
             return {}
+        self._plane.withdrawn = withdrawn - found.keys()
         return found
