@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from noria.errors import InvalidConfig
 from noria.policy_file import PATTERN, read_policy_file
@@ -323,7 +324,7 @@ def _validated(kind: type[_S], document: dict[str, Any], environment: Mapping[st
         raise InvalidConfig(
             f"{', '.join(dict.fromkeys(at_fault))} cannot be used",
             details=[_finding(item["loc"], item["type"], item["msg"]) for item in error.errors()],
-            remedy="The settings are described in docs/reference/settings.md.",
+            remedy="Mend each of these; a key that has a default may be left out.",
         ) from error
 
 
@@ -372,13 +373,16 @@ def _set(document: dict[str, Any], keys: list[str], value: object) -> None:
 
 def _finding(location: tuple[int | str, ...], kind: str, message: str) -> str:
     where = ".".join(str(part) for part in location)
+    known, key = _fields_at(location[:-1]), str(location[-1])
     if kind != "extra_forbidden":
-        return f"{where}: {message}"
-    near = difflib.get_close_matches(str(location[-1]), _keys_at(location[:-1]), n=1, cutoff=0.4)
-    return f"{where}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+        meaning = known[key].description if key in known else None
+        return f"{where}: {message}" + (f" ({meaning.rstrip('.')})" if meaning else "")
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}" if known else ""
+    return f"{where}: unknown key" + (f"; {hint}" if hint else "")
 
 
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+def _fields_at(location: tuple[int | str, ...]) -> Mapping[str, FieldInfo]:
     """The keys a section may have; below a table of named sections, the name itself may be anything."""
     section: type[BaseModel] = Settings
     named: type[BaseModel] | None = None
@@ -386,13 +390,10 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
         if named is not None:
             section, named = named, None
             continue
-        annotation = section.model_fields[str(part)].annotation
+        annotation = getattr(section.model_fields.get(str(part)), "annotation", None)
         is_table = get_origin(annotation) is dict
         kind: object = get_args(annotation)[-1] if is_table else annotation
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            return []
-        if is_table:
-            named = kind
-        else:
-            section = kind
-    return list(section.model_fields)
+            return {}
+        section, named = (section, kind) if is_table else (kind, None)
+    return section.model_fields

@@ -63,7 +63,7 @@ def read_policy_file(path: Path) -> dict[str, object]:
         raise InvalidConfig(
             f"{path} cannot be used",
             details=findings,
-            remedy='Policy files are described in docs/reference/settings.md, "[registry]".',
+            remedy="Mend each of these, or leave it out: what is not there is not asked for.",
         ) from error
 
 
@@ -110,8 +110,9 @@ def _finding(location: tuple[int | str, ...], kind: str, message: str) -> str:
         return f"{where or 'the file'}: should be a mapping of keys to values"
     if kind != "extra_forbidden":
         return f"{where}: {message}"
-    near = difflib.get_close_matches(str(location[-1]), _keys_at(location[:-1]), n=1, cutoff=0.4)
-    return f"{where}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+    known = _keys_at(location[:-1])
+    near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.4)
+    return f"{where}: unknown key; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:

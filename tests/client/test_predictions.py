@@ -19,7 +19,7 @@ from noria.client.load import NEVER_DUE
 from noria.client.predictions import Address
 from noria.client.rows import encoded, listed
 from noria.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound, Unavailable
-from noria.monitoring.log import REWARDS, RewardRecord, read_labels, read_predictions, read_records
+from noria.monitoring.log import LABELS, REWARDS, LabelRecord, RewardRecord, read_predictions, read_records
 from serving.gateway_world import REQUEST, World, new_world
 from support import noria
 
@@ -84,7 +84,7 @@ def test_outcomes_reach_the_log(gateway, client):
     client.reward(2.5, prediction_id=answer.prediction_id, metric="revenue")
     log = gateway[0].settings.prediction_log
     assert answer.prediction_id in {record.prediction_id for record in read_predictions(log)}
-    assert answer.prediction_id in {record.prediction_id for record in read_labels(log)}
+    assert answer.prediction_id in {record.prediction_id for record in read_records(log, LABELS, LabelRecord)}
     assert (2.5, "revenue") in {(record.value, record.metric) for record in read_records(log, REWARDS, RewardRecord)}
 
 
@@ -184,6 +184,16 @@ def test_a_closed_client_asks_nothing(gateway):
     for ask in (client.info, lambda: client.predict(FEATURES), lambda: client.infer({"input": [1.0]})):
         with pytest.raises(Conflict, match="the client is closed"):
             ask()
+
+
+def test_what_speaks_no_http_is_told_without_what_a_terminal_would_obey():
+    with (
+        answering([b"\x00\x1b[2J\r\n"]) as url,
+        PredictionClient(url) as client,
+        pytest.raises(Unavailable, match="none of a gateway's") as refused,
+    ):
+        client.info()
+    assert "\\x1b" in refused.value.message and "\x1b" not in refused.value.message
 
 
 def test_refusals_are_the_errors_they_are(gateway, client):

@@ -24,6 +24,8 @@ def test_defaults_fill_what_is_left_out(tmp_path):
     ("text", "finding"),
     [
         ("[serverr]\nport = 1", "serverr: unknown key; did you mean 'server'?"),
+        ("[server]\nxyz = 1", "server.xyz: unknown key; there are host, port, allowed_hosts"),
+        ('[server]\nport = "x"', "parse string as an integer (TCP port; 0 takes a free one)"),
         ("[rollout]\nmin_row = 1", "rollout.min_row: unknown key; did you mean 'min_rows'?"),
         ('[policies."*".stages.Production]\nrequired_tag = ["x"]', "unknown key; did you mean 'required_tags'?"),
         ("[gateway]\nport = 70000", "gateway.port: Input should be less than or equal to 65535"),

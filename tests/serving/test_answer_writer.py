@@ -7,7 +7,7 @@ import socket
 
 import uvloop
 
-from noria.surface.http.listen import _AnswerWriter
+from noria.surface.http.answer_writer import AnswerWriter
 
 
 def test_an_answer_to_a_client_that_is_gone_is_dropped():
@@ -15,7 +15,7 @@ def test_an_answer_to_a_client_that_is_gone_is_dropped():
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
-        writer = _AnswerWriter(transport)
+        writer = AnswerWriter(transport, transport.close)
         theirs.close()
         transport.abort()
         async with asyncio.timeout(10):

@@ -300,6 +300,16 @@ def test_a_reward_belongs_to_the_deployment_of_its_path_or_to_the_only_one(world
     assert [one.deployment for one in rewards] == ["flights", "", "other", ""]
 
 
+def test_a_reward_that_is_posted_again_has_the_name_it_had():
+    plain = b'{"rewards": [{"unit_id": "u", "value": 1}, {"unit_id": "u", "value": 1}]}'
+    observed = b'{"rewards": [{"unit_id": "u", "value": 1, "observed_at": "2026-03-01T12:00:00Z"}]}'
+    assert [one.key for one in decode_rewards(plain, "")] == ["", ""]
+    for body, sending in ((plain, "retry-1"), (observed, "")):
+        once, again = ([one.key for one in decode_rewards(body, "", "", sending)] for _ in range(2))
+        assert once == again and len(set(once)) == len(once)
+    assert decode_rewards(plain, "", "", "a")[0].key != decode_rewards(plain, "", "", "b")[0].key
+
+
 @pytest.mark.parametrize(
     ("field", "words"),
     [('"observed_at": "2999-01-01T00:00:00Z"', "is in the future"), ('"metric": ""', "metric is empty")],

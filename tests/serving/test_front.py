@@ -280,6 +280,14 @@ def test_a_gigabyte_is_refused_before_it_is_read(client, limited):
     assert client.post("/predict", json=REQUEST).status_code == 200
 
 
+@pytest.mark.parametrize("length", [b"content-length: 16000000", b"transfer-encoding: chunked"])
+def test_who_reads_only_after_sending_all_of_what_is_too_much_is_told_so(limited, length):
+    body = b"f42400\r\n" * (b"chunked" in length) + b" " * 16_000_000
+    with socket.create_connection(("127.0.0.1", limited.port), timeout=20) as raw:
+        raw.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\n" + length + b"\r\n\r\n" + body)  # as proxies do
+        assert raw.makefile("rb").read().startswith(b"HTTP/1.1 413")
+
+
 def test_clients_that_never_finish_keep_nobody_else_waiting(client, limited):
     halves = []
     for number in range(300):
@@ -315,6 +323,10 @@ def test_a_key_is_wanted_by_every_front_once_there_is_one(project):
         assert client.post("/predict", json=event, headers=kind).status_code == 200
         for path in ("/model/info", "/openapi.json"):
             assert client.get(path).status_code == 401 and client.get(path, headers={"x-api-key": key}).is_success
+        assert client.get("/model/info").headers["www-authenticate"] == "Bearer"
+        described = client.get("/openapi.json", headers={"x-api-key": key}).json()
+        assert described["paths"]["/predict"]["post"]["security"] == [{"key": []}, {"token": []}]
+        assert set(described["components"]["securitySchemes"]) == {"key", "token"}
         assert client.post("/predict", **asked, headers={"x-api-key": key[:-1]}).status_code == 401
         infer = channel.unary_unary(
             "/inference.GRPCInferenceService/ModelInfer",

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from noria.errors import Unavailable
-from noria.monitoring.log import read_labels, read_predictions
+from noria.monitoring.log import LABELS, LabelRecord, read_predictions, read_records
 from noria.optimize.bundle import ONNX_FILE
 from noria.surface.http.sockets import bind
 from serving.gateway_world import REQUEST, World, new_world
@@ -93,7 +93,7 @@ def test_labels_are_logged_and_bad_ones_are_named(shared):
     world, client = shared
     label = {"prediction_id": "logged", "event_time": REQUEST["event_time"], "label": 1}
     assert client.post("/labels", json={"labels": [label]}).json() == {"accepted": 1}
-    assert [record.label for record in read_labels(world.settings.prediction_log)] == [1.0]
+    assert [record.label for record in read_records(world.settings.prediction_log, LABELS, LabelRecord)] == [1.0]
     refused = client.post("/labels", json={"labels": [label, label | {"event_time": ""}]})
     assert (refused.status_code, refused.json()["detail"]) == (400, "labels[1]: '' is not an instant")
 

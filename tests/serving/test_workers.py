@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -120,6 +121,19 @@ def test_a_pool_whose_first_workers_cannot_start_ends_with_why(trained, tmp_path
     done = noria("serve", "--workers", "2", "--port", "0", cwd=trained, check=False, **settings)
     assert done.returncode == 1 and "no worker of the gateway could start" in done.stderr
     assert "TLS" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_port_is_shared_with_no_other_gateway(trained):
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
+        port = str(taken.getsockname()[1])
+        for options, named in [
+            (["--port", port, "--workers", "2"], "--port"),
+            (["--port", "0", "--grpc-port", port], "--grpc-port"),
+        ]:
+            command = [sys.executable, "-m", "noria", "serve", "--project", str(trained), *options]
+            refused = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+            assert refused.returncode == 1 and "Traceback" not in refused.stderr
+            assert "Address already in use" in refused.stderr and f"Choose another with {named}" in refused.stderr
 
 
 def test_any_worker_tells_the_counts_of_all(pool):

@@ -130,3 +130,21 @@ def test_a_csv_has_booleans_as_pandas_writes_them(plain):
         plain.post("/invocations", content="distance,hour\nTrue,1\n", headers={"content-type": "text/csv"}).status_code
         == 400
     )
+
+
+def test_generators_of_clients_are_told_what_is_in_every_list_and_which_key_to_send(plain):
+    document = plain.get("/openapi.json").json()
+
+    def lists(part: Any) -> Iterator[dict[str, Any]]:
+        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        if isinstance(part, dict) and part.get("type") == "array":
+            yield part
+        for one in inner:
+            yield from lists(one)
+
+    assert [one for one in lists(document) if "items" not in one] == []
+    (by_name, in_order) = document["components"]["schemas"]["flights.Row"]["properties"]["features"]["oneOf"]
+    assert in_order["items"] == {"type": ["number", "null", "boolean"]} and set(by_name["properties"]) == set(FEATURES)
+    assert "security" not in document["paths"]["/predict"]["post"]
+    answer = plain.post("/predict", json={"features": FEATURES}).json()
+    assert set(answer) == set(document["components"]["schemas"]["flights.Prediction"]["properties"])

@@ -386,3 +386,24 @@ def test_typed_contents_beside_raw_ones_are_refused(asked):
 
 def test_a_value_below_a_datatype_is_not_called_large_only(asked):
     assert "too large or too small for UINT8" in asked.infer("square", "UINT8", [-1]).json()["error"]
+
+
+def test_a_message_that_is_malformed_or_asks_for_nothing_is_refused_as_such_and_counted(asked: Asked):
+    def counted(code: str) -> float:
+        found = [
+            line for line in asked.http.get("/metrics").text.splitlines() if f'errors_total{{code="{code}"}}' in line
+        ]
+        return float(found[0].split()[-1]) if found else 0.0
+
+    path = "/inference.GRPCInferenceService/"
+    before = counted("invalid_input"), counted("not_found")
+    malformed = asked.rpc.unary_unary(f"{path}ModelInfer")
+    with pytest.raises(grpc.RpcError) as refused:
+        malformed(b"\xff\xff\xff\xff", timeout=10)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    answers = asked.rpc.stream_stream(f"{path}ModelStreamInfer")(iter([b"\xff", b""]), timeout=10)
+    broken, nameless = (messages.ModelStreamInferResponse.FromString(one).error_message for one in answers)
+    assert "cannot be read" in broken and "'' is not served here" in nameless
+    with pytest.raises(grpc.RpcError):
+        asked.call(messages.ModelInferRequest(model_name="nobody"))
+    assert (counted("invalid_input"), counted("not_found")) == (before[0] + 2, before[1] + 2)

@@ -25,6 +25,7 @@ NEVER_DUE = "no request was due while it was measured"
 """The fault of a rate that is too low for the time."""
 NEVER_SENT = "never sent, all connections were busy"
 """The fault of a rate that is more than the gateway answers."""
+_CONNECT_SECONDS = 5.0
 _LAST_ANSWERS_SECONDS = 5.0
 _TICK_SECONDS = 0.001
 
@@ -151,16 +152,18 @@ class _Generator:
     async def _connect(self) -> None:
         address, loop = self.load.address, asyncio.get_running_loop()
         try:
-            if address.socket_path:
-                _, made = await loop.create_unix_connection(lambda: _Connection(self), address.socket_path)
-            else:
-                secure = ssl.create_default_context() if address.scheme == "https" else None
-                _, made = await loop.create_connection(
-                    lambda: _Connection(self), address.host, address.port, ssl=secure
-                )
-        except OSError as error:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                if address.socket_path:
+                    _, made = await loop.create_unix_connection(lambda: _Connection(self), address.socket_path)
+                else:
+                    secure = ssl.create_default_context() if address.scheme == "https" else None
+                    _, made = await loop.create_connection(
+                        lambda: _Connection(self), address.host, address.port, ssl=secure
+                    )
+        except OSError as error:  # a timeout is one
             raise Unavailable(
-                f"{address} takes no connection: {error}", remedy="Check the address, and that the gateway runs."
+                f"{address} takes no connection: {str(error) or f'none within {_CONNECT_SECONDS:g} seconds'}",
+                remedy="Check the address, and that the gateway runs.",
             ) from error
         self._all.add(made)
         self._idle.append(made)

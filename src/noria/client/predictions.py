@@ -28,6 +28,7 @@ from noria.errors import (
     Unauthenticated,
     Unavailable,
 )
+from noria.ids import new_id
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -171,7 +172,9 @@ class PredictionClient:
     def reward(self, value: float, *, prediction_id: str = "", unit_id: str = "", metric: str = "reward") -> None:
         """Tell what a prediction, or a unit, was worth."""
         reward_of = {"value": value, "prediction_id": prediction_id, "unit_id": unit_id, "metric": metric}
-        self._post(f"{self._prefix}/rewards", {"rewards": [reward_of]}, dict)
+        headers = {"content-type": "application/json", "idempotency-key": new_id()}  # it may be asked again
+        path = f"{self._prefix}/rewards"
+        self._read(path, self._ask("POST", path, encoded({"rewards": [reward_of]}), headers)[0], dict)
 
     def info(self) -> dict[str, Any]:
         """What is served: the model's version, its features and their kinds, and the shares of the traffic."""
@@ -220,6 +223,8 @@ class PredictionClient:
                     f"{self._address} gave no answer in {self._timeout_seconds:g} seconds", remedy="Allow more time."
                 ) from None
             except (OSError, http.client.HTTPException) as error:
+                if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
+                    raise self._no_gateway(path, str(error).encode()) from None
                 raise Unavailable(
                     f"{self._address} does not answer: {error or type(error).__name__}",
                     remedy="Check the address, and that the gateway runs.",

@@ -18,6 +18,7 @@ import numpy as np
 import structlog
 
 from noria.errors import DeadlineExceeded, InvalidInput, NoriaError, Overloaded
+from noria.serving.bare import bare
 from noria.serving.items import Item, Outcome, Result, outcome_of
 from noria.serving.runtimes import WAITED_FOR_UNTIL, Hung, Rows, Tensors
 from noria.serving.served import Served
@@ -311,7 +312,7 @@ def _failed(served: Served, error: BaseException) -> NoriaError:
 def _named(served: Served, error: NoriaError) -> NoriaError:
     """The error of a runtime, which calls its model "the model", with the version's name."""
     error.message = _THE_MODEL.sub(lambda found: found[1] + served.label, error.message)
-    return error
+    return bare(error)
 
 
 def _too_late(served: Served) -> DeadlineExceeded:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from noria.errors import NoriaError
+from noria.serving.bare import bare
 from noria.serving.computing import Computing
 from noria.serving.items import Item
 
@@ -22,7 +23,7 @@ def complete(
     faults: list[tuple[Item, NoriaError]] = []
     for item, vector in zip(items, vectors, strict=True):
         if isinstance(vector, NoriaError):
-            faults.append((item, vector))
+            faults.append((item, bare(vector)))
             continue
         numbers, texts = arm.columns.looked_up(vector)
         item.numbers = [*item.numbers, *numbers]

@@ -11,6 +11,7 @@ from noria.errors import CorruptArtifact, NoriaError
 from noria.features.function_code import load
 from noria.features.transformation import Transformation
 from noria.optimize.bundle import Bundle
+from noria.serving.bare import bare
 
 _INLINE_SECONDS = 0.0015
 """Rows that are expected to take less are computed in the event loop: a thread would cost more than it saves."""
@@ -71,7 +72,7 @@ class Computing:
             computed = self._timed(sent, found)
         except NoriaError as error:
             if len(sent) == 1:
-                return [error]
+                return [bare(error)]
             return [one for row in range(len(sent)) for one in self._rows(sent[row : row + 1], found[row : row + 1])]
         rows = zip(*computed, strict=True) if computed else ((),) * len(sent)
         beside = self._bundle.sent_beside

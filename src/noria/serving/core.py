@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -17,6 +17,7 @@ from noria.errors import InvalidData, InvalidInput, NoriaError, NotFound, Unavai
 from noria.features.definition_watch import DefinitionWatch, OnChanged
 from noria.monitoring.log import PredictionLog
 from noria.rollout.routes import Identity, RouteTable, Variant
+from noria.serving.bare import bare
 from noria.serving.batcher import Batcher, Limits
 from noria.serving.completing import complete
 from noria.serving.inputs import OnlineInputs, PredictionRequest, parse_instant
@@ -51,7 +52,8 @@ class Block:
 class DataPlane:
     """Answers predictions. Lives in one event loop; what arrives in one tick is scored in one call a variant.
 
-    ``faults`` says of each deployment whose newest route table does not serve why not. Several workers of one gateway
+    ``faults`` says of each deployment whose newest route table does not serve why not; ``withdrawn`` are those that are
+    to serve no longer, whose names lead to no other deployment of their model. Several workers of one gateway
     leave their counts in the folder ``shared``. ``on_changed_definition``: whether features of another definition than
     a model was trained on are refused.
     """
@@ -76,6 +78,7 @@ class DataPlane:
         self._new_id = _ids().__next__
         self.recorder = Recorder(PredictionLog(prediction_log), self.metrics)
         self.faults: dict[str, NoriaError] = {}
+        self.withdrawn: Set[str] = frozenset()
 
     # what serves
 
@@ -99,6 +102,11 @@ class DataPlane:
             return live
         if name is not None and (fault := self.faults.get(name)) is not None:
             raise Unavailable(f"deployment {name!r} does not serve: {fault.message}", remedy=fault.remedy)
+        if name in self.withdrawn:
+            raise NotFound(
+                f"deployment {name!r} is withdrawn: it serves nothing",
+                remedy="`noria deploy` brings it back; another that serves the same model is asked by its own name.",
+            )
         return find(self.deployments, name)
 
     @property
@@ -175,7 +183,7 @@ class DataPlane:
             try:
                 items[index] = self._row(live, request, timeout, answers[index])
             except (InvalidInput, NotFound) as error:
-                faults[index] = error
+                faults[index] = bare(error)
         admitted: list[Item] = []
         try:
             for arm, rows in _by_arm(list(items.values())):

@@ -14,6 +14,7 @@ from noria.errors import InvalidInput, NoriaError
 from noria.features import OnlineFeatures, ViewSpec
 from noria.features.definition_watch import DefinitionWatch
 from noria.optimize.bundle import TEXTS, Bundle
+from noria.serving.bare import bare
 from noria.store.keyvalue import KeyValueStore, open_keyvalue
 
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -165,7 +166,7 @@ class OnlineInputs:
             assert self._features is not None
             return self._features.vectors(views, asked)
         except NoriaError as error:
-            return [error] * len(asked)
+            return [bare(error)] * len(asked)
 
     def refresh(self) -> None:
         """Open the online store; again when its file was replaced by another."""

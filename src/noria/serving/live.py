@@ -118,4 +118,4 @@ def find(deployments: Sequence[Live], name: str | None) -> Live:
     if serving:
         names = ", ".join(live.table.deployment for live in serving)
         raise InvalidInput(f"several deployments serve model {name!r}", remedy=f"Name one of them: {names}.")
-    raise NotFound(f"{name} is not served here", remedy=f"Served are: {names}.")
+    raise NotFound(f"{name!r} is not served here", remedy=f"Served are: {names}.")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from noria.config import GatewayLimits, GatewaySettings, ServerSettings, load_server_settings
-from noria.errors import InvalidConfig, MissingExtra
+from noria.errors import InvalidConfig, MissingExtra, Unavailable
 from noria.rollout.following import RouteFollower
 from noria.store.workspace import Workspace
 from noria.surface.cli.context import ProjectOption, clear_errors, find_project, talk
@@ -60,6 +60,7 @@ def serve(
     with _following(Workspace(folder, settings, migrate=False)):
         if settings.gateway.workers == 1:
             listener = _bind(folder, settings.gateway)
+            _check_grpc_port(settings.gateway)
             _serve(folder, settings, Workspace(folder, settings, migrate=False), [listener], announce)
         else:
             _pool(folder, settings.gateway, announce)
@@ -80,7 +81,10 @@ def _following(workspace: Workspace) -> Iterator[None]:
 
 
 def _pool(folder: Path, settings: GatewaySettings, announce: bool) -> None:
+    if settings.port and not settings.unix_socket:
+        _bind(folder, settings.model_copy(update={"workers": 1})).close()  # which shares with no other gateway
     first = _bind(folder, settings)
+    _check_grpc_port(settings)
     address = first.getsockname()
     unused = [first]
 
@@ -143,7 +147,8 @@ def _rpc(settings: GatewaySettings, tls: Tls | None) -> Callable[[DataPlane], Aw
     except ImportError:
         raise MissingExtra("gRPC needs packages that are not installed", remedy="pip install 'noria[grpc]'") from None
     largest = int(settings.largest_body_mib * 2**20)
-    return functools.partial(start, address=f"{settings.host}:{settings.grpc_port}", largest_bytes=largest, tls=tls)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return functools.partial(start, address=f"{host}:{settings.grpc_port}", largest_bytes=largest, tls=tls)
 
 
 def _bind(folder: Path, settings: GatewaySettings, port: int | None = None) -> socket.socket:
@@ -152,6 +157,17 @@ def _bind(folder: Path, settings: GatewaySettings, port: int | None = None) -> s
     if settings.unix_socket:
         return bind_unix(folder / settings.unix_socket)
     return bind(settings.host, settings.port if port is None else port, shared=settings.workers > 1)
+
+
+def _check_grpc_port(settings: GatewaySettings) -> None:
+    """Raises Unavailable when gRPC's port is taken: its server tells so late, and shares it with another gateway's."""
+    from noria.surface.http.sockets import bind
+
+    if settings.grpc_port:
+        try:
+            bind(settings.host, settings.grpc_port).close()
+        except Unavailable as error:
+            raise Unavailable(error.message, remedy="Choose another with --grpc-port, or end who has it.") from error
 
 
 def limits_of(settings: GatewaySettings, model: str) -> Limits:

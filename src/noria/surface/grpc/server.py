@@ -9,12 +9,14 @@ from typing import Any
 import grpc
 import structlog
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from noria import __version__
-from noria.errors import NoriaError, NotFound, Unauthenticated, Unavailable
+from noria.errors import InvalidInput, NoriaError, NotFound, Unauthenticated, Unavailable
 from noria.serving import DataPlane
+from noria.serving.bare import bare
 from noria.serving.live import Arm, Live
 from noria.surface.errors import outside
 from noria.surface.grpc import open_inference_pb2 as pb
@@ -90,13 +92,13 @@ class _Inference:
         }
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
-                _told(method), request_deserializer=asked.FromString, response_serializer=given.SerializeToString
+                self._told(method), request_deserializer=_reader(asked), response_serializer=given.SerializeToString
             )
             for name, (method, asked, given) in unary.items()
         }
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
             self._stream,
-            request_deserializer=pb.ModelInferRequest.FromString,
+            request_deserializer=_reader(pb.ModelInferRequest),
             response_serializer=pb.ModelStreamInferResponse.SerializeToString,
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -150,13 +152,32 @@ class _Inference:
         """Answer a stream's requests in order; one that fails is answered with its error, and the stream goes on."""
         async for request in requests:
             try:
-                answer = pb.ModelStreamInferResponse(infer_response=await self._infer(request, context))
+                answer = pb.ModelStreamInferResponse(infer_response=await self._infer(_readable(request), context))
             except Exception as raised:
-                error = _clear(raised)
-                self._plane.metrics.count_error(error.code)
-                answer = pb.ModelStreamInferResponse(error_message=str(error))
-                answer.infer_response.id = request.id
+                answer = pb.ModelStreamInferResponse(error_message=str(self._refusal(raised)))
+                answer.infer_response.id = getattr(request, "id", "")
             yield answer
+
+    def _told(self, method: Method) -> Method:
+        """The method with our errors as gRPC has them."""
+
+        async def told(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            try:
+                return await method(_readable(request), context)
+            except Exception as raised:
+                error = self._refusal(raised)
+            del request  # gRPC keeps how a call was aborted, with this frame, in a cycle: see ``bare``
+            await _abort(context, error)
+            return None
+
+        return told
+
+    def _refusal(self, raised: Exception) -> NoriaError:
+        """The error as the client is told it; it is counted."""
+        error = _clear(raised)
+        self._plane.metrics.count_error(error.code)
+        bare(raised)
+        return error
 
     def _admitted(self, name: str, context: Any) -> Live:
         """The deployment of that name. Raises Unauthenticated when it wants a key that the call did not bring."""
@@ -174,16 +195,23 @@ def _arm(live: Live, version: str) -> Arm:
     return live.arm(version) if version else live.champion
 
 
-def _told(method: Method) -> Method:
-    """The method with our errors as gRPC has them."""
+def _reader(kind: Any) -> Callable[[bytes], Any]:
+    """Reads a message; in the place of one that is malformed, which gRPC answers with UNKNOWN, stands our error."""
 
-    async def told(request: Any, context: grpc.aio.ServicerContext) -> Any:
+    def read(content: bytes) -> Any:
         try:
-            return await method(request, context)
-        except Exception as error:
-            await _abort(context, _clear(error))
+            return kind.FromString(content)
+        except DecodeError as error:
+            return InvalidInput(f"the message cannot be read: {error}", remedy="Send what the service's proto says.")
 
-    return told
+    return read
+
+
+def _readable(request: Any) -> Any:
+    """The message that came. Raises InvalidInput where it is malformed."""
+    if isinstance(request, NoriaError):
+        raise request
+    return request
 
 
 def _clear(error: Exception) -> NoriaError:

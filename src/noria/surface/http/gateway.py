@@ -14,9 +14,10 @@ import msgspec
 import structlog
 
 from noria import __version__
-from noria.errors import InvalidInput, NoriaError, NotFound, Overloaded, Unavailable
+from noria.errors import InvalidInput, NoriaError, NotFound, Overloaded, Unauthenticated, Unavailable
 from noria.features.definition_watch import OnChanged
 from noria.serving import DataPlane, Limits
+from noria.serving.bare import bare
 from noria.store.blobs import BlobStore
 from noria.surface.errors import outside, problem
 from noria.surface.http import cloudevents, inference_protocol, invocations, model_openapi, native, single_rows
@@ -209,6 +210,8 @@ class Gateway:
         found = await asyncio.gather(*asked, return_exceptions=True)
         failed = [one for one in found if isinstance(one, BaseException)]
         if failed and len(failed) == len(found):
+            for other in failed[1:]:
+                bare(other)
             raise failed[0]
         answers = [
             one[2] if isinstance(one, tuple) else self._event_of(one, event)
@@ -248,14 +251,17 @@ class Gateway:
         ]
 
     def _refusal(self, raised: Exception, path: str) -> tuple[int, Headers, bytes]:
-        error, shape = _clear(raised, path), self._shape(path)
+        error, shape = bare(_clear(raised, path)), self._shape(path)
         self.plane.metrics.count_error(error.code)
         status = _status(error)
         headers: Headers = [(b"content-type", _PROBLEM if shape == "problem" else _JSON)]
         if isinstance(error, _MethodNotAllowed):
             headers.append((b"allow", error.allowed.encode()))
+        if isinstance(error, Unauthenticated):
+            headers.append((b"www-authenticate", b"Bearer"))
         if isinstance(error, TooLarge | TooSlow):  # the rest of the body is not waited for
             headers.append(_CLOSE)
+        self._swollen |= isinstance(error, TooLarge | TooSlow | ClientGone)
         if isinstance(error, Overloaded):
             headers.append((b"retry-after", b"%d" % error.retry_after))
         elif isinstance(error, Unavailable):

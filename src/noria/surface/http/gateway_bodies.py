@@ -11,6 +11,7 @@ import msgspec
 
 from noria.errors import InvalidInput
 from noria.monitoring.log import MOST_AHEAD_MILLIS, LabelRecord, RewardRecord
+from noria.monitoring.reward_keys import key_by_content, key_by_place
 from noria.serving.inputs import PredictionRequest, Value, ill_typed, parse_instant
 
 Decoded = TypeVar("Decoded")
@@ -98,16 +99,21 @@ def decode_labels(body: bytes) -> list[LabelRecord]:
     return [_numbered("labels", index, _label_record, label, now) for index, label in enumerate(labels)]
 
 
-def decode_rewards(body: bytes, named: str, only: str = "") -> list[RewardRecord]:
+def decode_rewards(body: bytes, named: str, only: str = "", sending: str = "") -> list[RewardRecord]:
     """The records of POST /rewards, which count in the deployment that is ``named``, or in all.
 
     Of what names none, rewards of units count in the ``only`` deployment that is served; those of predictions count
-    wherever these were made. Raises InvalidInput that names the reward.
+    wherever these were made. What says when it was observed, or came with a key for the ``sending``, counts once
+    however often it is sent. Raises InvalidInput that names the reward.
     """
     rewards = decode(_rewards, body, 'Send {"rewards": [{"prediction_id": "...", "value": 1}]}').rewards
     now = round(time.time() * 1000)
     record = partial(_reward_record, named=named, only=only)
-    return [_numbered("rewards", index, record, reward, now) for index, reward in enumerate(rewards)]
+    records = [_numbered("rewards", index, record, reward, now) for index, reward in enumerate(rewards)]
+    if sending:
+        return key_by_place(records, sending)
+    keyed = key_by_content(records)
+    return [one if reward.observed_at else other for reward, one, other in zip(rewards, keyed, records, strict=True)]
 
 
 def decode(decoder: Callable[[bytes], Decoded], body: bytes, remedy: str) -> Decoded:

@@ -157,7 +157,9 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, largest: i
     message = await receive()
     if message.get("more_body", False):
         try:
-            body = await asyncio.wait_for(_rest(message, receive, largest), _BODY_SECONDS)
+            # wait_for would leave the body in a cycle with its error, which the collector seldom looks for here
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await _rest(message, receive, largest)
         except TimeoutError:
             raise TooSlow(
                 f"the request body did not arrive in {_BODY_SECONDS:g} seconds", remedy="Send it at once."

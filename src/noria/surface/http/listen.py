@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from noria.errors import InvalidConfig
 from noria.surface.http import http2
+from noria.surface.http.answer_writer import AnswerWriter
 from noria.surface.http.busy_polling import BusyPolling
 from noria.surface.http.exchange import Exchange, Headers, head_of
 from noria.surface.http.memory import keep_one_arena
@@ -34,8 +35,9 @@ _MOST_HEAD_BYTES = 2**16
 _UPGRADING = (b"connection", b"upgrade", b"http2-settings")
 """Headers by which a client offers to go on in another protocol."""
 _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-_COPIED_BYTES = 2**16
-"""Less is put behind an answer's head, more is sent beside it."""
+_LINGER_SECONDS = 5.0
+_LINGER_BYTES = 2**26
+"""So much longer, and more, of a body may come that was answered before its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,45 +104,6 @@ class _Config(uvicorn.Config):
         return self._head
 
 
-class _AnswerWriter:
-    """A connection as an answer sees it: the head leaves with the first of the body, in one system call, not two.
-
-    Each call costs more than reading the request does, and wakes the client. A head that nothing follows at once leaves
-    by itself.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head = b""
-        self._loop = asyncio.get_running_loop()
-        self.is_closing = transport.is_closing
-
-    def write(self, data: bytes) -> None:
-        """Send, a head a moment later."""
-        if self.is_closing():  # of requests one behind the other, only the last is told that the client is gone
-            return
-        head, self._head = self._head, b""
-        if head and len(data) < _COPIED_BYTES:
-            self._transport.write(head + data)
-        elif head:
-            self._transport.writelines([head, data])
-        elif data.startswith(b"HTTP/"):
-            self._head = data
-            self._loop.call_soon(self._flush)
-        else:
-            self._transport.write(data)
-
-    def close(self) -> None:
-        """End the connection once all is sent."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        head, self._head = self._head, b""
-        if head and not self._transport.is_closing():
-            self._transport.write(head)
-
-
 class _Protocol(HttpToolsProtocol):
     """Uvicorn's, which remembers since when it waits for the head of a request, and for anything at all.
 
@@ -150,8 +113,8 @@ class _Protocol(HttpToolsProtocol):
 
     waits_since = idle_since = 0.0
     _is_new = True
-    _has_said_all = False
-    _head_bytes = 0
+    _has_said_all = _is_broken = _lingers = False
+    _head_bytes = _lingered_bytes = 0
     _held: list[bytes] | None = None
     """What has come of the body of a request that may be offered."""
 
@@ -168,9 +131,12 @@ class _Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.waits_since = self.idle_since = time.monotonic()
         super().connection_made(transport)
-        self._answers = _AnswerWriter(transport)
+        self._answers = AnswerWriter(transport, self._end)
 
     def data_received(self, data: bytes) -> None:
+        if self._lingers:
+            self._discard(data)
+            return
         if self._is_new:
             self._is_new = False
             if data.startswith(http2.PREFACE) and http2.is_available():
@@ -181,7 +147,7 @@ class _Protocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._decline(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+            self._refuse()
             return
         if self.waits_since:
             self._count_head(len(data))
@@ -193,9 +159,19 @@ class _Protocol(HttpToolsProtocol):
 
         One that went away looks the same, until it is answered. TLS knows no such half (``SSLProtocol``).
         """
-        awaited = self.cycle is not None and not (self.cycle.response_complete or self.cycle.more_body)
-        self._has_said_all = awaited and self._held is None and self.scheme != "https"
+        self._has_said_all = self._is_awaited() and self._held is None and self.scheme != "https"
         return self._has_said_all
+
+    def _is_awaited(self) -> bool:
+        """Whether a request that came whole is still to be answered."""
+        return self.cycle is not None and not (self.cycle.response_complete or self.cycle.more_body)
+
+    def _refuse(self) -> None:
+        """What came is no HTTP. It is told so after the answer to what came before, or would be taken for that."""
+        if self._is_awaited() and self._held is None:
+            self._is_broken = True
+        else:
+            self.send_400_response("Invalid HTTP request received.")
 
     def on_message_begin(self) -> None:
         """As uvicorn's, but for the scope, which many requests do without: see ``_begin``."""
@@ -237,6 +213,8 @@ class _Protocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        elif self._is_broken:
+            self._refuse()
         elif self._has_said_all:
             self._answers.close()
 
@@ -252,6 +230,24 @@ class _Protocol(HttpToolsProtocol):
         headers = [b"%s: %s\r\n" % one for one in self.headers if one[0] not in _UPGRADING]
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"%s %s HTTP/1.1\r\n%s\r\n%s" % (method, self.url, b"".join(headers), rest))
+
+    def _end(self) -> None:
+        """End the connection. A client that is cut off while it sends a body may never see the answer: it has a moment.
+
+        A proxy before us would answer 502 in place of our 413.
+        """
+        if self.cycle is None or not self.cycle.more_body or self.transport.is_closing():
+            self.transport.close()
+            return
+        self._lingers = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
+    def _discard(self, data: bytes) -> None:
+        self._lingered_bytes += len(data)
+        if self._lingered_bytes > _LINGER_BYTES:
+            self.transport.close()
 
     def _count_head(self, more: int) -> None:
         """A head is still under way, or nothing is: it may not grow without end."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from noria import __version__
 from noria.optimize.bundle import Bundle
 from noria.serving.live import Live
 from noria.surface.tensors import metadata
 
-_TYPES = {
+_TYPES: Mapping[str, Mapping[str, Any]] = {
     "double": {"type": ["number", "null"]},
     "float": {"type": ["number", "null"]},
     "long": {"type": ["integer", "null"]},
@@ -31,15 +32,24 @@ def document(deployments: Sequence[Live], named: str | None) -> dict[str, object
         prefix = "" if alone is not None and named is None else f"/models/{name}"
         schemas |= {f"{name}.Row": _row(live.champion.served.bundle), f"{name}.Prediction": _prediction(live)}
         paths |= _paths(name, prefix, live)
+    has_keys = any(live.table.key_hashes for live in deployments)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Noria gateway" if alone is None else alone.table.deployment, "version": __version__},
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas, **({"securitySchemes": _SECURITY} if has_keys else {})},
     }
 
 
-def _paths(name: str, prefix: str, live: Live) -> dict[str, object]:
+def _paths(name: str, prefix: str, live: Live) -> Mapping[str, object]:
+    found = _open_paths(name, prefix, live)
+    if live.table.key_hashes:
+        for operation in [operation for path in found.values() for operation in path.values()]:
+            operation["security"] = [{scheme: []} for scheme in _SECURITY]
+    return found
+
+
+def _open_paths(name: str, prefix: str, live: Live) -> dict[str, dict[str, dict[str, object]]]:
     bundle = live.champion.served.bundle
     row, answer = _ref(f"{name}.Row"), _ref(f"{name}.Prediction")
     rows = _object({"instances": {"type": "array", "items": row}}, ["instances"])
@@ -71,27 +81,30 @@ def _row(bundle: Bundle) -> _Schema:
     properties, required = dict(_NAMED), []
     if features:
         by_name = _object(features, [name for name in features if name not in bundle.optional])
-        properties["features"] = {"oneOf": [by_name, _in_order(features)]}
+        properties["features"] = {"oneOf": [by_name, _in_order(bundle, features)]}
         required.append("features")
     if keys:
-        properties["entities"] = {"type": "object", "required": keys, "properties": {key: {} for key in keys}}
+        properties["entities"] = {"type": "object", "required": keys, "properties": dict.fromkeys(keys, _KEY)}
         required.append("entities")
     return _object(properties, required)
 
 
 def _lists(bundle: Bundle) -> _Schema:
     """Rows of plain values, which one version answers."""
-    rows = {"type": "array", "items": _in_order(bundle.request_columns)}
+    rows = {"type": "array", "items": _in_order(bundle, bundle.request_columns)}
     return _object({**_NAMED, "features": rows}, ["features"])
 
 
-def _in_order(names: Collection[str]) -> _Schema:
-    return {"type": "array", "minItems": len(names), "maxItems": len(names)}
+def _in_order(bundle: Bundle, names: Collection[str]) -> _Schema:
+    """A list of values; what ``prefixItems`` would say of each, few generators of clients read."""
+    types = {kind: None for name in names for kind in _TYPES[bundle.kinds.get(name, "double")]["type"]}
+    return {"type": "array", "minItems": len(names), "maxItems": len(names), "items": {"type": list(types)}}
 
 
 def _prediction(live: Live) -> _Schema:
     bundle = live.champion.served.bundle
-    properties = {**_answered(bundle), **_ANSWERING}
+    score = {"score": {"type": "number"}} if bundle.task == "classification" and len(bundle.classes) == 2 else {}
+    properties = {**_answered(bundle), **_ANSWERING, **score}
     return {"type": "object", "properties": properties, "required": ["prediction_id", "prediction", *_ANSWERING]}
 
 
@@ -107,10 +120,14 @@ def _answered(bundle: Bundle) -> _Schema:
         return {"prediction_id": _TEXT, "prediction": {}}
     return {
         "prediction_id": _TEXT,
-        "prediction": {"enum": list(bundle.classes)},
+        "prediction": {"type": "boolean"} if {bool}.issuperset(map(type, bundle.classes)) else _one_of(bundle.classes),
         "probability": {"type": "number", "minimum": 0, "maximum": 1},
-        "confidence": {"enum": ["very_high", "high", "medium", "low"]},
+        "confidence": _one_of(["very_high", "high", "medium", "low"]),
     }
+
+
+def _one_of(values: Sequence[object]) -> _Schema:
+    return {"enum": list(values)}
 
 
 def _infer_schema(live: Live) -> _Schema:
@@ -119,7 +136,7 @@ def _infer_schema(live: Live) -> _Schema:
             "name": {"type": "string"},
             "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
             "datatype": {"type": "string"},
-            "data": {"type": "array"},
+            "data": {"type": "array", "items": {}},
             "parameters": {"type": ["object", "null"]},
         },
         ["name", "shape", "datatype", "data"],
@@ -166,8 +183,15 @@ def _ref(name: str) -> dict[str, object]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+_SECURITY: Mapping[str, _Schema] = {
+    "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "token": {"type": "http", "scheme": "bearer"},
+}
+"""The ways to send a deployment's key."""
 _TEXT: _Schema = {"type": "string"}
-_NAMED: _Schema = {"prediction_id": _TEXT, "event_time": {"type": "string", "format": "date-time"}, "unit_id": _TEXT}
+_INSTANT: _Schema = {"type": "string", "format": "date-time"}
+_KEY: _Schema = {"type": ["string", "integer"]}
+_NAMED: _Schema = {"prediction_id": _TEXT, "event_time": _INSTANT, "unit_id": _TEXT}
 """What a client may say of a request beside its rows."""
 _ANSWERING: _Schema = {
     "model": _TEXT,
@@ -200,8 +224,16 @@ _ERRORS: Mapping[str, _Schema] = {
 }
 """How each protocol on a gateway tells what it refuses."""
 _ANY_PREDICTIONS: _Schema = {"type": "object", "required": ["predictions"], "properties": {"predictions": {}}}
-_LABELS = _object({"labels": {"type": "array", "items": {"type": "object"}}}, ["labels"])
-_REWARDS = _object({"rewards": {"type": "array", "items": {"type": "object"}}}, ["rewards"])
+_LABEL = _object(
+    {"prediction_id": _TEXT, "event_time": _INSTANT, "label": {"type": "number"}, "observed_at": _INSTANT},
+    ["prediction_id", "event_time", "label"],
+)
+_REWARD = _object(
+    {"value": {"type": "number"}, "prediction_id": _TEXT, "unit_id": _TEXT, "metric": _TEXT, "observed_at": _INSTANT},
+    ["value"],
+)
+_LABELS = _object({"labels": {"type": "array", "items": _LABEL}}, ["labels"])
+_REWARDS = _object({"rewards": {"type": "array", "items": _REWARD}}, ["rewards"])
 _SHARED: Mapping[str, object] = {
     "/labels": {"post": _operation("What turned out to be true.", _LABELS, {"type": "object"})},
     "/rewards": {"post": _operation("What predictions or units were worth.", _REWARDS, {"type": "object"})},

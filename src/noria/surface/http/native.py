@@ -60,7 +60,8 @@ async def rewards(plane: DataPlane, request: Request) -> bytes:
     check_any_key(plane, request)
     named = "" if request.model is None else plane.find(request.model).table.deployment
     only = plane.deployments[0].table.deployment if len(plane.deployments) == 1 else ""
-    records = await beside(len(request.body), decode_rewards, request.body, named, only)
+    sending = request.header(b"idempotency-key")
+    records = await beside(len(request.body), decode_rewards, request.body, named, only, sending)
     plane.recorder.rewards(records)
     return _encode({"accepted": len(records)})
 

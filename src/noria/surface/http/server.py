@@ -9,8 +9,9 @@ from pathlib import Path
 
 import structlog
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -25,9 +26,9 @@ from noria.registry import Policies
 from noria.store.database import Database
 from noria.store.workspace import Workspace
 from noria.surface.console.pages import STATIC
+from noria.surface.console.refused import refuse, refuse_address
 from noria.surface.console.routes import console_routes
 from noria.surface.console.sign_in import sign_in_routes
-from noria.surface.errors import outside, problem
 from noria.surface.http.api import PREFIX, LazyApi
 from noria.surface.http.feature_routes import feature_routes
 from noria.surface.http.guard import Guard
@@ -69,7 +70,8 @@ def create_app(folder: Path, workspace: Workspace, settings: ServerSettings, clo
         await asyncio.to_thread(sender.stop)
         await asyncio.to_thread(audit.settle_all, workspace.database)
 
-    application = Starlette(routes=routes, exception_handlers={NoriaError: _refuse}, lifespan=lifespan)
+    refusals = {NoriaError: refuse, HTTPException: refuse_address}
+    application = Starlette(routes=routes, exception_handlers=refusals, lifespan=lifespan)
     return Guard(application, authenticator, settings.server.allowed_hosts)
 
 
@@ -110,8 +112,3 @@ async def _anchor(workspace: Workspace, settings: AuditSettings) -> None:
 
 def _health(_request: Request) -> Response:
     return Response("OK", media_type="text/plain")
-
-
-def _refuse(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, NoriaError)
-    return JSONResponse(problem(error), outside(error).status, media_type="application/problem+json")

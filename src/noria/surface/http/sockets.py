@@ -43,7 +43,7 @@ def bind_unix(path: Path) -> socket.socket:
     except OSError as error:
         listener.close()
         raise Unavailable(
-            f"cannot listen on {path}: {error.strerror}",
+            f"cannot listen on {path}: {error.strerror or error}",
             remedy="Choose another path, or end the process that has it.",
         ) from error
     return listener
