@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -32,6 +33,22 @@ def test_the_gateway_loads_neither_sql_nor_settings_nor_frames():
     code = f"import sys, noria.surface.http.gateway; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_noria_loads_tells_nobody_what_runs_here(tmp_path):
+    code = "import noria, onnx, onnxruntime; from onnx import helper\n" + _GRAPH
+    home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}  # where CI says so, ONNX Runtime is silent by itself
+    subprocess.run([sys.executable, "-c", code], env=home, check=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+_GRAPH = """
+value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+node = helper.make_node("Identity", ["x"], ["y"])
+graph = helper.make_graph([node], "g", [value], [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+onnxruntime.InferenceSession(model.SerializeToString())
+"""
 
 
 @pytest.mark.parametrize("package", ["noria.features", "noria.monitoring", "noria.rollout", "noria.store"])

@@ -1,5 +1,6 @@
 """Noria: production machine learning as one closed, audited loop."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,12 @@ _HOMES = {
     "Field": "noria.features",
     "Observations": "noria.data",
 }
+
+
+# ONNX Runtime, MLflow and Ray tell their makers what runs here; who wants that sets these before.
+_SILENT = {"ORT_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
+for _name, _value in _SILENT.items():
+    os.environ.setdefault(_name, _value)
 
 
 def __getattr__(name: str) -> object:
