@@ -128,6 +128,8 @@ def environment_of(peer: Peer, binaries: Path, model: Path) -> dict[str, str]:
         "SERVING_MODEL": str(model),
         "SERVING_RUNTIME": "onnx" if peer.on_onnx else "sklearn",
         "BENTOML_DO_NOT_TRACK": "True",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "ORT_DISABLE_TELEMETRY": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
 
