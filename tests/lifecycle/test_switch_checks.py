@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,16 @@ def graph_version(world: RolloutWorld, bundle: Bundle, nodes: list[Any], weights
         return register_version(tx, new, policies=world.policies, at=world.clock.now(), actor="ann").version
 
 
+_LAYERS = 10  # slow even beside what a busy machine adds to the others
+
+
 def slow_version(world: RolloutWorld) -> int:
     """A version that has millions of numbers to multiply for each row."""
+    hidden = [f"hidden{layer}" for layer in range(_LAYERS + 1)]
     nodes = [
-        helper.make_node("MatMul", ["x", "first"], ["hidden"]),
-        *(helper.make_node("MatMul", ["hidden" + "'" * n, "second"], ["hidden" + "'" * (n + 1)]) for n in range(4)),
-        helper.make_node("ReduceMean", ["hidden" + "'" * 4], ["mean"], axes=[1], keepdims=1),
+        helper.make_node("MatMul", ["x", "first"], hidden[:1]),
+        *(helper.make_node("MatMul", [below, "second"], [above]) for below, above in pairwise(hidden)),
+        helper.make_node("ReduceMean", hidden[-1:], ["mean"], axes=[1], keepdims=1),
         helper.make_node("Sigmoid", ["mean"], ["y"]),
     ]
     weights = {"first": np.full((3, 2000), 1e-3), "second": np.full((2000, 2000), 1e-3)}
