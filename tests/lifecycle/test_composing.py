@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from msgspec.structs import replace
+from onnx import helper
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
@@ -21,10 +24,14 @@ from noria.config import PolicySettings, StageRuleSettings
 from noria.errors import InvalidInput, NoriaError, PolicyRefused, Unavailable
 from noria.lifecycle.composing import Composer
 from noria.lifecycle.deploying import deploy, parse_address
-from noria.registry import ModelVersion, Policies
+from noria.optimize.bundle import Bundle, read_bundle, write_bundle
+from noria.registry import ModelVersion, NewVersion, Policies, get_version, register_version
 from noria.rollout import read_routes
 from noria.serving import Block, DataPlane, PredictionRequest
-from noria.store.workspace import Workspace
+from noria.serving.runtimes import Rows
+from noria.serving.runtimes.chain import MEMBER, ChainRuntime
+from noria.store.blobs import folder_digest
+from noria.store.workspace import Workspace, artifact_key, artifact_uri
 from serving.gateway_world import new_world
 from support import noria
 
@@ -111,6 +118,10 @@ def test_what_makes_no_ensemble_is_refused(composer):
         composer.ensemble("odd", ["models:/churn/1", "models:/churn/2"], combine="max")
     with pytest.raises(InvalidInput, match="2 models with 2 weights"):
         composer.ensemble("negative", ["models:/churn/1", "models:/churn/2"], weights=[1, -1])
+    with pytest.raises(InvalidInput, match="2 models with 2 weights"):
+        composer.ensemble("endless", ["models:/churn/1", "models:/churn/2"], weights=[1e308, 1e308])
+    with pytest.raises(InvalidInput, match="a median has no weights"):
+        composer.ensemble("middle", ["models:/churn/1", "models:/churn/2"], weights=[1, 2], combine="median")
 
 
 CLEANING = """
@@ -123,11 +134,12 @@ def preprocess(columns):
     for text in columns["text"]:
         if text not in words.NUMBERS:
             raise ValueError(f"{text!r} is no number")
-    return {"c": [words.NUMBERS[text] for text in columns["text"]]}
+    return {"c": map(words.NUMBERS.get, columns["text"])}
 """
 TELLING = """
 def postprocess(answers, columns):
-    return [{"verdict": "stay" if one["prediction"] else "go", "a": a} for one, a in zip(answers, columns["a"])]
+    for one, a in zip(answers, columns["a"]):
+        yield {"verdict": "stay" if one["prediction"] else "go", "a": a}
 """
 
 
@@ -165,6 +177,9 @@ def test_a_transformer_behind_a_model_answers_what_it_likes(world, composer, tmp
         ("import nothing_like_it", "No module named"),
         ("columns = 3\ndef preprocess(columns): return columns", "cannot be read"),
         ("def preprocess(columns): return {'c': []}", "has 0 of 1 rows"),
+        ("def preprocess(columns): return {'c': 3}", "column 'c' is 3 after preprocess"),
+        ("def preprocess(columns): return {'c': ['x']}", "column 'c' is 'x' after preprocess, .* takes numbers there"),
+        ("def preprocess(columns): return [1]", "list instead of a dict of columns"),
         ("columns = ['a']\nexample = {'a': 1}\ndef preprocess(columns): return {}", "is missing after preprocess"),
         ("def postprocess(answers, columns): return [1, 2, 3]", "3 answers for 1 rows"),
         ("def postprocess(answers, columns): pass", "gave nothing for 1 rows"),
@@ -175,6 +190,55 @@ def test_a_transformer_that_does_not_work_is_told_when_it_is_registered(composer
     (tmp_path / "broken.py").write_text(code)
     with pytest.raises(NoriaError, match=fault):
         composer.chain("broken", "models:/churn/1", tmp_path / "broken.py", requirements=[])
+
+
+def test_a_column_that_a_model_may_do_without_may_be_left_out_of_what_is_made_of_it(world, composer, tmp_path):
+    source = f"models/{world.random.integers(10**9)}"
+    with world.workspace.database.read() as tx:
+        folder = world.workspace.artifacts.fetch(artifact_key(get_version(tx, "churn", 2).source))
+    shutil.copytree(folder, tmp_path / "model")
+    write_bundle(tmp_path / "model", replace(read_bundle(folder), optional=("b", "c")))
+    world.workspace.artifacts.put_folder(source, tmp_path / "model")
+    new = NewVersion("lenient", artifact_uri(source), digest=folder_digest(tmp_path / "model"))
+    with world.workspace.database.write() as tx:
+        lenient = register_version(tx, new, policies=world.policies, at=world.clock.now(), actor="ann")
+    (tmp_path / "seen.py").write_text("def preprocess(columns): return {'a': columns['a'], 'b': columns['b']}")
+    chain = composer.chain("leniently", "models:/lenient/1", tmp_path / "seen.py", requirements=[])
+    assert score(world, chain, {"a": 0.4}) == score(world, lenient, {"a": 0.4})
+    narrow = world.add_version(inputs=("a", "b"))
+    both = composer.ensemble("half-lenient", ["models:/lenient/1", f"models:/churn/{narrow}"])
+    assert score(world, both, {"a": 0.4, "b": 0.1}) > 0
+    with pytest.raises(InvalidInput, match="'b' is missing"):
+        score(world, both, {"a": 0.4})
+
+
+TEXTS = """
+columns = {"c": "double"}
+example = {"c": 1.0}
+
+def preprocess(columns):
+    return {"city": [{1.0: "Oslo", 2.0: float("nan"), 3.0: None, 4.0: 4}[c] for c in columns["c"]]}
+"""
+
+
+def test_texts_that_a_transformer_makes_may_be_null_also_as_pandas_has_it_but_nothing_else(tmp_path):
+    (tmp_path / MEMBER).mkdir()
+    (tmp_path / "transformer.py").write_text(TEXTS)
+    cities = {"keys_strings": ["Oslo", "None"], "values_floats": [1.0, 2.0]}
+    node = helper.make_node("LabelEncoder", ["x"], ["y"], domain="ai.onnx.ml", **cities)
+    taken, given = (helper.make_tensor_value_info(name, kind, [None, 1]) for name, kind in (("x", 8), ("y", 1)))
+    sets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    graph = helper.make_model(helper.make_graph([node], "g", [taken], [given]), opset_imports=sets, ir_version=8)
+    (tmp_path / MEMBER / "model.onnx").write_bytes(graph.SerializeToString())
+    member = Bundle("regression", ("city",), kinds={"city": "string"}, onnx_strings="x", onnx_score="y")
+    write_bundle(tmp_path / MEMBER, member)
+    runtime = ChainRuntime(
+        tmp_path, Bundle("regression", ("c",), options={"verbs": ["preprocess"], "requirements": []})
+    )
+    assert np.asarray(runtime.score(Rows(np.array([[1.0], [2.0], [3.0]])))).ravel().tolist() == [1.0, 2.0, 2.0]
+    with pytest.raises(InvalidInput, match="column 'city' is 4 after preprocess, and the model takes texts there"):
+        runtime.score(Rows(np.array([[4.0]])))
+    runtime.unload()
 
 
 def test_a_chain_is_a_member_of_an_ensemble(world, composer, tmp_path):

@@ -8,11 +8,17 @@ import pandas as pd
 import pytest
 import xgboost
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.ensemble import (
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
 from noria.optimize.bundle import Bundle
 from noria.optimize.conversion.run import _task_of
@@ -56,13 +62,14 @@ def test_a_model_of_whole_numbers_and_truth_values_beside_doubles_becomes_a_grap
     assert found.scores == pytest.approx(model.predict_proba(MIXED)[:, 1], abs=1e-6)
 
 
-def test_words_of_every_script_count_and_single_letters_do_not(tmp_path):
+@pytest.mark.parametrize("sublinear", [False, True])
+def test_words_of_every_script_count_and_single_letters_do_not(sublinear, tmp_path):
     said = ["ok I guess", "terrible; broke after 2 days", "Überraschend gut!", "не работает", "None", ""]
     texts = pd.DataFrame({"text": RANDOM.choice(said, COUNT)})
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2))
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=sublinear)
     model = make_pipeline(ColumnTransformer([("t", vectorizer, "text")]), LogisticRegression())
     model.fit(texts, texts.text.str.contains("ok|не|gut|None").astype(int))
-    asked = pd.DataFrame({"text": [*said, "gut, ok?", "I don't guess", "работает", "naïve", None]})
+    asked = pd.DataFrame({"text": [*said, "gut, ok?", "I don't guess, guess, guess", "работает", "naïve", None]})
     scores = outcome(tmp_path, model, texts, asked).scores
     assert scores[:-1] == pytest.approx(model.predict_proba(asked[:-1])[:, 1], abs=1e-5)
     assert np.isnan(scores[-1])  # which the model refuses
@@ -75,6 +82,37 @@ def test_a_category_called_none_is_told_from_a_null(tmp_path):
     asked = pd.DataFrame({"city": ["None", "nan", "", "Oslo", "new", None], "v": 0.5})
     expected = model.predict_proba(asked.fillna({"city": np.nan}))[:, 1]
     assert outcome(tmp_path, model, frame, asked).scores == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("imputer", "encoder", "unknown_is_refused"),
+    [
+        (SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"), False),
+        (SimpleImputer(strategy="constant", fill_value="none"), OrdinalEncoder(), True),
+    ],
+)
+def test_a_null_among_texts_is_imputed_as_the_model_imputes_it(imputer, encoder, unknown_is_refused, tmp_path):
+    frame = pd.DataFrame({"age": MIXED.a, "city": RANDOM.choice(["Oslo", "Bonn", "Rome"], COUNT)}).astype(object)
+    frame.loc[::7, "age"] = frame.loc[::5, "city"] = np.nan
+    frame["age"] = frame.age.astype(float)
+    steps = [("age", SimpleImputer(strategy="median"), ["age"]), ("city", make_pipeline(imputer, encoder), ["city"])]
+    model = make_pipeline(ColumnTransformer(steps), LogisticRegression()).fit(frame, frame.city.isin(["Oslo", "Rome"]))
+    asked = pd.DataFrame({"age": [0.1, np.nan, 0.3, np.nan, 1.0], "city": ["Oslo", "Rome", None, None, "Bonn"]})
+    unknown = pd.DataFrame({"age": [0.5], "city": ["Paris"]})
+    scores = outcome(tmp_path, model, frame, pd.concat([asked, unknown])).scores
+    assert scores[:-1] == pytest.approx(model.predict_proba(asked.fillna({"city": np.nan}))[:, 1], abs=1e-6)
+    assert np.isnan(scores[-1]) == unknown_is_refused
+
+
+@pytest.mark.parametrize("together", [VotingClassifier, StackingClassifier])
+def test_models_made_of_forests_and_others_become_graphs(together, tmp_path):
+    members = [("forest", RandomForestClassifier(3, random_state=0)), ("line", LogisticRegression())]
+    options = {"voting": "soft", "weights": [2, 1]} if together is VotingClassifier else {"cv": 2}
+    numbers = MIXED[["a"]]
+    model = together(members, **options).fit(numbers, np.digitize(numbers.a, [-0.5, 0.5]))
+    found = outcome(tmp_path, model, numbers, numbers)
+    assert found.predictions == model.predict(numbers).tolist()
+    assert found.probabilities == pytest.approx(model.predict_proba(numbers).max(axis=1), abs=1e-5)
 
 
 def test_a_number_that_no_float32_holds_is_refused_as_the_model_refuses_it(tmp_path):

@@ -24,7 +24,8 @@ PIECE = b" " * 2**16
 
 
 class Answers(BaseHTTPRequestHandler):
-    """Answers as the model's name says: a number of rows, ``endless``, ``drip``, ``header``, ``half`` or ``busy``.
+    """Answers as the model's name says: a number of rows, ``endless``, ``drip``, ``header``, ``half``, ``busy``,
+    ``key``, ``moved`` or ``cut``.
 
     A name that is JSON is the answer itself, and so is a prompt; ``once`` answers once, and then
     ends the connection; ``closing`` ends it behind every answer.
@@ -42,6 +43,13 @@ class Answers(BaseHTTPRequestHandler):
             self._say(json.loads(how))
         elif how == "busy":
             self._say({"error": "later"}, 429, {"Retry-After": "7"})
+        elif how == "key":
+            self._say({"error": f"who is {self.headers['Authorization']}?"}, 401)
+        elif how == "moved":
+            self._say({}, 307, {"Location": "https://elsewhere/v2"})
+        elif how == "cut":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{}")
+            self.close_connection = True
         elif how == "once" and len(self.server.asked) > 1:  # type: ignore[attr-defined]
             self.close_connection = True
         elif how == "closing":
@@ -100,8 +108,8 @@ def upstream(server: ThreadingHTTPServer) -> str:
     return f"http://127.0.0.1:{server.server_port}"
 
 
-def runtime_of(upstream: str, how: str, seconds: float = 30.0) -> RemoteRuntime:
-    options = {"url": upstream, "model": quote(how, safe=""), "seconds": seconds, "key_variable": ""}
+def runtime_of(upstream: str, how: str, seconds: float = 30.0, key_variable: str = "") -> RemoteRuntime:
+    options = {"url": upstream, "model": quote(how, safe=""), "seconds": seconds, "key_variable": key_variable}
     bundle = Bundle("generic", tensors=(TensorSpec("x", "FP64", (-1, 2)),), runtime="remote", options=options)
     return RemoteRuntime(Path(), bundle)
 
@@ -148,8 +156,27 @@ def test_an_answer_is_read_up_to_a_bound(upstream, monkeypatch):
 
 @pytest.mark.parametrize("how", ["drip", "header"])
 def test_an_answer_that_comes_bit_by_bit_has_no_more_time_than_another(upstream, how):
-    with pytest.raises(Unavailable, match="timed out"):
+    with pytest.raises(Unavailable, match=r"did not answer in 0\.2 seconds"):
         asked(upstream, how, seconds=0.2)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("moved", "answered 307, and refers to https://elsewhere/v2"), ("cut", "broke off its answer")]
+)
+def test_what_became_of_an_answer_is_told(upstream, how, said):
+    with pytest.raises(Unavailable, match=said):
+        asked(upstream, how)
+
+
+def test_a_key_that_the_other_server_repeats_is_told_to_nobody_and_may_end_a_line(upstream, monkeypatch):
+    runtime = runtime_of(upstream, "key", key_variable="REMOTE_KEY")
+    monkeypatch.setenv("REMOTE_KEY", "sekrit-1\n")
+    with pytest.raises(Unavailable, match=r"answered 401: .*who is Bearer \(the key\)\?"):
+        runtime.infer({"x": np.zeros((1, 2))})
+    monkeypatch.setenv("REMOTE_KEY", "sekrit\n-1")
+    with pytest.raises(Unavailable, match="has characters that no header holds"):
+        runtime.infer({"x": np.zeros((1, 2))})
+    runtime.unload()
 
 
 def test_half_a_character_is_no_answer(upstream):

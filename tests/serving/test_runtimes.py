@@ -13,11 +13,13 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from noria.errors import InvalidInput, NoriaError
+from noria.errors import InvalidInput, MissingExtra, NoriaError
 from noria.monitoring.log import read_predictions
 from noria.optimize.bundle import ONNX_FILE, Bundle, write_bundle
 from noria.rollout.routes import RouteTable, Variant
 from noria.serving import DataPlane, PredictionRequest
+from noria.serving.items import outcome_of
+from noria.serving.runtimes import load
 from noria.store.blobs import FolderBlobs, folder_digest
 from serving.gateway_world import LAST_SEEN
 
@@ -87,6 +89,9 @@ def test_an_installed_package_brings_a_runtime(tmp_path, monkeypatch):
     plane.close()
     (record,) = read_predictions(tmp_path / "log")
     assert record.score == 3.5
+    (metadata / "entry_points.txt").write_text("[noria.runtimes]\nlost = sums:Differences\n")
+    with pytest.raises(MissingExtra, match=r"runtime 'lost' cannot be imported: .*Differences"):
+        load(tmp_path, Bundle("regression", ("a",), runtime="lost"))
 
 
 def test_a_runtime_that_nobody_provides_is_told_with_those_that_are(tmp_path):
@@ -136,3 +141,12 @@ def test_a_regression_is_never_one_value_of_several(tmp_path):
     with pytest.raises(NoriaError, match="gives 2 values a row"):
         plane.find()
     plane.close()
+
+
+def test_a_runtime_may_answer_in_a_column_or_in_numpys_own_numbers_but_not_with_a_table_a_row():
+    bundle = Bundle("regression", ("a",))
+    assert outcome_of(bundle, np.array([[1.5], [2.0]]), 2).predictions == [1.5, 2.0]
+    (first, _) = outcome_of(bundle, [np.float32(1.5), 2], 2).predictions
+    assert type(first) is float
+    with pytest.raises(NoriaError, match=r"an array of shape \[1, 2, 2\]"):
+        outcome_of(bundle, np.ones((1, 2, 2)), 1)

@@ -14,7 +14,7 @@ from sqlalchemy import Row, select
 from noria import audit
 from noria.clock import to_millis
 from noria.errors import InvalidInput, PolicyRefused
-from noria.optimize.prepare import prepare
+from noria.optimize.prepare import REVISION, prepare
 from noria.registry import ModelVersion, Policies, Stage
 from noria.rollout import Variant
 from noria.store import tables
@@ -33,8 +33,12 @@ def make_servable(
     at: datetime,
     actor: str,
     progress: Callable[[str], None] = lambda _: None,
+    older_does: bool = False,
 ) -> Sequence[str]:
     """Prepare the form a version is served in, unless there is one; returns what there is to say about it.
+
+    One that an older Noria prepared, in another way, is prepared anew unless ``older_does``. Its files stay, for what
+    is served from them.
 
     Runs the model's own code, in a process of its own. Raises what ``prepare`` raises, and InvalidInput for files that
     are not among Noria's artifacts.
@@ -43,7 +47,8 @@ def make_servable(
         return []
     with workspace.database.read() as tx:
         known = _known(tx, version)
-    if known is not None:
+    key = _key(version)
+    if known is not None and (older_does or known.source == key):
         notes: list[str] = json.loads(known.notes)
         return notes
     if not version.source.startswith(ARTIFACT_SCHEME):
@@ -55,7 +60,7 @@ def make_servable(
         folder = Path(scratch) / "model"
         folder.mkdir()
         found = prepare(workspace.artifacts.fetch(artifact_key(version.source)), folder, progress)
-        digest, key = folder_digest(folder), f"{_FOLDER}/{version.model}/{version.version}"
+        digest = folder_digest(folder)
         workspace.artifacts.put_folder(key, folder)
     with workspace.database.write() as tx:
         _record(tx, version, key, digest, found.notes, at=at, actor=actor)
@@ -76,6 +81,11 @@ def variant_of(tx: Transaction, version: ModelVersion, name: str, percent: float
 def _is_bundle(version: ModelVersion) -> bool:
     """Whether a version was registered as it is served: what Noria trains, it registers with a digest."""
     return bool(version.digest)
+
+
+def _key(version: ModelVersion) -> str:
+    """Where a version's form lies that is prepared as it is now: each way of preparing has a folder of its own."""
+    return f"{_FOLDER}/{version.model}/{version.version}-{REVISION}"
 
 
 def _known(tx: Transaction, version: ModelVersion) -> Row[Any] | None:

@@ -37,6 +37,8 @@ from noria.optimize.environments import environment_for, fits_here, python_of, r
 from noria.optimize.logged_graphs import take_graph
 from noria.optimize.onnx import ParityBroken, check_parity
 
+REVISION = 2
+"""Of the way in which models are prepared: raised when what is prepared answers otherwise, or faster, than before."""
 MLMODEL_FILE = "MLmodel"
 MODEL_FOLDER = "model"
 _CONVERTIBLE: Mapping[str, Sequence[str]] = {

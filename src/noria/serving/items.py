@@ -177,9 +177,11 @@ def outcome_of(bundle: Bundle, found: Floats | Labelled | Sequence[Any] | Tensor
     if rows is not None:
         found = _one_a_row(found, rows)
     if bundle.task == "generic" or not isinstance(found, np.ndarray):
-        answers = found.tolist() if isinstance(found, np.ndarray) else list(found)
+        answers = found.tolist() if isinstance(found, np.ndarray) else list(map(_plain, found))
         return Outcome(answers, np.full(len(answers), 0.0))
     if bundle.task == "regression":
+        if found.ndim > 1:
+            found = _one_value(found)
         return Outcome(found.tolist(), found)
     found = np.minimum(found, 1.0)  # sums of float32 come out a hair above
     if found.ndim == 1 and len(bundle.classes) == 2:
@@ -189,6 +191,17 @@ def outcome_of(bundle: Bundle, found: Floats | Labelled | Sequence[Any] | Tensor
     best = found.argmax(axis=1)
     probabilities = found[np.arange(len(found)), best]
     return Outcome(_labels(bundle, best), probabilities, probabilities, found)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _one_value(found: Floats) -> Floats:
+    """The value of each row, also where it stands in a column. Raises NoriaError where a row has several."""
+    if found.size == len(found):
+        return found.reshape(-1)
+    raise _miscounted(len(found), f"an array of shape {list(found.shape)}")
 
 
 def _labelled(bundle: Bundle, found: Labelled, rows: int) -> Outcome:

@@ -1,11 +1,11 @@
 """Graphs of fitted estimators: several ways to write one, of which the caller keeps the closest.
 
-Imports nothing of Noria: it also runs in the environment of a model that needs other versions than ours.
+Imports nothing of Noria but what lies beside it: it also runs in the environment of a model that needs other versions
+than ours.
 """
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
@@ -16,11 +16,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from noria.optimize.conversion.converter_gaps import as_converters_know, correct
+
 NUMBERS, STRINGS = "numbers", "strings"
 _OPSET, _ML_OPSET, _IR = 17, 3, 8
 _TEXTS = ("string",)
 _NUMERIC = ("double", "float", "long", "integer", "boolean")
-_WORDS_OF_ASCII, _WORDS = b"[a-zA-Z0-9_]+", rb"[\pL\pN_]{2,}"
 
 Column = tuple[str, str]
 """A name and a kind, as MLflow's signatures have them."""
@@ -112,7 +113,7 @@ def _staged(model: Any, columns: Sequence[Column], by_column: bool) -> Graph:
 
 def _convert(model: Any, types: Sequence[tuple[str, Any]], dtype: str) -> Any:
     """By the converter that knows the model: onnxmltools for boosters alone, skl2onnx for the rest."""
-    model = _with_numbered_truths(model)
+    model = as_converters_know(model)
     kind = type(model).__module__.split(".")[0]
     if kind == "lightgbm":
         import onnxmltools
@@ -129,87 +130,13 @@ def _convert(model: Any, types: Sequence[tuple[str, Any]], dtype: str) -> Any:
     import skl2onnx
 
     _register_boosters()
-    model = _without_infinite_thresholds(model)
     last = model.steps[-1][1] if hasattr(model, "steps") else model
     options = {id(last): {"zipmap": False}} if hasattr(last, "predict_proba") else None
     converted = skl2onnx.convert_sklearn(
         model, initial_types=list(types), options=options, target_opset={"": _OPSET, "ai.onnx.ml": _ML_OPSET}
     )
-    _send_missing_as(last, converted)
-    _lower_anywhere(converted)
-    _take_words_of_all_scripts(converted)
+    correct(converted, last)
     return converted
-
-
-def _with_numbered_truths(model: Any) -> Any:
-    """The model, or a copy of one of LightGBM whose classes False and True are 0 and 1: its converter knows no others.
-
-    Which class is which is told by their places.
-    """
-    last = model.steps[-1][1] if hasattr(model, "steps") else model
-    if not type(last).__module__.startswith("lightgbm") or np.asarray(getattr(last, "_classes", ())).dtype != np.bool_:
-        return model
-    copied = deepcopy(model)
-    (copied.steps[-1][1] if hasattr(copied, "steps") else copied)._classes = np.arange(2)
-    return copied
-
-
-def _lower_anywhere(converted: Any) -> None:
-    """Let texts be lowered by the locale that every Linux has: ONNX Runtime's own choice, en_US, is in few containers.
-
-    Without it neither the graph's check here nor a gateway elsewhere could load it.
-    """
-    from onnx import helper
-
-    for node in converted.graph.node if sys.platform == "linux" else ():
-        if node.op_type == "StringNormalizer" and not any(one.name == "locale" for one in node.attribute):
-            node.attribute.append(helper.make_attribute("locale", "C.UTF-8"))
-
-
-def _take_words_of_all_scripts(converted: Any) -> None:
-    """Let a vectorizer's usual words be those of two letters and more, of any script: the converter takes ASCII's."""
-    for node in converted.graph.node:
-        named = {attribute.name: attribute for attribute in node.attribute}
-        if node.op_type == "Tokenizer" and "tokenexp" in named and named["tokenexp"].s == _WORDS_OF_ASCII:
-            named["tokenexp"].s = _WORDS
-
-
-def _without_infinite_thresholds(model: Any) -> Any:
-    """The model, or a copy whose trees split what is missing from all numbers by the largest float32.
-
-    They split there by infinity, in which the converter's search for a float32 threshold never ends.
-    """
-    if not any(np.isinf(thresholds).any() for thresholds in _thresholds(model)):
-        return model
-    copied = deepcopy(model)
-    for thresholds in _thresholds(copied):
-        thresholds[np.isinf(thresholds)] = np.finfo(np.float32).max
-    return copied
-
-
-def _thresholds(model: Any) -> Iterator[NDArray[np.float64]]:
-    """The thresholds of every tree, as they lie in the model."""
-    last = model.steps[-1][1] if hasattr(model, "steps") else model
-    for tree in np.ravel(getattr(last, "estimators_", [last])):
-        if hasattr(tree, "tree_"):
-            yield tree.tree_.threshold
-    for predictors in getattr(last, "_predictors", ()):
-        yield from (predictor.nodes["num_threshold"] for predictor in predictors)
-
-
-def _send_missing_as(model: Any, converted: Any) -> None:
-    """Let missing numbers take the side of each split that ``model``'s trees learned: converters send all to one."""
-    trees = [getattr(one, "tree_", None) for one in np.ravel(getattr(model, "estimators_", [model]))]
-    if any(tree is None for tree in trees):
-        return
-    nodes = [tree.__getstate__()["nodes"] for tree in trees if tree is not None]
-    if "missing_go_to_left" not in nodes[0].dtype.names:
-        return
-    sides = np.concatenate([tree["missing_go_to_left"] for tree in nodes]).astype(int).tolist()
-    for node in converted.graph.node:
-        for attribute in node.attribute:
-            if attribute.name == "nodes_missing_value_tracks_true" and len(attribute.ints) == len(sides):
-                attribute.ints[:] = sides
 
 
 def _unnamed(model: Any) -> Any:

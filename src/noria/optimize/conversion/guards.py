@@ -112,10 +112,12 @@ def _with_guards(graph: Graph, refused: Sequence[Oddity], categories: Mapping[st
     large = [one.at for one in refused if one.is_large]
     zeros = [guard.of_absence(absent)] if absent and graph.numbers else []
     zeros += [guard.of_size(large)] if large and graph.numbers else []
+    without_null = {one.column for one in refused if one.is_absence}
     zeros += [
         made
         for one in refused
-        if not one.is_large and (made := guard.of_category(one, categories.get(one.column, ()))) is not None
+        if not one.is_large
+        and (made := guard.of_category(one, categories.get(one.column, ()), one.column not in without_null)) is not None
     ]
     if not zeros:
         return graph
@@ -164,14 +166,14 @@ class _Guard:
         zeros = self.node("Where", [beyond, nothing, zero])
         return self.node("ReduceSum", [zeros, self.constant(np.array([1], np.int64))], keepdims=1)
 
-    def of_category(self, oddity: Oddity, categories: Sequence[Any]) -> str | None:
+    def of_category(self, oddity: Oddity, categories: Sequence[Any], takes_null: bool) -> str | None:
         """Of a text that must be there, or a category that must be known; None where the graph cannot tell."""
         if oddity.kind == "string" and oddity.is_absence:
             return self._looked_up(oddity, {self._graph.null_text: np.nan}, otherwise=0.0)
         known = present(categories)
         if not known or oddity.kind not in ("string", *WHOLE):
             return None
-        lacking = [self._graph.null_text] if len(known) < len(categories) else []
+        lacking = [self._graph.null_text] if takes_null and oddity.kind == "string" else []
         return self._looked_up(oddity, dict.fromkeys([*known, *lacking], 0.0), otherwise=np.nan)
 
     def _looked_up(self, oddity: Oddity, values: Mapping[Any, float], otherwise: float) -> str | None:

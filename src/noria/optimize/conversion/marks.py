@@ -40,7 +40,7 @@ def parts_within(model: Any) -> Iterator[Any]:
         "best_estimator_",
         "calibrated_classifiers_",
     ):
-        yield from _listed(getattr(model, name, None))
+        yield from listed(getattr(model, name, None))
     if hasattr(model, "calibrators"):  # one of several that are calibrated
         yield model.estimator
 
@@ -59,7 +59,11 @@ def places_of(chosen: Any, names: Sequence[str]) -> list[int]:
     return [names.index(one) if isinstance(one, str) else int(one) for one in listed]
 
 
-def _listed(found: Any) -> list[Any]:
+def listed(found: Any) -> list[Any]:
+    """The estimators in an attribute of another, which may hold one, several or a table of them, with names or without.
+
+    Never by an array made of them: some estimators are sequences of others.
+    """
     if found is None:
         return []
     items = found.ravel().tolist() if isinstance(found, np.ndarray) else found

@@ -18,7 +18,7 @@ _NEVER_SEEN = "(never seen)"
 WHOLE = ("long", "integer", "boolean")
 _MOST_WHOLE = 2**53
 _MOST_EXACT_HALVES = 2.0**23
-_NO_TEXT = "\ufdd0null"
+NO_TEXT = "\ufdd0null"
 """No client sends it: Unicode has no such character."""
 _TOO_LARGE = 1e300
 _MOST_WORDS = 2000
@@ -152,7 +152,7 @@ def rounded_in(model: Any, columns: Sequence[tuple[str, str]]) -> list[str]:
 
 def null_text_of(categories: Mapping[str, Sequence[Any]]) -> str:
     """What a graph is given in place of a null: what its converter calls a category of None, or what is no text."""
-    return "None" if any(None in known for known in categories.values()) else _NO_TEXT
+    return "None" if any(None in known for known in categories.values()) else NO_TEXT
 
 
 def own_thresholds(model: Any) -> list[float]:
@@ -176,17 +176,17 @@ def _categories(model: Any, names: Sequence[str]) -> Iterator[tuple[str, list[An
 def _words_of(model: Any) -> list[str]:
     """Words that the model's vectorizers count, and others; none where it has no vectorizer."""
     found: list[str] = []
-    for part in _deep_parts(model):
+    for part in deep_parts(model):
         found += list(getattr(part, "vocabulary_", ()))
     return [*found[:: max(len(found) // _MOST_WORDS, 1)], *_OTHER_WORDS] if found else []
 
 
-def _deep_parts(model: Any) -> Iterator[Any]:
+def deep_parts(model: Any) -> Iterator[Any]:
     """The estimators within a model, those for its columns too."""
     for part in _parts(model):
         yield part
         for _, transformer, _ in getattr(part, "transformers_", ()):
-            yield from _deep_parts(transformer)
+            yield from deep_parts(transformer)
 
 
 def _phrases(random: np.random.Generator, words: Sequence[str]) -> NDArray[np.object_]:

@@ -50,7 +50,8 @@ _BUILT_IN: Mapping[str, str] = {
 def load(folder: Path, bundle: Bundle) -> Runtime:
     """Load a model's folder with the runtime its bundle names.
 
-    Raises MissingExtra when nobody provides that runtime; whatever the runtime raises goes through.
+    Raises MissingExtra when nobody provides that runtime, or it cannot be imported; whatever the runtime raises goes
+    through.
     """
     module, _, name = _BUILT_IN.get(bundle.runtime, "").partition(":")
     loader: Loader | None = getattr(import_module(module), name) if module else _entry_point(bundle.runtime)
@@ -64,4 +65,10 @@ def load(folder: Path, bundle: Bundle) -> Runtime:
 
 def _entry_point(name: str) -> Loader | None:
     found = next(iter(entry_points(group=GROUP, name=name)), None)
-    return None if found is None else found.load()
+    try:
+        return None if found is None else found.load()
+    except (ImportError, AttributeError) as error:
+        raise MissingExtra(
+            f"the runtime {name!r} cannot be imported: {error}",
+            remedy=f"Mend the package whose entry point of {GROUP!r} it is, or install what that needs.",
+        ) from None

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from noria.errors import InvalidInput, NoriaError
 from noria.optimize.bundle import Bundle, read_bundle
@@ -20,6 +21,7 @@ from noria.serving.runtimes.process import ModelProcesses
 
 TRANSFORMER_FILE = "transformer.py"
 MEMBER = "model"
+_LONGEST_VALUE = 60
 
 
 class Described(msgspec.Struct, frozen=True):
@@ -106,17 +108,21 @@ class ChainRuntime:
     def _rows(self, columns: Mapping[str, Any], count: int, params: Mapping[str, Any] | None) -> Rows:
         """The model's own inputs, in its order, out of the columns by name."""
         texts = set(self._member.string_places)
-        numbers: list[Any] = []
-        strings: list[Any] = []
+        numbers: list[NDArray[Any]] = []
+        strings: list[NDArray[Any]] = []
         for place, name in enumerate(self._member.inputs):
-            if name not in columns or len(columns[name]) != count:
-                given = f"has {len(columns[name])} of {count} rows" if name in columns else "is missing"
+            values = columns.get(name)
+            if not isinstance(values, list | np.ndarray) or len(values) != count:
                 raise NoriaError(
-                    f"column {name!r} {given} after preprocess", remedy="It must return a value a row for each column."
+                    f"column {name!r} {_lacking(values, count)} after preprocess",
+                    remedy="It must return a value a row for each column.",
                 )
-            (strings if place in texts else numbers).append(columns[name])
-        matrix = np.array(numbers, dtype=np.float64).T if numbers else np.empty((count, 0))
-        return Rows(np.ascontiguousarray(matrix), np.array(strings, dtype=object).T if strings else None, params)
+            if place in texts:
+                strings.append(_texts(name, values))
+            else:
+                numbers.append(_numbers(name, values))
+        matrix = np.stack(numbers, axis=1) if numbers else np.empty((count, 0))
+        return Rows(matrix, np.stack(strings, axis=1) if strings else None, params)
 
     def _answers(self, found: Floats | Labelled | Sequence[Any], rows: int) -> Sequence[Any]:
         """What postprocess is given: one object a row, as /predict has it."""
@@ -125,6 +131,41 @@ class ChainRuntime:
             return [{"prediction": prediction} for prediction in outcome.predictions]
         pairs = zip(outcome.predictions, outcome.probabilities.tolist(), strict=True)
         return [{"prediction": prediction, "probability": probability} for prediction, probability in pairs]
+
+
+def _lacking(values: Any, count: int) -> str:
+    if values is None:
+        return "is missing"
+    return f"has {len(values)} of {count} rows" if isinstance(values, list | np.ndarray) else f"is {values!r}"
+
+
+def _numbers(name: str, values: Any) -> Floats:
+    """A column of numbers, NaN where there is none. Raises InvalidInput."""
+    try:
+        found = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        strange = next((one for one in values if not isinstance(one, int | float | None)), values[0])
+        raise _of_another_kind(name, strange, "numbers") from None
+    if found.ndim > 1:
+        raise _of_another_kind(name, values[0], "numbers")
+    return found
+
+
+def _texts(name: str, values: Any) -> NDArray[np.object_]:
+    """A column of texts, None where there is none, also where pandas has NaN for that. Raises InvalidInput."""
+    found = np.empty(len(values), dtype=object)
+    for row, value in enumerate(values):
+        found[row] = None if value is None or value != value else value
+        if found[row] is not None and not isinstance(value, str):
+            raise _of_another_kind(name, value, "texts")
+    return found
+
+
+def _of_another_kind(name: str, value: Any, wanted: str) -> InvalidInput:
+    return InvalidInput(
+        f"column {name!r} is {repr(value)[:_LONGEST_VALUE]} after preprocess, and the model takes {wanted} there",
+        remedy="Send what the transformer makes such a value of, or have it make one.",
+    )
 
 
 def _no_list(found: Any) -> str:

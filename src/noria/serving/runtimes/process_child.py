@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import threading
+from collections.abc import Iterator, ValuesView
 from typing import Any
 
 _HEAD = struct.Struct("<II")
@@ -139,6 +140,8 @@ class _Transformer:
             return {**told, "verbs": [verb for verb in ("preprocess", "postprocess") if hasattr(self._module, verb)]}
         if header["verb"] == "preprocess":
             found = self._module.preprocess(columns)
+            if not hasattr(found, "items"):
+                raise TypeError(f"preprocess returns {type(found).__name__} instead of a dict of columns by name")
             return {name: _plain(column) for name, column in found.items()}
         return _plain(self._module.postprocess(header["answers"], columns))
 
@@ -206,7 +209,7 @@ def _plain(value: Any) -> Any:
         return _plain(value.tolist())
     if isinstance(value, dict):
         return {str(name): _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | range | Iterator | ValuesView):
         return [_plain(one) for one in value]
     if type(value).__name__ in ("NAType", "NaTType"):  # what pandas has where there is nothing
         return None

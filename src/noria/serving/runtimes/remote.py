@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,12 +57,19 @@ class Upstream:
         """
         try:
             answer, body = self._exchange(path, None if document is None else json.dumps(document).encode())
+        except TimeoutError:
+            raise Unavailable(
+                f"{self._url} did not answer in {self._seconds:g} seconds",
+                remedy="See how busy it is; `noria compose remote --seconds` allows more.",
+            ) from None
+        except IncompleteRead:
+            raise Unavailable(f"{self._url} broke off its answer", remedy="See that server's log.") from None
         except (OSError, HTTPException) as error:
             raise Unavailable(
-                f"{self._url} cannot be reached: {str(error) or type(error).__name__}",
+                f"{self._url} cannot be reached: {self._without_key(str(error)) or type(error).__name__}",
                 remedy="Check that it runs and that this machine may reach it.",
             ) from None
-        if answer.status >= 400:
+        if answer.status >= 300:
             self._refused(answer, body)
         try:
             return decoded(body)
@@ -115,6 +122,8 @@ class Upstream:
                 f"{self._url} answers more than {_LARGEST_ANSWER_BYTES >> 20} MiB",
                 remedy="Ask for less at a time, or have that server answer less.",
             )
+        if answer.length:
+            raise IncompleteRead(body, answer.length)
         return body
 
     def _send(self, connection: HTTPConnection, path: str, body: bytes | None, end: float) -> None:
@@ -130,15 +139,32 @@ class Upstream:
         connection.request("GET" if body is None else "POST", f"{self._base}{path}", body, headers)
 
     def _key(self) -> str:
-        key = os.environ.get(self._key_variable)
+        """The key, without the end of line of the file that it may come of. Raises Unavailable."""
+        key = os.environ.get(self._key_variable, "").strip()
         if not key:
             raise Unavailable(
                 f"the key of {self._url} is not set", remedy=f"Start the gateway with {self._key_variable} set."
             )
+        if not (key.isascii() and key.isprintable()):
+            raise Unavailable(
+                f"the key of {self._url} has characters that no header holds",
+                remedy=f"Start the gateway with {self._key_variable} as that server gave it out.",
+            )
         return key
 
+    def _without_key(self, said: str) -> str:
+        """What the other server said; some repeat the key that they refuse."""
+        key = os.environ.get(self._key_variable, "").strip() if self._key_variable else ""
+        return said.replace(key, "(the key)") if key else said
+
     def _refused(self, answer: HTTPResponse, body: bytes) -> None:
-        said = f"{self._url} answered {answer.status}: {body.decode(errors='replace').strip()[:_LONGEST_TEXT]}"
+        text = self._without_key(body.decode(errors="replace")).strip()[:_LONGEST_TEXT]
+        if answer.status < 400:
+            raise Unavailable(
+                f"{self._url} answered {answer.status}, and refers to {answer.headers.get('Location') or 'nothing'}",
+                remedy="Register the model again with the address that answers itself: none is followed.",
+            )
+        said = f"{self._url} answered {answer.status}: {text}"
         if answer.status in (400, 413, 422):
             raise InvalidInput(said, remedy="Send what that server takes.")
         if answer.status == 429:
