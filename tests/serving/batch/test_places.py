@@ -36,6 +36,20 @@ def test_faults_of_an_object_store_name_the_jobs_address(batch, s3, fault, end):
     assert "credentials" in found.value.remedy and "artifacts at" not in found.value.message
 
 
+def test_a_folder_of_several_formats_is_not_read_in_part(batch):
+    folder = batch.folder / "in"
+    folder.mkdir()
+    rows = batch.table(5).select("id", "distance", "hour")
+    rows.write_csv(folder / "a.csv")
+    (folder / "README.md").write_text("no table")
+    for other in ("b.parquet", "b.csv.zst"):
+        (folder / other).write_bytes(b"")
+        with pytest.raises(InvalidInput, match=f"several formats: a.csv, {other}"):
+            batch.run(folder, batch.folder / "out")
+        (folder / other).unlink()
+    assert batch.run(folder, batch.folder / "out").rows == 5
+
+
 @pytest.mark.parametrize("address", ["ftp://me:secret@h/t.csv", "https://h/t.csv", "mysql://h/db#t"])
 def test_other_places_are_refused_by_name(batch, address):
     table = batch.folder / "t.parquet"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -251,6 +252,25 @@ def test_other_signs_between_values_are_told_by_the_header(batch, separator):
     assert comma["distance"].to_list() == table["distance"].to_list()
 
 
+@pytest.mark.parametrize(
+    ("name", "before", "separator", "first"),
+    [
+        ("t.tsv", "", "\t", "id, of them"),
+        ("t.csv", '\ufeff"sep=;"\r\n', ";", "id, of them"),
+        ("t.csv", "sep=,\n", ",", "id; of them"),
+        ("t.csv", "", ";", "id\nof; them"),
+    ],
+)
+def test_signs_that_the_file_tells_and_lines_within_its_header(batch, name, before, separator, first):
+    table = batch.table(60).rename({"id": first})
+    text = before + table.write_csv(separator=separator, line_terminator="\r\n", quote_style="non_numeric")
+    (batch.folder / name).write_bytes(text.encode())
+    done = batch.run(batch.folder / name, batch.folder / "out", part_rows=20)
+    found = pl.read_parquet(batch.folder / "out").sort(first)
+    assert done.parts == 3 and found.select(first, "name").equals(table.select(first, "name"))
+    np.testing.assert_allclose(found["score"].to_numpy(), batch.expected(table))
+
+
 def test_a_column_that_is_a_text_says_nothing_of_decimals(batch):
     (batch.folder / "t.csv").write_text("tags;distance;hour\n1,2;1.5;2\n")
     with pytest.raises(PartsFailed):
@@ -289,6 +309,7 @@ def test_what_is_nested_too_deep_refuses_its_row_alone(batch, depth):
     [
         ("id;distance|hour\n1;2;3\n", "between ';' or '|'"),
         ("\nid,distance,hour\n1,2,3\n", "first line is empty"),
+        ('id,distance,hour,"a""\n1,2,3,4\n', "its first line opens a quote that is never closed"),
     ],
 )
 def test_what_is_no_csv_is_told_by_its_first_line(batch, text, says):

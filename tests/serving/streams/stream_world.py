@@ -21,8 +21,9 @@ from servers import NatsServer, RedisServer
 from serving.streams.mock_kafka import MockKafka
 
 PATIENCE_SECONDS = 90
-_QUICK = "session.timeout.ms=2000&heartbeat.interval.ms=300&reconnect.backoff.max.ms=500"
-"""How soon the members of a Kafka group notice that one of them, or a broker, is away."""
+_QUICK = "session.timeout.ms=2000&heartbeat.interval.ms=300&reconnect.backoff.max.ms=500&fetch.wait.max.ms=50"
+"""How soon the members of a Kafka group notice that one of them, or a broker, is away; and how long the mock holds back
+what came meanwhile."""
 
 
 class Broker(Protocol):

@@ -165,7 +165,7 @@ def test_a_message_whose_headers_cannot_be_read_is_set_aside(redis_broker):
         """As librdkafka's client gives a message with a header's name that is no UTF-8."""
 
         topic, partition, offset = (lambda _: "t"), (lambda _: 0), (lambda _: 7)
-        value, key = (lambda _: b"1"), (lambda _: None)
+        value, key, timestamp = (lambda _: b"1"), (lambda _: None), (lambda _: (1, 1772366400000))
 
         def headers(self) -> None:
             raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
@@ -204,7 +204,7 @@ def test_a_message_whose_headers_cannot_be_read_is_set_aside(redis_broker):
     asyncio.run(run())
     with redis.Redis.from_url(redis_broker.server.url) as client:
         ((_, letter),) = client.xrange("unreadable-dead")
-    assert letter[b"data"] == b"1" and letter[b"noria-source"] == b"t/0/7"
+    assert letter[b"data"] == b"1" and letter[b"noria-source"] == b"t/0/7-1772366400000"
     assert b"its headers cannot be read" in letter[b"noria-reason"]
 
 

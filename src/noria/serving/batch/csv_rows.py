@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from noria.errors import InvalidData
-from noria.serving.batch.csv_signs import Signs, has_decimal_commas, header_of
+from noria.serving.batch.csv_signs import Signs, has_decimal_commas, header_of, told_separator
+from noria.serving.batch.files import is_tab_separated
 from noria.serving.batch.parts import Batch, Part, Refusal
+from noria.serving.batch.text_blocks import EndlessRecord, first_record
 from noria.serving.batch.texts import SAMPLED_ROWS, TextRows, ill_typed
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ class CsvRows(TextRows):
     leading zeros or is wider than 64 bits is a text, and so are times."""
 
     quoted = True
-    header_rows = 1
 
     @property
     def schema(self) -> Mapping[str, pl.DataType]:
@@ -40,7 +41,7 @@ class CsvRows(TextRows):
         name = self.files.first_filled()
         header, signs = self._header(name)
         with self.files.open(name) as text:
-            text.readline()
+            self.pass_header(name, text)
             block = next(self.records(name, text, SAMPLED_ROWS), (b"", 0))[0]
         mended = _mended(block, len(header), signs)[0] if block else b""
         texts = signs.read(mended, dict.fromkeys(header, pl.String()))
@@ -60,8 +61,14 @@ class CsvRows(TextRows):
         alike."""
         if name not in self._headers:
             with self.files.open(name) as text:
-                self._headers[name] = _names(text.readline(), self.shown(name))
+                told, line, _ = _header_record(text, self.shown(name))
+            separator = told or ("\t" if is_tab_separated(name) else "")
+            self._headers[name] = _names(line, separator, self.shown(name))
         return self._headers[name]
+
+    def pass_header(self, name: str, text: IO[bytes]) -> int:
+        """See TextRows."""
+        return _header_record(text, self.shown(name))[2]
 
     def separator(self, name: str) -> str:
         """See TextRows."""
@@ -91,9 +98,20 @@ class CsvRows(TextRows):
             yield self.with_hive(_csv_batch(block, header, types, signs), part, columns, schema)
 
 
-def _names(line: bytes, name: str) -> tuple[Sequence[str], Signs]:
+def _header_record(text: IO[bytes], name: str) -> tuple[str, bytes, int]:
+    """What the file itself tells to stand between values, the header, and how many bytes both are."""
     try:
-        header, signs = header_of(line.decode("utf-8-sig"))
+        first = first_record(text)
+        told = told_separator(first)
+        header = first_record(text) if told else first
+    except EndlessRecord as error:
+        raise _no_csv(name, f"its first line {error}", "Mend its first line.") from None
+    return told, header, len(header) + (len(first) if told else 0)
+
+
+def _names(line: bytes, separator: str, name: str) -> tuple[Sequence[str], Signs]:
+    try:
+        header, signs = header_of(line.decode("utf-8-sig"), separator)
     except UnicodeDecodeError as error:
         raise _no_csv(name, str(error), "Save it as UTF-8, or name another --input-format.") from None
     except csv.Error as error:

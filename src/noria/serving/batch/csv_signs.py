@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _OTHER = re.compile(r"[;\t|]")
 """What stands between values in place of commas; in the only column's name it is taken for that."""
 _QUOTED = re.compile(rb'"[^"]*"')
+_TOLD = re.compile(rb'(?:\xef\xbb\xbf)?"?sep=([,;\t|])"?\r?\n?', re.IGNORECASE)
 _DECIMAL_COMMAS = r"^\s*[+-]?\d+(,\d+)?\s*$"
 
 
@@ -90,9 +91,17 @@ class Signs:
         return text.getvalue().encode()
 
 
-def header_of(line: str) -> tuple[list[str], Signs]:
-    """The names in a file's first line, and what stands between them: commas or, where these would make one name of
-    it all, the other sign that is in it. Raises csv.Error, also for several others."""
+def told_separator(line: bytes) -> str:
+    """What stands between values by a first line ``sep=;``, as Excel reads and writes it; empty for any other line."""
+    found = _TOLD.fullmatch(line)
+    return found[1].decode() if found else ""
+
+
+def header_of(line: str, separator: str = "") -> tuple[list[str], Signs]:
+    """The names in a header, and what stands between them: ``separator`` or, where none is known, commas or, where
+    these would make one name of it all, the other sign that is in it. Raises csv.Error, also for several others."""
+    if separator:
+        return next(csv.reader([line], delimiter=separator), []), Signs(separator)
     header = next(csv.reader([line]), [])
     others = sorted(set(_OTHER.findall(header[0]))) if len(header) == 1 else []
     if not others:

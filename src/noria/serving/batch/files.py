@@ -26,6 +26,7 @@ ENDINGS: Mapping[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
     ".csv": "csv",
+    ".tsv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
@@ -33,6 +34,8 @@ ENDINGS: Mapping[str, Format] = {
 FORMATS: Sequence[Format] = ("parquet", "csv", "jsonl")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _WILD = re.compile(r"[*?\[]")
+_PACKED = re.compile(rf"(?:{'|'.join(map(re.escape, ENDINGS))})\.(?:zst|bz2|xz|lz4|zip|br|snappy)")
+"""Tables that are compressed in ways that are not read."""
 _PLACES = ("s3", "gs", "az")
 
 
@@ -108,6 +111,7 @@ def find_files(address: str, wanted: str = "") -> tuple[InputFiles, Format]:
     kinds = {file.key: format_of(file.key) for file in found}
     format_ = _format(wanted, [kind for kind in kinds.values() if kind is not None], address)
     if not (wanted or wild):
+        _check_one_format(kinds, address)
         found = [file for file in found if kinds[file.key] == format_]
     listed = tuple(Listed(file.key, file.size, file.tag) for file in found)
     return InputFiles(root, listed, asked, _hive([file.key for file in found], below)), format_
@@ -131,6 +135,11 @@ def open_place(root: str) -> BlobStore:
 def is_gzip(name: str) -> bool:
     """Whether a file is compressed, by its name."""
     return name.lower().endswith(".gz")
+
+
+def is_tab_separated(name: str) -> bool:
+    """Whether tabs stand between a file's values, by its name."""
+    return name.lower().removesuffix(".gz").endswith(".tsv")
 
 
 def split_place(address: str) -> tuple[str, str]:
@@ -165,6 +174,19 @@ def format_of(name: str) -> Format | None:
     """The format a file's name ends in, before .gz, in letters of any case; None for any other."""
     plain = name.lower().removesuffix(".gz")
     return next((kind for ending, kind in ENDINGS.items() if plain.endswith(ending)), None)
+
+
+def _check_one_format(kinds: Mapping[str, Format | None], address: str) -> None:
+    """Raises InvalidInput where a folder holds tables of several formats, or such as cannot be read: rows would be
+    missing."""
+    first = {
+        kind: key for key, kind in reversed(list(kinds.items())) if kind is not None or _PACKED.search(key.lower())
+    }
+    if len(first) > 1:
+        raise InvalidInput(
+            f"{address} holds tables of several formats: {', '.join(Path(key).name for key in sorted(first.values()))}",
+            remedy=f"Name a pattern of those to be read, such as {address.rstrip('/')}/*.csv.",
+        )
 
 
 def _is_hidden(key: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from noria.errors import InvalidInput, NotFound
 from noria.serving.batch.columns import Wishes, match
 from noria.serving.batch.csv_rows import CsvRows
-from noria.serving.batch.files import FORMATS, Format, find_files, format_of, is_gzip, named_format
+from noria.serving.batch.files import FORMATS, Format, find_files, format_of, is_gzip, is_tab_separated, named_format
 from noria.serving.batch.json_rows import JsonRows
 from noria.serving.batch.manifest import Manifest, check_unchanged
 from noria.serving.batch.overlap import check_apart
@@ -162,6 +162,8 @@ def target_of(output: str, wanted: str) -> Target:
     named = named_format(wanted or ending or "parquet")
     if named not in FORMATS:
         raise InvalidInput(f"format {wanted!r} is not known", remedy="Use parquet, csv or jsonl.")
+    if single and is_tab_separated(output):
+        raise InvalidInput("tables with tabs are read, not written", remedy="Name the --output .csv.")
     if single and is_gzip(output):
         raise InvalidInput("output is not compressed by .gz", remedy="Use Parquet, which is compressed, or a folder.")
     if single and "://" in output:

@@ -63,5 +63,6 @@ def read_job_file(path: Path) -> JobSpec:
     except msgspec.ValidationError as error:
         raise InvalidConfig(
             f"{path} cannot be used: {error}",
-            remedy="docs/how-to/predict-in-batch.md shows a whole file.",
+            remedy="Under spec give model: {name: …}, inputs: {source: …} and outputs: {destination: …}; parallelism "
+            "and maxRetryCount may stand there, too.",
         ) from None

@@ -10,9 +10,11 @@ import contextlib
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Protocol
@@ -134,13 +136,14 @@ class _Worker:
 
     def __init__(self, task: bytes) -> None:
         self.link, theirs = Pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from noria.serving.batch.processes import main; main()", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        )
+        with _deaf_to_interrupts():
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "from noria.serving.batch.processes import main; main()", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            )
         theirs.close()
         self.part: Part | None = None
         self._send(task)
@@ -165,6 +168,16 @@ class _Worker:
     def _send(self, content: bytes) -> None:
         with contextlib.suppress(OSError):
             self.link.send_bytes(content)
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What is started meanwhile hears no Ctrl-C, which goes to all processes of a terminal: its leader ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def main() -> None:

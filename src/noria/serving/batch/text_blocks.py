@@ -6,6 +6,7 @@ within a value that does not begin with one (it"s) is a character like others.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 _CHUNK_BYTES = 1 << 22
 _LONGEST_RECORD_BYTES = 1 << 27
 """A longer one is none: what is between two line ends, or behind a quote that opens by mistake, fills the memory."""
+_AS_COMMAS = bytes.maketrans(b";\t|", b",,,")
 _NEWLINE, _QUOTE = ord("\n"), ord('"')
 
 
@@ -68,6 +70,24 @@ def record_blocks(
         raise EndlessRecord(yielded + len(ends), "opens a quote that is never closed")
     if held:
         yield bytes(held), len(ends) + (not held.endswith(b"\n"))
+
+
+def first_record(text: IO[bytes]) -> bytes:
+    """The first record of CSV, with its line end, before it is known what stands between values. Raises
+    EndlessRecord."""
+    record, place = bytearray(), _Place(ord(","))
+    while line := text.readline(_LONGEST_RECORD_BYTES):
+        seen = line if record else line.removeprefix(codecs.BOM_UTF8)
+        record += line
+        if seen:
+            _ends(seen.translate(_AS_COMMAS), place, quoted=True)
+        if not place.is_inside:
+            break
+        if len(record) > _LONGEST_RECORD_BYTES:
+            raise EndlessRecord(0, f"has no end within {_LONGEST_RECORD_BYTES:,} bytes")
+    if place.is_inside:
+        raise EndlessRecord(0, "opens a quote that is never closed")
+    return bytes(record)
 
 
 def records_of(block: bytes, separator: str = ",") -> list[bytes]:

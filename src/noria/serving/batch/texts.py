@@ -32,7 +32,6 @@ class TextRows:
 
     typed = False
     quoted = False
-    header_rows = 0
 
     def number_type(self, name: str) -> pl.DataType:
         """See Source: whatever the first rows hold."""
@@ -67,6 +66,11 @@ class TextRows:
         del name
         return False
 
+    def pass_header(self, name: str, text: IO[bytes]) -> int:
+        """Read what stands before a file's rows; returns how many bytes that are."""
+        del name, text
+        return 0
+
     def separator(self, name: str) -> str:
         """What stands between the values of a file, where quotes open."""
         del name
@@ -74,7 +78,7 @@ class TextRows:
 
     def _cut(self, name: str, rows: int, number: int) -> Iterator[Part]:
         with self.files.open(name) as text:
-            start = end = sum(len(text.readline()) for _ in range(self.header_rows))
+            start = end = self.pass_header(name, text)
             first = reached = 0
             for block, count in self.records(name, text, min(rows, _PLANNED_ROWS)):
                 end, reached = end + len(block), reached + count
@@ -89,8 +93,7 @@ class TextRows:
         with self.files.open(part.source) as text:
             start, end = part.span
             if end is None:
-                for _ in range(self.header_rows):
-                    text.readline()
+                self.pass_header(part.source, text)
             else:
                 text.seek(start)
             size = None if end is None else end - start

@@ -107,12 +107,18 @@ class KafkaReader:
             self._paused = False
         held, self._held = self._held, []
         try:
-            found = held or self._consumer.consume(most, seconds)
+            found = held or self._some(most, seconds)
             if not found and self._asking.has_fault:
                 self._asking.ask(self._consumer)
             return found
         except KafkaException as error:
             raise _refusal(self._stream, error.args[0]) from None
+
+    def _some(self, most: int, seconds: float) -> list[Any]:
+        """What is there, once there is any: librdkafka itself would wait until there are so many."""
+        if (first := self._consumer.poll(seconds)) is None:
+            return []
+        return [first, *self._consumer.consume(most - 1, 0)] if most > 1 else [first]
 
     def _hold(self) -> None:
         if not self._paused:
@@ -271,7 +277,8 @@ def _message(one: Any) -> Message:
     except Exception as error:  # names that are no UTF-8: whatever it is, the messages behind it are not held up
         fault = f"its headers cannot be read: {error}"
     handle = (topic, partition, offset)
-    return Message("/".join(map(str, handle)), one.value() or b"", str(partition), one.key(), headers, handle, fault)
+    position = f"{topic}/{partition}/{offset}-{one.timestamp()[1]}"  # a topic that is made anew begins at 0 again
+    return Message(position, one.value() or b"", str(partition), one.key(), headers, handle, fault)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class NotTaken(InvalidData):
 class Message:
     """A message as it was consumed.
 
-    ``position`` says where it stands: topic/partition/offset, stream/id or stream/sequence-time.
+    ``position`` says where it stands: topic/partition/offset-time, stream/id or stream/sequence-time.
     ``partition`` is what order is kept within; ``handle`` is what its broker acknowledges it by. A ``fault`` says why
     it could not be read as it is: it is set aside.
     """

@@ -41,7 +41,7 @@ _log = structlog.get_logger()
 _AWAY = (Unavailable, Overloaded, DeadlineExceeded)
 _DEADLINES = 3
 """How often a message may run out of time before it is taken to be its own fault."""
-_RECEIVE_SECONDS = 1.0
+_RECEIVE_SECONDS = 0.5
 _LOOK_SECONDS = 5.0
 _TELL_SECONDS = 30.0
 _FIRST_WAIT_SECONDS = 0.2

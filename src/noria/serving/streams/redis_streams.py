@@ -61,8 +61,10 @@ class RedisReader:
     async def hold(self, messages: Sequence[Message]) -> None:
         """See Reader."""
         async with _telling(self._stream):
-            mine = [message.handle for message in messages]
-            await self._redis.xclaim(self._name, self._group, self._me, 0, mine, justid=True)
+            first, last = messages[0].handle, messages[-1].handle
+            held = await self._redis.xpending_range(self._name, self._group, first, last, len(messages), self._me)
+            if mine := [entry["message_id"] for entry in held]:  # the others were taken over: two would answer them
+                await self._redis.xclaim(self._name, self._group, self._me, 0, mine, justid=True)
 
     async def lag(self) -> int | None:
         """See Reader: what nobody received yet, and what nobody acknowledged."""
