@@ -292,9 +292,10 @@ def load_server_settings(
     written = _document(path) if path.is_file() else {}
     kind = Settings if {"project", "model"} & written.keys() else ServerSettings
     found: ServerSettings = _with_policy_file(_validated(kind, written, environment, path), path)
-    document = found.model_dump(include=set(ServerSettings.model_fields))
+    # without what was left out: some defaults go by what else was said
+    document = found.model_dump(include=set(ServerSettings.model_fields), exclude_unset=True)
     for section, values in (given or {}).items():
-        document[section] |= values
+        document.setdefault(section, {}).update(values)
     return _validated(ServerSettings, document, {}, path)
 
 
@@ -340,8 +341,8 @@ def _with_policy_file(settings: _S, path: Path) -> _S:
             remedy="Keep one: give the one in noria.toml a more specific pattern, or remove registry.policy_file.",
         )
     kind = type(settings)
-    document = settings.model_dump()
-    document["policies"][PATTERN] = read_policy_file(file)
+    document = settings.model_dump(exclude_unset=True)
+    document.setdefault("policies", {})[PATTERN] = read_policy_file(file)
     return _validated(kind, document, {}, file)
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from noria.config import load_server_settings, load_settings
 from noria.errors import InvalidConfig
+from noria.lifecycle.plans import planned
+from noria.rollout import Strategy
 
 GOOD = '[project]\nname = "shop"\n[model]\nname = "demand"\ntask = "regression"\n'
 
@@ -54,6 +56,14 @@ def test_a_whole_section_may_come_from_the_environment_and_a_server_needs_no_fil
     settings = load_server_settings(tmp_path, {"store": {"artifacts": "s3://b"}}, {"NORIA_POLICIES": policies})
     assert settings.policies["churn*"].stages["Production"].approvals == 2
     assert settings.store.artifacts == "s3://b"
+
+
+def test_what_goes_by_the_rest_of_a_rollouts_settings_still_does_as_the_server_reads_them(tmp_path):
+    said = '[rollout]\nguards = ["errors"]\nmax_error_increase = 0.03\n[registry]\npolicy_file = "policy.yaml"\n'
+    (tmp_path / "noria.toml").write_text(GOOD + said)
+    (tmp_path / "policy.yaml").write_text("model_registry: {}\n")
+    plan = planned(load_server_settings(tmp_path, {"store": {"artifacts": "s3://b"}}, {}).rollout, Strategy.CANARY)
+    assert (plan.required, plan.errors_to_see) == (("errors",), 0.06)
 
 
 @pytest.mark.parametrize("text", ["[project", "\x00", "a = 1 2"])

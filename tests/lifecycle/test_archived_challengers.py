@@ -7,6 +7,7 @@ import pytest
 from lifecycle.rollout_world import MODEL, RolloutWorld, look_interrupted, ready, world_of_one
 from noria.config import PolicySettings
 from noria.errors import PolicyRefused
+from noria.lifecycle.deploying import deploy, parse_address
 from noria.lifecycle.plans import planned
 from noria.lifecycle.rollouts import Rollouts
 from noria.registry import Policies, Stage, get_version
@@ -85,3 +86,15 @@ def test_an_archived_version_that_the_gate_does_not_let_through_gets_no_traffic(
     with pytest.raises(PolicyRefused):
         rollouts.start(MODEL, [2], planned(world.settings, Strategy.CANARY), actor="ann", reason="try")
     assert serves(world) == {1: 100}
+
+
+def test_what_a_deployment_beside_takes_back_goes_on_in_the_models_own(world):
+    world.add_version()
+    own, plan = world.start(Strategy.CANARY, 2), planned(world.settings, Strategy.CANARY, max_days=0.001)
+    address = parse_address(f"models:/{MODEL}/1")
+    deploy(world.workspace, world.policies, world.clock, address, actor="ann", reason="", deployment="eu")
+    beside = world.rollouts.start("eu", [2], plan, actor="ann", reason="try")
+    world.pass_minutes(5)
+    assert world.rollouts.look(beside.rollout_id).status == ROLLED_BACK
+    assert stage(world, 2) is Stage.STAGING
+    assert world.rollouts.look(own.rollout_id).is_open

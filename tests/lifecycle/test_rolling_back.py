@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from lifecycle.rollout_world import MODEL, RolloutWorld, world_of_three
@@ -20,8 +22,9 @@ def world(tmp_path) -> RolloutWorld:
     return world_of_three(tmp_path)
 
 
-def back(world: RolloutWorld, name: str = MODEL) -> RolledBack:
-    return roll_back(world.workspace, world.policies, world.clock, name, actor="ann", reason="worse")
+def back(world: RolloutWorld, name: str = MODEL, asked_at: datetime | None = None) -> RolledBack:
+    asked = {"actor": "ann", "reason": "worse", "asked_at": asked_at}
+    return roll_back(world.workspace, world.policies, world.clock, name, **asked)
 
 
 def deploy_as(world: RolloutWorld, name: str, what: int | str) -> None:
@@ -166,3 +169,21 @@ def test_a_deployment_whose_rollout_is_under_way_is_not_withdrawn_nor_one_twice(
     end()
     with pytest.raises(Conflict, match="was withdrawn"):
         end()
+
+
+def test_of_two_who_take_back_at_once_the_second_is_refused(world):
+    for version in (2, 3):
+        world.pass_minutes(1)
+        world.deploy(version)
+    asked_at = world.clock.now()
+    world.pass_minutes(0.1)
+    assert back(world, asked_at=asked_at).version.version == 2
+    with pytest.raises(Conflict, match="'churn' has changed meanwhile: version 2 serves now"):
+        back(world, asked_at=asked_at)
+    rollout, asked_at = world.start(Strategy.CANARY, 3), world.clock.now()
+    world.pass_minutes(0.1)
+    assert back(world, asked_at=asked_at).how == f"rollout {rollout.rollout_id[:8]} aborted"
+    with pytest.raises(Conflict, match="has changed meanwhile"):
+        back(world, asked_at=asked_at)
+    world.pass_minutes(0.1)
+    assert back(world, asked_at=world.clock.now()).version.version == 1

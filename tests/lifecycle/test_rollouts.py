@@ -15,12 +15,13 @@ from sklearn.linear_model import LogisticRegression
 
 from lifecycle.rollout_world import MODEL, START, RolloutWorld, forest
 from noria import audit
+from noria.clock import to_millis
 from noria.config import PolicySettings, StageRuleSettings
 from noria.errors import Conflict, InvalidInput, PolicyRefused
 from noria.lifecycle.deploying import deploy, follow, parse_address
 from noria.lifecycle.evidence import Evidence
 from noria.lifecycle.outcomes import bring_in
-from noria.monitoring.log import FailureRecord, PredictionLog, read_batches, read_predictions
+from noria.monitoring.log import FailureRecord, LabelRecord, PredictionLog, read_batches, read_predictions
 from noria.registry import Policies, Stage, approve, get_version, version_in_stage
 from noria.registry.models import set_alias
 from noria.rollout import Strategy, current_routes, read_routes
@@ -129,8 +130,15 @@ def test_a_canary_that_predicts_worse_is_taken_back_once_labels_are_in(tmp_path)
     fit = random.fit
     random.fit = lambda rows, labels: fit(rows, world.random.permutation(labels))  # it learns from shuffled labels
     rollout = world.start(Strategy.CANARY, world.add_version(random), steps=(30, 100))
+    log, now = PredictionLog(world.workspace.prediction_log), to_millis(datetime.now(UTC))
+    log.labels([LabelRecord(f"not-{n}", now, now, 1.0) for n in range(3)])
+    log.labels([LabelRecord("before", now, to_millis(START) - 300_000, 1.0)])
+    log.close()
     world.send(2000, label=True)
     assert world.rollouts.look(rollout.rollout_id).status == ROLLED_BACK
+    with world.workspace.database.read() as tx:
+        told = list_decisions(tx, rollout.rollout_id)[-1].evidence["labels"]
+    assert told == {"came_in": 2003, "counted": 2000, "earlier": 1}
 
 
 def test_a_paused_rollout_is_left_alone_and_goes_on_when_resumed(world):

@@ -30,7 +30,7 @@ REAL = st.tuples(st.lists(st.floats(-1e6, 1e6), max_size=20), st.integers(0, 100
 ALGORITHMS = st.sampled_from(["thompson", "epsilon-greedy"])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(COUNTS, min_size=1, max_size=6), ALGORITHMS, st.floats(0, 1 / 6))
 def test_shares_sum_to_one_and_respect_the_floor(rewards, algorithm, floor):
     shares = allocation(BanditSettings(algorithm, floor=floor), named(*rewards))
@@ -38,7 +38,7 @@ def test_shares_sum_to_one_and_respect_the_floor(rewards, algorithm, floor):
     assert min(shares.values()) >= floor - 1e-12
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(REAL, min_size=1, max_size=6), ALGORITHMS)
 def test_real_rewards_of_any_size_divide_the_traffic_too(rewards, algorithm):
     shares = allocation(BanditSettings(algorithm, "real", floor=0.02), named(*rewards))
@@ -51,7 +51,7 @@ def test_the_same_rewards_give_the_same_shares():
     assert allocation(BanditSettings(), arms) == allocation(BanditSettings(), arms)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(COUNTS, min_size=2, max_size=4), st.randoms(use_true_random=False))
 def test_the_order_of_the_arms_does_not_matter(rewards, shuffler):
     arms = named(*rewards)
@@ -102,7 +102,7 @@ def test_floors_that_do_not_fit_are_refused():
         allocation(BanditSettings(), [])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(REAL, min_size=1, max_size=6), ALGORITHMS)
 def test_rewards_that_were_said_to_be_binary_and_are_not_give_shares_all_the_same(rewards, algorithm):
     shares = allocation(BanditSettings(algorithm, "binary", floor=0.02), named(*rewards))

@@ -212,5 +212,7 @@ def test_what_is_undecided_says_how_much_more_it_takes():
     seen = few.challenger.requests
     for guard in ("errors", "latency"):
         assert said[guard].endswith(f"either way, after {seen} of 1,500 requests (a unit counts once)")
+    own = {one.guard: one.reason for one in judge_guards(ALL_ON, [replace(few, slow_requests_needed=20_000)])}
+    assert "of 1,500 requests" in own["errors"] and "of 20,000 requests" in own["latency"]
     unknown = judge_guards(ALL_ON, [replace(few, requests_needed=0)])
     assert next(one.reason for one in unknown if one.guard == "errors").endswith("it may yet turn out either way")

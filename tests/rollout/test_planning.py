@@ -33,7 +33,7 @@ def test_the_plan_has_the_power_it_was_asked_for(changed):
     assert stopped(int(requests_needed(**plan) * 0.9), **plan) < 0.95
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.floats(0.0, 0.2), st.floats(0.01, 0.2), st.floats(0.02, 0.8))
 def test_more_harm_and_more_allowance_need_fewer_requests(base, increase, share):
     plan = {"base_rate": base, "harmful_rate": base + increase, "share": share, "alpha": 0.005}

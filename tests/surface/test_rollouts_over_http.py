@@ -190,7 +190,7 @@ def test_a_button_takes_back_what_its_page_showed_and_nothing_else(client, world
     )
     clicks = [client.post(button, data=WHY) for _ in range(2)]
     assert [click.status_code for click in clicks] == [303, 400]
-    assert "changed since the page was made: version 3 serves now" in clicks[1].text
+    assert "has changed meanwhile: version 3 serves now" in clicks[1].text
     assert shares(world) == {3: 100}
     rollout = world.start(Strategy.CANARY, 2)
     of_the_canary = f"/deployments/{MODEL}/rollback?champion=3&rollout={rollout.rollout_id}"
@@ -225,6 +225,11 @@ def test_one_of_several_challengers_is_promoted_by_its_own_button(client, world,
     page.get_by_role("button", name=f"Promote {others[1]}").click()
     page.get_by_text("promoted", exact=True).wait_for()
     assert shares(world) == {others[1]: 100}
+    page.get_by_role("button", name="Roll back").click()
+    page.wait_for_url(f"{client.base_url}/")
+    assert shares(world) == {serving: 100}
+    page.goto(f"{client.base_url}/rollouts/{started['rollout_id']}")
+    assert not page.get_by_role("button").count()
     page.close()
     path = f"/rollouts/{started['rollout_id']}/promote?version=x"
     assert client.post(path, data=WHY).status_code == 404

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from noria.optimize.bundle import Bundle, Kind, TensorSpec, read_bundle, write_b
 from noria.registry import ModelVersion, NewVersion, Policies, Signature, register_version
 from noria.rollout import Variant
 from noria.serving.runtimes.chain import MEMBER, TRANSFORMER_FILE, Described, Transformer
-from noria.serving.runtimes.ensemble import HOW, MEAN, VOTE
+from noria.serving.runtimes.ensemble import HOW, MEAN, MEDIAN, VOTE
 from noria.serving.runtimes.remote import PROMPT, PROTOCOLS, V2, Upstream
 from noria.serving.served import load_served
 from noria.store.blobs import folder_digest
@@ -63,11 +64,14 @@ class Composer:
         """Register several models as one. Raises InvalidInput where they do not predict the same thing."""
         if combine not in HOW:
             raise InvalidInput(f"{combine!r} is no way to combine models", remedy=f"Use {', '.join(HOW)}.")
-        if len(addresses) < 2 or (weights and len(weights) != len(addresses)) or any(not w > 0 for w in weights):
+        weighable = all(w > 0 for w in weights) and math.isfinite(sum(weights))
+        if len(addresses) < 2 or (weights and len(weights) != len(addresses)) or not weighable:
             raise InvalidInput(
                 f"{len(addresses)} models with {len(weights)} weights make no ensemble",
-                remedy="Name at least two models and, for weights, a positive one for each.",
+                remedy="Name at least two models and, for weights, a positive and finite one for each.",
             )
+        if weights and combine == MEDIAN:
+            raise InvalidInput("a median has no weights", remedy=f"Leave them out, or combine by {MEAN} or {VOTE}.")
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "model"
             names = [str(place) for place in range(len(addresses))]
@@ -158,13 +162,14 @@ def _chained(folder: Path, described: Described, requirements: Sequence[str]) ->
     if member.tensors:
         raise InvalidInput("a model of tensors cannot be chained", remedy="Log it with a signature of columns.")
     columns = {name: member.kinds.get(name, "double") for name in member.request_columns}
+    optional = member.optional
     example = member.example or (() if member.string_places else (0.0,) * len(columns))
     if described.columns is not None:
         named = (
             described.columns if isinstance(described.columns, Mapping) else dict.fromkeys(described.columns, "double")
         )
         columns = {name: cast(Kind, kind) for name, kind in named.items()}
-        example = ()
+        example = optional = ()
     if described.example is not None:
         example = tuple(described.example.get(name) for name in columns)
     answers = "postprocess" in described.verbs
@@ -179,6 +184,7 @@ def _chained(folder: Path, described: Described, requirements: Sequence[str]) ->
             runtime="chain",
             options={"verbs": list(described.verbs), "requirements": list(requirements)},
             example=example if len(example) == len(columns) else (),
+            optional=optional,
         ),
     )
 
@@ -204,6 +210,7 @@ def _together(folder: Path, members: Sequence[ModelVersion], options: Mapping[st
     if clashing := sorted({n for b in bundles for n in b.request_columns if b.kinds.get(n, "double") != columns[n]}):
         raise _in_different_forms(clashing)
     examples = {n: v for b in bundles if b.example for n, v in zip(b.inputs, b.example, strict=True)}
+    needed = {n for b in bundles for n in b.request_columns if n not in b.optional}
     mean = sum(w * b.decision_threshold for w, b in zip(options["weights"], bundles, strict=True))
     return _with_features(
         features_of(folder, named, columns),
@@ -215,6 +222,7 @@ def _together(folder: Path, members: Sequence[ModelVersion], options: Mapping[st
             runtime="ensemble",
             options=options,
             example=tuple(examples[name] for name in columns) if set(columns) <= set(examples) else (),
+            optional=tuple(name for name in columns if name not in needed),
         ),
     )
 

@@ -64,10 +64,9 @@ class Earned:
 
         return self._inside(units, answers, window_minutes).group_by("unit").agg(pl.col("value").sum())
 
-    def told(self, units: pl.DataFrame, answers: pl.DataFrame, window_minutes: float) -> Mapping[str, int]:
-        """How many rewards came in, and how many of them count: the others are of nobody who was asked, or too late."""
-        counted = self._inside(units, answers, window_minutes).height
-        return {"came_in": self._rewards.frame().height, "counted": counted}
+    def told(self, units: pl.DataFrame, answers: pl.DataFrame, window_minutes: float, since: int) -> Mapping[str, int]:
+        """As ``told``; those that do not count are of nobody who was asked, or too late."""
+        return told(self._rewards.frame(), self._inside(units, answers, window_minutes), "key", since)
 
     def _inside(self, units: pl.DataFrame, answers: pl.DataFrame, window_minutes: float) -> pl.DataFrame:
         import polars as pl
@@ -90,13 +89,29 @@ class Earned:
         return ours and one.metric == self._metric and abs(one.value) < _LARGEST
 
 
-def _not_before() -> pl.Expr:
-    """What a unit was worth before it met an arm, no arm earned, unless it says for which answer it is.
+def told(outcomes: pl.DataFrame, counted: pl.DataFrame, key: str, since: int) -> Mapping[str, int]:
+    """How many outcomes came in, and how many of them count, which are those whose ``key`` is in ``counted``.
 
-    A midnight stands for all of its day: whoever has dates alone sends those.
+    What was observed before ``since`` (UTC milliseconds) and does not count is ``earlier``: the log has all of its day.
     """
     import polars as pl
 
+    others = outcomes.join(counted, on=key, how="anti")
+    earlier = others.filter(_latest() < pl.lit(since) - _CLOCKS_DIFFER).height
+    found = {"came_in": outcomes.height - earlier, "counted": outcomes.height - others.height}
+    return found | ({"earlier": earlier} if earlier else {})
+
+
+def _not_before() -> pl.Expr:
+    """What a unit was worth before it met an arm, no arm earned, unless it says for which answer it is."""
+    import polars as pl
+
+    return pl.col("known").is_not_null() | (_latest() >= pl.col("first") - _CLOCKS_DIFFER)
+
+
+def _latest() -> pl.Expr:
+    """When it was observed at the latest: a midnight stands for its day, as whoever has dates alone sends those."""
+    import polars as pl
+
     is_day = pl.col("at") % MILLIS_A_DAY == 0
-    latest = pl.when(is_day).then(pl.col("at") + MILLIS_A_DAY).otherwise(pl.col("at"))
-    return pl.col("known").is_not_null() | (latest >= pl.col("first") - _CLOCKS_DIFFER)
+    return pl.when(is_day).then(pl.col("at") + MILLIS_A_DAY).otherwise(pl.col("at"))

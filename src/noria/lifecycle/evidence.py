@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.clock import to_millis
-from noria.lifecycle.earned import Earned
+from noria.lifecycle.earned import Earned, told
 from noria.lifecycle.growing import Growing, hash_of, hashes_of
 from noria.lifecycle.latencies import spread
 from noria.monitoring.log import (
@@ -59,7 +59,7 @@ _ROWS = {
 _FAILED = {
     "unit": np.int64, "step": np.int16, "variant": np.int64, "requests": np.int64, "at": np.int64, "code": np.int64,
 }  # fmt: skip
-_LABELS = {"id": np.int64, "label": np.float64}
+_LABELS = {"id": np.int64, "label": np.float64, "at": np.int64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ class Evidence:
         self._tails = {
             kind: Tail(log, kind, by_any_clock) for kind in (PREDICTIONS, SHADOWS, FAILURES, LABELS, REWARDS)
         }
+        self._since = to_millis(since)
         self._deployment, self._keep_rows = deployment, keep_rows
         self._answered, self._shadowed = Growing(_ROWS, "id", of_units=True), Growing(_ROWS, "id")
         self._failed = Growing(_FAILED, of_units=True)
@@ -185,6 +186,10 @@ class Evidence:
         known = self.rows().filter(mine).join(labels.unique("id", keep="last"), on="id", how="inner")
         return (known["score"].to_numpy(), known["label"].to_numpy()) if known.height else None
 
+    def labels_told(self) -> Mapping[str, int]:
+        """How many labels came in since the rollout began, and how many of them are of what it answered."""
+        return told(self._labels.frame().unique("id", keep="last"), self.rows(), "id", self._since)
+
     # rewards
 
     def final_rewards(self, plan: RewardPlan, at: datetime) -> pl.DataFrame:
@@ -238,7 +243,7 @@ class Evidence:
 
     def rewards_told(self, plan: RewardPlan) -> Mapping[str, int]:
         """How many rewards came in since the rollout began, and how many of them count."""
-        return self._earned.told(self._units(), self.rows(), plan.window_minutes)
+        return self._earned.told(self._units(), self.rows(), plan.window_minutes, self._since)
 
     def arm_rewards(self, plan: RewardPlan, at: datetime, variant: str) -> ArmRewards:
         """A bandit's arm: what is final, what failed among it, and how many answers still wait."""
@@ -343,8 +348,8 @@ class Evidence:
         labels = msgspec.msgpack.Decoder(list[LabelRecord]).decode
         known = [one for payload in self._tails[LABELS].read() for one in labels(payload) if abs(one.label) < _LARGEST]
         if known:
-            labelled = np.array([one.label for one in known])
-            self._labels.add({"id": hashes_of(one.prediction_id for one in known), "label": labelled})
+            labelled, at = np.array([one.label for one in known]), np.array([one.observed_at for one in known])
+            self._labels.add({"id": hashes_of(one.prediction_id for one in known), "label": labelled, "at": at})
         self._earned.add(self._tails[REWARDS].read())
 
     def _units(self) -> pl.DataFrame:

@@ -18,7 +18,7 @@ from noria.registry import ModelVersion, Stage, list_versions
 from noria.rollout.bandits import ArmRewards, allocation
 from noria.rollout.contextual import fit_linucb
 from noria.rollout.estimates import compare_quality, score_shift
-from noria.rollout.evidence import ERRORS, LATENCY, ArmEvidence, StepEvidence
+from noria.rollout.evidence import ERRORS, LATENCY, QUALITY, ArmEvidence, StepEvidence
 from noria.rollout.plan import Plan, Strategy
 from noria.rollout.planning import LatencyBar, latency_bar, requests_needed, slow_at_factor
 from noria.rollout.rates import EventRecord
@@ -106,16 +106,19 @@ def fixed_at_start(plan: Plan, latencies: Floats) -> Mapping[str, object]:
     return {"bar": asdict(bar), "slower": slow_at_factor(latencies, plan.latency_to_see), "since": 0}
 
 
-def _needed(plan: Plan, step: int, bar: LatencyBar, slower: float, error_rate: float) -> int:
-    """Challenger requests with which the harm that the plan wants to see would be seen at this step."""
+def _needed(plan: Plan, step: int, bar: LatencyBar, slower: float, error_rate: float) -> tuple[int, int]:
+    """Challenger requests with which the harm that the plan wants to see would be seen at this step.
+
+    Of errors, and of latency: each guard waits for its own. One that could see none waits as long as the other does.
+    """
     share, allowance = min(plan.steps[step], 99.0) / 100, plan.guards.allowance(step + 1)
-    needed = 0
+    errors = slow = 0
     if ERRORS in plan.guards.guards:
         allowed = plan.guards.max_error_increase or 0.0
-        needed = _requests(error_rate, min(1.0, error_rate + plan.errors_to_see), share, allowance, allowed)
+        errors = _requests(error_rate, min(1.0, error_rate + plan.errors_to_see), share, allowance, allowed)
     if LATENCY in plan.guards.guards:
-        needed = max(needed, _requests(bar.slow, slower, share, allowance, bar.slow_if_allowed - bar.slow))
-    return needed
+        slow = _requests(bar.slow, slower, share, allowance, bar.slow_if_allowed - bar.slow)
+    return errors or slow, slow or errors
 
 
 @functools.lru_cache(maxsize=256)
@@ -135,7 +138,14 @@ def _canary(evidence: Evidence, rollout: Rollout, steps: Sequence[RolloutStep], 
             known = _fix_late(evidence, rollout.plan)
             fixed = known or None
         found.append(_step_evidence(evidence, rollout, step.step, known))
-    return Look(judge_canary(rollout.plan, found, minutes=minutes), fixed)
+    judged = judge_canary(rollout.plan, found, minutes=minutes)
+    return Look(replace(judged, measures=_labels_told(evidence, rollout.plan)), fixed)
+
+
+def _labels_told(evidence: Evidence, plan: Plan) -> Mapping[str, object]:
+    """Ids that no prediction had are told by nothing else: a gateway takes a label without a look at the log."""
+    told = evidence.labels_told() if QUALITY in plan.guards.guards else {}
+    return {"labels": told} if any(told.values()) else {}
 
 
 def _fix_late(evidence: Evidence, plan: Plan) -> Mapping[str, object]:
@@ -154,11 +164,11 @@ def _step_evidence(evidence: Evidence, rollout: Rollout, step: int, fixed: Mappi
         return _alone(evidence, step, bar, since, float(str(fixed.get("slower", 0.0))))
     challenger = evidence.arm(step, CANARY, share, bar, since)
     champion = evidence.arm(step, CHAMPION, 1 - share, bar, since)
-    needed = 0
+    errors_needed = slow_needed = 0
     if bar is not None and champion.requests:
         rate = float(f"{champion.errors / champion.requests:.1g}")  # rounded, so that what was computed serves again
-        needed = _needed(rollout.plan, step, bar, float(str(fixed["slower"])), rate)
-    return StepEvidence(champion, challenger, bar, needed)
+        errors_needed, slow_needed = _needed(rollout.plan, step, bar, float(str(fixed["slower"])), rate)
+    return StepEvidence(champion, challenger, bar, errors_needed, slow_requests_needed=slow_needed)
 
 
 def _alone(evidence: Evidence, step: int, bar: LatencyBar | None, since: int, slower: float) -> StepEvidence:
@@ -243,7 +253,8 @@ def _ab(evidence: Evidence, rollout: Rollout, step: RolloutStep, variants: Mappi
     ]
     days = (at - rollout.started_at).total_seconds() / 86_400
     judged = judge_ab(plan, arms, guards, days=days)
-    told = replace(judged, measures={**judged.measures, "rewards": evidence.rewards_told(plan.rewards)})
+    outcomes = {"rewards": evidence.rewards_told(plan.rewards), **_labels_told(evidence, plan)}
+    told = replace(judged, measures={**judged.measures, **outcomes})
     return Look(told, None if step.fixed else known or None)
 
 
@@ -274,7 +285,7 @@ def _bandit(
         return Look(Judgement(Decision.WAIT, "no answers yet", measures=measures), fixed)
     shares = replace(shares, shares={name: shares.shares.get(name, 0.0) for name in names})
     measures["shares"] = dict(shares.shares)
-    earning = [arm for arm in arms if evidence.rewards_of(arm.name) is not None]
+    earning = [arm for arm in arms if arm.rewards.count and evidence.rewards_of(arm.name) is not None]
     return Look(_bandit_judgement(rollout, _best(shares, earning), measures, at), fixed, shares)
 
 
@@ -300,7 +311,7 @@ def _best(shares: Shares, arms: Sequence[ArmRewards]) -> str:
 def _bandit_judgement(rollout: Rollout, best: str, measures: Mapping[str, object], at: datetime) -> Judgement:
     """``best`` is the leading one of the arms that have rewards; what has none is never promoted."""
     plan, days = rollout.plan, (at - rollout.started_at).total_seconds() / 86_400
-    leads = f"{best} leads" if best else "no rewards yet"
+    leads = f"{best} leads" if best else "no reward is final yet"
     if days < plan.max_days:
         return Judgement(Decision.WAIT, leads, measures=measures, winner=best)
     reason = f"{leads} after {plan.max_days:g} days"

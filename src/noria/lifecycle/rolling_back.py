@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from noria.clock import Clock
 from noria.errors import Conflict, NotFound
@@ -15,8 +16,8 @@ from noria.registry.stages import roll_back as restore_production
 from noria.registry.stages import rollback_target
 from noria.rollout import current_routes, set_routes
 from noria.rollout.deployments import check_served, find_deployment, own_name, serves_production, write_routes
-from noria.rollout.records import open_rollout
-from noria.rollout.route_records import WENT_BACK, earlier_champion
+from noria.rollout.records import list_rollouts, open_rollout
+from noria.rollout.route_records import WENT_BACK, champion_at, earlier_champion
 from noria.store.database import Transaction
 from noria.store.workspace import Workspace
 
@@ -60,19 +61,22 @@ def roll_back(
     actor: str,
     reason: str,
     seen: Seen | None = None,
+    asked_at: datetime | None = None,
 ) -> RolledBack:
     """Take the traffic back: from a rollout's challengers while one is under way, else from the version that serves.
 
     ``name`` is a deployment or a model. Under a model's own name, or where the deployment follows Production, the
     version goes back into Production that was there before; an alias moves back that the deployment follows; no policy
-    is asked, as it was let in before. Where something else serves than was ``seen``, it has been taken back already,
-    or promoted: nothing is done. Raises Conflict for that, and where there is nothing to go back to or nothing served,
-    NotFound for an unknown name.
+    is asked, as it was let in before. Where something else serves than was ``seen``, or than served at ``asked_at``, it
+    has been taken back already, or promoted: nothing is done. Raises Conflict for that, and where there is nothing to
+    go back to or nothing served, NotFound for an unknown name.
     """
     with workspace.database.read() as tx:
         deployment = name if find_deployment(tx, name) or current_routes(tx, name) else own_name(tx, name)
         check_served(tx, deployment)
         rollout = open_rollout(tx, deployment)
+        if asked_at is not None:
+            seen = _seen_at(tx, deployment, asked_at, clock.now())
         if seen is not None:
             _check_seen(tx, deployment, seen)
     if rollout is not None:
@@ -84,7 +88,7 @@ def roll_back(
         target = _target(tx, deployment)
         version = get_version(tx, target.model, target.version)
     if target.serves:
-        make_servable(workspace, version, at=clock.now(), actor=actor)
+        make_servable(workspace, version, at=clock.now(), actor=actor, older_does=True)  # at once
     with workspace.database.write() as tx:
         if _target(tx, deployment) != target:
             raise Conflict(f"{deployment!r} changed meanwhile", remedy="See how it stands, then ask again.")
@@ -93,14 +97,27 @@ def roll_back(
     return RolledBack(deployment, restored, "the version before serves")
 
 
+def _seen_at(tx: Transaction, deployment: str, at: datetime, now: datetime) -> Seen | None:
+    """What there was to see at that instant; None without routes then, or of routes that a clock ahead has dated."""
+    routes, champion = current_routes(tx, deployment), champion_at(tx, deployment, at)
+    if routes is None or champion is None or routes.created_at > now:
+        return None
+    under_way = [
+        one.rollout_id
+        for one in list_rollouts(tx, deployment)
+        if one.started_at <= at and (one.ended_at is None or one.ended_at > at)
+    ]
+    return Seen(champion.version, under_way[-1] if under_way else "")
+
+
 def _check_seen(tx: Transaction, deployment: str, seen: Seen) -> None:
     """A second click, or one beside the worker's own decision, would take back the version that serves well."""
     routes, rollout = current_routes(tx, deployment), open_rollout(tx, deployment)
     if routes is None or seen == Seen(routes.variants[0].version, "" if rollout is None else rollout.rollout_id):
         return
     raise Conflict(
-        f"{deployment!r} changed since the page was made: version {routes.variants[0].version} serves now, by revision "
-        f"{routes.revision} ({routes.reason})",
+        f"{deployment!r} has changed meanwhile: version {routes.variants[0].version} serves now, by "
+        f"revision {routes.revision} ({routes.reason})",
         remedy="If that is to be taken back, ask again.",
     )
 

@@ -232,14 +232,16 @@ class Rollouts:
     def _roll_back(self, rollout: Rollout, judgement: Judgement) -> Rollout:
         """Take the traffic away first; archiving comes second, since a policy may refuse it.
 
-        A version that is in Production all the same got there by another way, and stays.
+        A version that is in Production all the same got there by another way, and stays. A deployment beside the
+        model's own leaves stages alone: others may be trying the version, and would be stopped by that.
         """
         with self._workspace.database.write() as tx:
             after = record_decision(
                 tx, rollout, Decision.ROLL_BACK, judgement.as_document(), at=self._clock.now(), actor=ACTOR
             )
             route(tx, after, at=self._clock.now(), actor=ACTOR, reason=judgement.reason)
-            versions = challengers_left(tx, rollout)
+            archives = serves_production(tx, rollout.deployment, rollout.model)
+            versions = challengers_left(tx, rollout) if archives else []
         for version in versions:
             if version.stage is Stage.PRODUCTION:
                 continue

@@ -13,7 +13,7 @@ from sqlalchemy import Row, delete, insert, select, update
 
 from noria import audit
 from noria.clock import from_millis, to_millis
-from noria.errors import Conflict, InvalidInput, NotFound
+from noria.errors import Conflict, CorruptArtifact, InvalidInput, NotFound
 from noria.ids import new_id
 from noria.registry import Stage, version_in_stage
 from noria.registry.models import aliases
@@ -241,10 +241,25 @@ def _published(workspace: Workspace, deployment: str) -> RouteTable | None:
 
 
 def write_all_routes(workspace: Workspace) -> Mapping[str, int]:
-    """The same for all deployments; name → revision of those that are served."""
+    """The same for all deployments; name → revision of those that are served.
+
+    What cannot be read of one, such as a row that a newer program wrote, keeps no other waiting: it is told in the end,
+    by CorruptArtifact.
+    """
     with workspace.database.read() as tx:
         names = [row.deployment for row in tx.execute(select(tables.route_tables.c.deployment).distinct())]
-    revisions = {name: write_routes(workspace, name) for name in sorted(names)}
+    revisions, faults = {}, []
+    for name in sorted(names):
+        try:
+            revisions[name] = write_routes(workspace, name)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            faults.append(f"{name}: {type(error).__name__}: {error}")
+    if faults:
+        raise CorruptArtifact(
+            f"the routes of {len(faults)} of {len(names)} deployments cannot be read; they are served as before",
+            details=faults,
+            remedy="Where a newer Noria wrote them, run that here, too; else deploy these again.",
+        )
     return {name: revision for name, revision in revisions.items() if revision}
 
 

@@ -52,18 +52,26 @@ class StepEvidence:
     bar: LatencyBar | None = None
     """``latency_bar`` of the champion's latencies and ``max_latency_factor``, taken before the step began."""
     requests_needed: int = 0
-    """Challenger requests with which harm would have been seen (``planning.requests_needed``)."""
+    """Challenger requests with which harm would have been seen (``planning.requests_needed``); 0: not known."""
     before: EventRecord | None = None
     """Where the challenger is alone: what errors it is held against, the champion's before; None: no record of any.
 
     The challenger's requests, errors and slow answers are then those of each unit's first request in the step, and so
     is this record: units come back, and how many fail of those that are asked anew would say nothing.
     """
+    slow_requests_needed: int | None = None
+    """With which slowness would have been seen, where that takes others than errors do."""
 
     @property
     def is_alone(self) -> bool:
         """Whether the challenger has all the traffic."""
         return self.champion.share <= 0
+
+    def needed_by(self, guard: str) -> int:
+        """Challenger requests with which a guard of events would have seen harm; 0: not known."""
+        if guard == LATENCY and self.slow_requests_needed is not None:
+            return self.slow_requests_needed
+        return self.requests_needed
 
 
 @dataclass(frozen=True, slots=True)

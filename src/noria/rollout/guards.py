@@ -125,8 +125,9 @@ def _judge_events(
 
     stretches = [stretch(since + 1) for since in range(len(counts))]
     if not steps[-1].is_alone:
-        return _finding(measure, stretches, steps[-1].requests_needed or inf, "requests")
-    needed = next((step.requests_needed for step in reversed(steps) if step.requests_needed), settings.min_rows)
+        return _finding(measure, stretches, steps[-1].needed_by(measure.guard) or inf, "requests")
+    known = (step.needed_by(measure.guard) for step in reversed(steps))
+    needed = next((requests for requests in known if requests), settings.min_rows)
     return _finding(measure, [*stretches[:-1], alone], needed, "requests")
 
 

@@ -81,6 +81,13 @@ def current_routes(tx: Transaction, deployment: str) -> RouteTable | None:
     return None if row is None else _table(row)
 
 
+def champion_at(tx: Transaction, deployment: str, at: datetime) -> Variant | None:
+    """Who stood first in a deployment's routes at that instant, or None."""
+    mine = (route_tables.c.deployment == deployment) & (route_tables.c.created_at <= to_millis(at))
+    row = tx.execute(select(route_tables).where(mine).order_by(route_tables.c.revision.desc()).limit(1)).first()
+    return None if row is None else _table(row).variants[0]
+
+
 def route_revision(tx: Transaction, deployment: str, revision: int) -> RouteTable | None:
     """The route table a deployment had at ``revision``."""
     query = select(route_tables).where(route_tables.c.deployment == deployment, route_tables.c.revision == revision)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from noria.rollout import Rollout, RouteTable
+from noria.rollout import Rollout, RouteTable, current_routes
 from noria.rollout.deployments import published_routes
 from noria.rollout.evidence import ERRORS, LATENCY, REWARD
 from noria.rollout.records import (
+    PROMOTED,
     RolloutDecision,
     RolloutStep,
     get_rollout,
@@ -102,6 +103,8 @@ class RolloutPage:
     decisions: Sequence[RolloutDecision]
     percent: float
     may_change: bool
+    serves_on: int | None
+    """The version that it promoted, while the routes are as it left them: what a rollback would take back."""
 
 
 def gather_rollout(tx: Transaction, rollout_id: str, now: datetime, *, may_change: bool) -> RolloutPage:
@@ -121,7 +124,15 @@ def gather_rollout(tx: Transaction, rollout_id: str, now: datetime, *, may_chang
         list_decisions(tx, rollout.rollout_id),
         percent_now(tx, rollout),
         may_change,
+        _serves_on(tx, rollout),
     )
+
+
+def _serves_on(tx: Transaction, rollout: Rollout) -> int | None:
+    routes = current_routes(tx, rollout.deployment)
+    if rollout.status != PROMOTED or routes is None or routes.created_at != rollout.ended_at:
+        return None
+    return routes.variants[0].version
 
 
 def _share_chart(tx: Transaction, rollout: Rollout, until: datetime) -> ShareChart | None:
