@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from noria.ids import new_id
 from noria.store import Database
@@ -16,6 +17,8 @@ from servers import RedisServer, object_store, postgresql
 from support import mlflow2_environment, mlflow_environment, noria
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # tests start many processes: each would compile all it imports
+settings.register_profile("noria", deadline=None)  # no test asserts a time
+settings.load_profile("noria")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does for itself
 
 

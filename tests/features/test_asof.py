@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from noria.features.asof import NONE, Newest, Rows, Slots
@@ -32,7 +32,6 @@ def expected(rows: list[tuple[int, int, int]], entity: int, time: int, ttl: int 
     return max(seen)[2] if seen else NONE
 
 
-@settings(deadline=None)
 @given(st.data(), st.sampled_from([near, far]), st.sampled_from([None, 0, 1, 4, 2**62, 2**80]), st.integers(1, 8))
 def test_each_asked_time_gets_the_greatest_row_it_sees(data, ticks, ttl, batch):
     rows, asked = data.draw(rows_of(ticks)), data.draw(asked_of(ticks))

@@ -83,7 +83,7 @@ some_rows = st.lists(
 some_events = st.lists(st.tuples(st.sampled_from([*KEYS, "unknown", None]), st.integers(0, 20)), max_size=15)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     some_rows, some_events, st.one_of(st.none(), st.integers(1, 8)), st.sampled_from(["known", "event"]), st.booleans()
 )
@@ -569,7 +569,7 @@ feature_rows = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(feature_rows, st.lists(st.integers(0, 90), min_size=1, max_size=4).map(sorted))
 def test_online_lookups_agree_with_the_join(tmp_path_factory, rows, times):
     view = view_of(history(*rows), ttl=timedelta(hours=20))

@@ -80,7 +80,7 @@ def test_a_row_recorded_late_is_not_lost_between_two_intervals(store, tmp_path):
 rows = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 20), st.integers(0, 8), st.integers(0, 99)), max_size=20)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(rows, st.lists(st.integers(0, 30), min_size=1, max_size=4).map(sorted))
 def test_interval_by_interval_what_is_online_is_what_was_known(tmp_path_factory, history, ends):
     folder = tmp_path_factory.mktemp("online")
@@ -96,7 +96,7 @@ def test_interval_by_interval_what_is_online_is_what_was_known(tmp_path_factory,
     store.close()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rows)
 def test_the_newest_row_of_an_entity_is_its_greatest(history):
     times = {"event_timestamp": pl.Datetime("us"), "created_timestamp": pl.Datetime("us")}

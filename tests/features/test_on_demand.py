@@ -86,7 +86,7 @@ def exact(values: list[Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(rows=requests)
 def test_a_frame_and_each_row_alone_give_the_same_values(mode: str, rows: list[dict[str, Any]]) -> None:
     view = OnDemandFeatureView(name="view", sources=[STORED, ASKED], schema=OUTPUTS, **MODES[mode])

@@ -89,7 +89,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> KeyValueStore:
     return open_keyvalue("", tmp_path_factory.mktemp("online"))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.data())
 def test_values_of_every_type_come_back_exactly(shared, data):
     schema = [Field(name=f"f{n}", dtype=data.draw(types)) for n in range(data.draw(st.integers(1, 4)))]

@@ -78,7 +78,7 @@ VALUES = [
     "\xff",
     "",
 ]
-FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_a_gateway_keeps_to_the_description_it_gives_of_itself(pool):
     assert len(operations) >= 8
     for operation in operations:
 
-        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=40, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy())
         def keeps_to_it(case):
             case.call_and_validate(checks=checks)

@@ -9,13 +9,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import grpc
 import httpx
+import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from noria.errors import Unavailable
 from noria.monitoring.log import LABELS, LabelRecord, read_predictions, read_records
 from noria.optimize.bundle import ONNX_FILE
 from noria.surface.http.sockets import bind
+from servers import free_port
 from serving.gateway_world import REQUEST, World, new_world
 
 
@@ -116,6 +120,22 @@ def test_open_inference_takes_one_matrix_or_a_tensor_a_column_and_logs_them(shar
     assert "error" in client.post(path, json={"inputs": [huge]}).json()
 
 
+def test_every_class_has_its_probability_where_features_are_looked_up_too(shared):
+    _, client = shared
+    sent = {"carrier": ["UA"] * 12, "origin": ["EWR"] * 12, "distance": [700.0] * 12, "hour": [17.5] * 12}
+    inputs = [
+        {"name": name, "shape": [12], "datatype": "BYTES" if isinstance(data[0], str) else "FP64", "data": data}
+        for name, data in sent.items()
+    ]
+    wanted = [{"name": "probabilities"}, {"name": "probability"}]
+    asked = {"inputs": inputs, "outputs": wanted, "parameters": {"event_time": REQUEST["event_time"]}}
+    answer = client.post("/v2/models/flights/infer", json=asked).json()
+    every, best = answer["outputs"]
+    rows = np.array(every["data"]).reshape(every["shape"])
+    assert (every["shape"], best["data"]) == ([12, 2], rows.max(axis=1).tolist())
+    assert np.allclose(rows.sum(axis=1), 1)
+
+
 def test_metrics_count_every_prediction_by_variant(shared):
     _, client = shared
     before = _latency_count(client.get("/metrics").text)
@@ -140,13 +160,18 @@ def test_a_regression_has_a_value_and_no_probability(world):
         assert not {"probability", "confidence"} & set(answer)
 
 
-def test_a_gateway_starts_empty_and_serves_once_something_is_deployed(world):
-    with world.gateway() as url:
+def test_a_gateway_starts_empty_and_serves_once_something_is_deployed_which_grpc_tells(world):
+    port = free_port()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, world.gateway(grpc_port=port) as url:
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        states = (health_pb2.HealthCheckResponse.ServingStatus.Name(one.status) for one in watched)
+        assert next(states) == "NOT_SERVING"
         empty = httpx.get(f"{url}/health")
         assert (empty.status_code, empty.json()["detail"]) == (503, "nothing is deployed yet")
         assert httpx.post(f"{url}/predict", json=REQUEST).status_code == 503
         world.deploy(1, world.add_model(1))
         eventually(lambda: httpx.get(f"{url}/health").status_code == 200)
+        assert next(states) == "SERVING"  # and goes on to watch, which does not hold up the end
 
 
 def test_a_corrupted_version_leaves_the_old_table_serving_until_its_files_are_restored(world):

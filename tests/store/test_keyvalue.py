@@ -66,7 +66,7 @@ def test_of_entries_with_one_key_the_last_of_the_newest_counts(store):
     assert store.get_many([b"k"]) == [row(3, "c")]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(instants, instants), min_size=1, max_size=6))
 def test_whatever_the_order_of_writing_the_greatest_stamp_stays(url, tmp_path_factory, stamps):
     store = open_keyvalue(url, tmp_path_factory.getbasetemp())

@@ -62,7 +62,7 @@ def mlflow(server):
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=BODIES, known=st.sampled_from(["governed-x", "open", None]))
 def test_no_body_breaks_an_endpoint(mlflow, method, path, body, known):
     if known is not None:
@@ -74,7 +74,7 @@ def test_no_body_breaks_an_endpoint(mlflow, method, path, body, known):
 
 
 @pytest.mark.parametrize(("method", "path"), READS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=BODIES, place=EVIL)
 def test_no_question_breaks_an_endpoint(mlflow, method, path, body, place):
     asked = f"{filled(path, quote(place) or 'x')}?{urlencode(body, doseq=True, errors='surrogatepass')}"
@@ -143,7 +143,7 @@ def test_no_bytes_break_an_endpoint(mlflow, method, path, content):
     assert answer.status_code < 500, answer.text
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(filter_text=st.one_of(EVIL, st.text(max_size=60)), order=st.one_of(EVIL, st.text(max_size=20)))
 def test_no_filter_breaks_a_search(mlflow, filter_text, order):
     for path in ("/runs/search", "/experiments/search", "/logged-models/search"):
@@ -155,7 +155,7 @@ def test_no_filter_breaks_a_search(mlflow, filter_text, order):
         assert answer.status_code < 500, answer.text
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.one_of(EVIL, st.text(max_size=40)), method=st.sampled_from(["GET", "PUT", "DELETE"]))
 def test_no_artifact_path_leaves_the_root(server, path, method):
     quoted = httpx.URL(server).copy_with(path="/").join(f"/api/2.0/mlflow-artifacts/artifacts/{quote(path)}")
@@ -184,7 +184,7 @@ def test_noria_own_api_keeps_to_its_description(server):
     assert len(operations) >= 15
     for operation in operations:
 
-        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=25, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy())
         def keeps_to_it(case):
             case.call_and_validate(checks=checks)

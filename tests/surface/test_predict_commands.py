@@ -92,6 +92,7 @@ def test_what_goes_wrong_is_said_with_an_exit_code(world, tmp_path):
     assert code == 1 and "t.csv: column 'a' is \"?\", not a number" in text and "--on-error skip" in text
     code, text = failed("--input", "t.csv", "--output", "skipped.csv", "--deployment", MODEL, "--on-error", "skip")
     assert code == 0 and (tmp_path / "skipped.csv").read_text().count("\n") == 2
+    assert text == text.lstrip()  # where nobody sees the progress bar, nothing is written of it
 
 
 def test_features_are_joined_as_of_each_rows_time(project, tmp_path):

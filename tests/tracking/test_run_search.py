@@ -87,7 +87,7 @@ def fields(run: Run):
     return value
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(described, filters, orders)
 def test_a_filter_and_an_order_mean_what_they_say(database, rows, filter_text, order_by):
     with database.write() as tx:
@@ -114,7 +114,7 @@ def test_a_filter_and_an_order_mean_what_they_say(database, rows, filter_text, o
 VALUES = st.one_of(st.integers(0, 30).map(float), st.sampled_from([math.inf, -math.inf, math.nan]))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(VALUES, st.booleans(), st.sampled_from("ab")), min_size=12, max_size=40), st.booleans())
 def test_the_first_pages_by_a_metric_are_those_of_the_whole_order(database, rows, descending):
     """Some of them lie within the first values that an index has, also of other experiments, and some do not."""
@@ -146,7 +146,7 @@ def test_more_runs_are_loaded_than_a_statement_has_placeholders(database):
         assert [found.run_id for found in runs.load(tx, wanted)] == [run.run_id]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(st.integers(0, 2), st.integers(0, 2), st.sampled_from([-1.5, 0.0, 1 / 3, math.nan, math.inf])),

@@ -48,7 +48,7 @@ def refuse_keywords(what: str, given: Mapping[str, object], outdated: Mapping[st
         if value in _HOLDS.get(name, ()):
             continue
         now = f"; write {outdated[name]}" if name in outdated else ""
-        raise InvalidConfig(f"{what} takes no {name!r}{now}", remedy="docs/how-to/features.md shows every definition.")
+        raise InvalidConfig(f"{what} takes no {name!r}{now}", remedy="Leave it out; help() lists what is taken.")
 
 
 @dataclass(frozen=True, slots=True)

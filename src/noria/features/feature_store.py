@@ -428,4 +428,4 @@ def _refuse(what: str, given: Mapping[str, object], outdated: Mapping[str, str])
         if value is None:  # as good as not given
             continue
         now = f"; write {outdated[name]}" if name in outdated else ""
-        raise InvalidInput(f"{what} takes no {name!r}{now}", remedy="docs/how-to/features.md shows every call.")
+        raise InvalidInput(f"{what} takes no {name!r}{now}", remedy="Leave it out; help() lists what is taken.")

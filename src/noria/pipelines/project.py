@@ -233,5 +233,8 @@ def _get(module: ModuleType, file: str, name: str, kind: Any) -> Any:
     value = getattr(module, name, None)
     if not isinstance(value, kind):
         expected = "a function" if kind is Callable else getattr(kind, "__name__", "a list")
-        raise InvalidConfig(f"{file} must define `{name}`, {expected}", remedy="See docs/how-to/your-own-table.md.")
+        raise InvalidConfig(
+            f"{file} must define `{name}`, {expected}",
+            remedy=f"Write it at the top level of {file}; `noria init` makes a project that has it.",
+        )
     return value

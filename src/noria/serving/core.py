@@ -176,6 +176,12 @@ class DataPlane:
         self, live: Live, requests: Sequence[PredictionRequest], timeout: float | None = None
     ) -> Sequence[Prediction]:
         """All rows of one request, each routed by itself. None is scored or logged unless every one is well-formed."""
+        return [item.prediction(*result) for item, result in await self.ask_many(live, requests, timeout)]
+
+    async def ask_many(
+        self, live: Live, requests: Sequence[PredictionRequest], timeout: float | None = None
+    ) -> Sequence[tuple[Item, Result]]:
+        """The same, with all that the model said of each row."""
         items: dict[int, Item] = {}
         faults: dict[int, NoriaError] = {}
         answers = [_future() for _ in requests]
@@ -199,7 +205,7 @@ class DataPlane:
         for item in items.values():
             self._enqueue(item)
         results = await asyncio.gather(*answers)
-        return [item.prediction(*result) for item, result in zip(items.values(), results, strict=True)]
+        return list(zip(items.values(), results, strict=True))
 
     async def predict_block(
         self, live: Live, block: Block, version: str | None = None, timeout: float | None = None

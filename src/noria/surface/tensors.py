@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from noria.errors import InvalidInput
 from noria.optimize.bundle import DTYPES, Bundle, TensorSpec
 from noria.serving import Block, DataPlane, PredictionRequest
-from noria.serving.items import Item, Outcome, Prediction, ids_of
+from noria.serving.items import Item, Outcome, Result, ids_of
 from noria.serving.live import Arm, Live
 
 _OWN_PARAMETERS = ("prediction_id", "unit_id", "event_time", "timeout", "binary_data_output")
@@ -76,7 +76,7 @@ async def infer(
     named = _Named(*(_as_text(call.parameters.get(name)) for name in _Named._fields))
     bundle = arm.served.bundle
     if version is None and not bundle.tensors and (requests := _requests(bundle, call, named)) is not None:
-        return _joined(call, live, arm, await plane.predict_many(live, requests, timeout))
+        return _joined(call, live, arm, await plane.ask_many(live, requests, timeout))
     if bundle.tensors:
         tensors = fitting(bundle, call.inputs)
         rows = len(next(iter(tensors.values())))
@@ -177,15 +177,33 @@ def _plain(tensor: InputTensor, is_key: bool) -> list[Any]:
     return values
 
 
-def _joined(call: InferCall, live: Live, arm: Arm, answers: Sequence[Prediction]) -> InferResult:
-    """The answers to several rows as tensors."""
-    bundle, rows = arm.served.bundle, len(answers)
-    outputs = [_values("prediction", _prediction_type(bundle), [one.prediction for one in answers])]
-    if bundle.task == "classification":
-        outputs.append(OutputTensor("probability", "FP64", [rows], np.array([one.probability for one in answers])))
-    versions = sorted({one.model_version for one in answers}) or [arm.version]
+def _joined(call: InferCall, live: Live, arm: Arm, answers: Sequence[tuple[Item, Result]]) -> InferResult:
+    """The answers to several rows, which several versions may have given, as tensors."""
+    bundle, rows = arm.served.bundle, [item.prediction(*result) for item, result in answers]
+    outputs = [_values("prediction", _prediction_type(bundle), [one.prediction for one in rows])]
+    if all(outcome.probabilities is not None for _, (outcome, _) in answers):
+        outputs.append(OutputTensor("probability", "FP64", [len(rows)], np.array([one.probability for one in rows])))
+        if "probabilities" in call.outputs:
+            outputs.append(_of_classes([_every_class(outcome.part(at, 1)) for _, (outcome, at) in answers]))
+    versions = sorted({one.model_version for one in rows}) or [arm.version]
     parameters = {"variants": ",".join(versions)}
     return InferResult(live.table.deployment, versions[0], call.id, parameters, _asked(call, outputs))
+
+
+def _every_class(outcome: Outcome) -> NDArray[np.float64]:
+    """The probability of every class, (rows, classes)."""
+    every = outcome.all_classes
+    return np.stack([1 - outcome.scores, outcome.scores], axis=1) if every is None else every
+
+
+def _of_classes(parts: Sequence[NDArray[np.float64]]) -> OutputTensor:
+    """One tensor of them. Raises InvalidInput where versions that answered know other numbers of classes."""
+    if len({part.shape[1] for part in parts}) > 1:
+        raise InvalidInput(
+            "the versions that answered differ in their classes", remedy="Ask one of them, by its version in the path."
+        )
+    every = np.concatenate(parts)
+    return OutputTensor("probabilities", "FP64", every.shape, every.reshape(-1))
 
 
 def _outputs(call: InferCall, item: Item, outcome: Outcome) -> Sequence[OutputTensor]:
@@ -196,9 +214,7 @@ def _outputs(call: InferCall, item: Item, outcome: Outcome) -> Sequence[OutputTe
     if outcome.probabilities is not None:
         found.append(OutputTensor("probability", "FP64", [item.count], outcome.probabilities))
     if "probabilities" in call.outputs and outcome.probabilities is not None:
-        every = outcome.all_classes
-        every = np.stack([1 - outcome.scores, outcome.scores], axis=1) if every is None else every
-        found.append(OutputTensor("probabilities", "FP64", every.shape, every.reshape(-1)))
+        found.append(_of_classes([_every_class(outcome)]))
     return _asked(call, found)
 
 

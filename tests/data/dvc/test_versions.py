@@ -95,7 +95,7 @@ def test_a_file_may_become_a_folder_and_back(root):
     assert tree(root / "data.csv") == {"in/side": b"1"}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.dictionaries(st.sampled_from(["a", "b/c", "b/d", "e/f/g"]), st.binary(max_size=3), max_size=4),

@@ -41,7 +41,7 @@ def find_project(given: Path | None) -> Path:
     Raises InvalidConfig when there is none.
     """
     if given is not None:
-        return given.resolve()
+        return _folder(given)
     here = Path.cwd()
     if (nearest := nearest_project(here)) is not None:
         return nearest
@@ -54,10 +54,16 @@ def find_project(given: Path | None) -> Path:
     )
 
 
+def _folder(given: Path) -> Path:
+    if not given.is_dir():
+        raise InvalidConfig(f"there is no folder {given}", remedy="Name one that exists, or make it with `noria init`.")
+    return given.resolve()
+
+
 def find_repo(given: Path | None) -> Path:
-    """The folder given, else the nearest upward with a feature_store.yaml or a noria.toml."""
+    """The folder given, else the nearest upward with a feature_store.yaml or a noria.toml. Raises InvalidConfig."""
     if given is not None:
-        return given.resolve()
+        return _folder(given)
     here = Path.cwd()
     marks = (CONFIG_FILE, FEAST_FILE)
     nearest = next((one for one in (here, *here.parents) if any((one / mark).is_file() for mark in marks)), None)

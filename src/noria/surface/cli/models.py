@@ -110,13 +110,14 @@ def move(
 @app.command()
 @clear_errors
 def rollback(
+    ctx: typer.Context,
     model: ModelArgument,
     reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit trail.", prompt=True)],
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take the traffic of a model back at once: `noria rollback` by another name."""
-    roll_back_by_hand(model, reason, project, as_json=as_json)
+    roll_back_by_hand(ctx, model, reason, project, as_json=as_json)
 
 
 @app.command()

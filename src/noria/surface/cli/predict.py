@@ -103,7 +103,7 @@ def batch(
         restart,
         engine,
     )
-    with _bar(as_json=as_json) as (told, say):
+    with _bar() as (told, say):
         summary = predict_batch(
             _folder(project), settings, workspace, SystemClock(), options,
             model=model, deployment=deployment, actor=actor(), progress=say, told=told,
@@ -233,14 +233,14 @@ def _renamed(columns: Sequence[str]) -> dict[str, str]:
 
 
 @contextmanager
-def _bar(*, as_json: bool) -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
+def _bar() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
     """A progress bar on stderr, when that is a terminal; what a step says stands before it."""
     from rich import progress as rich
 
     text = rich.TextColumn("{task.fields[rows]:,} rows  {task.fields[speed]:,.0f} rows/s  {task.fields[parts]}")
     shown = (rich.TextColumn("{task.description}"), rich.BarColumn(), text)
     times = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
-    bar = rich.Progress(*shown, *times, console=talk, disable=as_json and not talk.is_terminal, transient=True)
+    bar = rich.Progress(*shown, *times, console=talk, disable=not talk.is_terminal, transient=True)
     with bar:
         task = bar.add_task("planning", total=None, rows=0, speed=0.0, parts="")
 

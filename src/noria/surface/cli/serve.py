@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import structlog
 import typer
 
 from noria.config import GatewayLimits, GatewaySettings, ServerSettings, load_server_settings
@@ -24,7 +26,9 @@ from noria.surface.cli.pool import SHARED_VARIABLE, WorkerPool
 
 if TYPE_CHECKING:
     from noria.serving import DataPlane, Limits
-    from noria.surface.http.listen import Tls
+    from noria.surface.http.tls import Tls
+
+_log = structlog.get_logger()
 
 
 @clear_errors
@@ -61,6 +65,7 @@ def serve(
         if settings.gateway.workers == 1:
             listener = _bind(folder, settings.gateway)
             _check_grpc_port(settings.gateway)
+            _outlive_hangups()
             _serve(folder, settings, Workspace(folder, settings, migrate=False), [listener], announce)
         else:
             _pool(folder, settings.gateway, announce)
@@ -78,6 +83,20 @@ def _following(workspace: Workspace) -> Iterator[None]:
         yield
     finally:
         follower.stop()
+
+
+def _outlive_hangups() -> None:
+    """A process alone cannot be replaced as workers are: at a SIGHUP it goes on, or ends well with its terminal."""
+    has_terminal = sys.stdin is not None and sys.stdin.isatty()
+
+    def hung_up(_number: int, _frame: object) -> None:
+        if has_terminal:
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            _log.warning("reload_passed_over", reason="one process cannot replace itself: give --workers 2, or more")
+
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # else nohup has seen to it
+        signal.signal(signal.SIGHUP, hung_up)
 
 
 def _pool(folder: Path, settings: GatewaySettings, announce: bool) -> None:
@@ -179,7 +198,7 @@ def limits_of(settings: GatewaySettings, model: str) -> Limits:
 
 
 def _tls(folder: Path, settings: GatewaySettings) -> Tls | None:
-    from noria.surface.http.listen import Tls
+    from noria.surface.http.tls import Tls
 
     if bool(settings.tls_certificate) != bool(settings.tls_key):
         raise InvalidConfig(

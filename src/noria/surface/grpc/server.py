@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,15 +24,43 @@ from noria.surface.errors import outside
 from noria.surface.grpc import open_inference_pb2 as pb
 from noria.surface.grpc.messages import read_call, write_result
 from noria.surface.http.gateway_requests import key_of
-from noria.surface.http.listen import Tls
+from noria.surface.http.tls import Renewal, Tls
 from noria.surface.tensors import infer, metadata
 
 _log = structlog.get_logger()
 SERVICE = "inference.GRPCInferenceService"
+_TELL_SECONDS = 0.2
+_IDLE_SECONDS = 1.0
+"""So long may a stream ask once more when the end begins."""
 _EXTENSIONS = ("model_repository(index)",)
 
 
-async def start(plane: DataPlane, address: str, largest_bytes: int, tls: Tls | None = None) -> grpc.aio.Server:
+class RpcServer:
+    """A server that runs, whose health service says whether something is served, as ``ServerReady`` does."""
+
+    def __init__(self, inference: _Inference, server: grpc.aio.Server, checks: health.aio.HealthServicer) -> None:
+        self._inference, self._server, self._checks = inference, server, checks
+        self._telling = asyncio.create_task(self._tell())
+
+    async def stop(self, grace_seconds: float) -> None:
+        """End; who watches the health is told first, requests have so long. Streams that ask nothing hold up nobody."""
+        self._telling.cancel()
+        await self._checks.enter_graceful_shutdown()
+        ending, idle_since = asyncio.create_task(self._server.stop(grace_seconds)), time.monotonic()
+        while not ending.done() and time.monotonic() - idle_since < _IDLE_SECONDS:
+            await asyncio.sleep(0.02)
+            if self._inference.answering:
+                idle_since = time.monotonic()
+        await self._server.stop(None)
+        await ending
+
+    async def _tell(self) -> None:
+        while True:
+            await _set_health(self._checks, self._inference.plane)
+            await asyncio.sleep(_TELL_SECONDS)
+
+
+async def start(plane: DataPlane, address: str, largest_bytes: int, tls: Tls | None = None) -> RpcServer:
     """Serve on ``address`` (host:port) in the running event loop. Raises Unavailable when it is taken."""
     options = [
         ("grpc.max_receive_message_length", largest_bytes),
@@ -38,10 +68,10 @@ async def start(plane: DataPlane, address: str, largest_bytes: int, tls: Tls | N
         ("grpc.so_reuseport", 1),
     ]
     server = grpc.aio.server(options=options)
-    _Inference(plane).add_to(server)
+    inference = _Inference(plane)
+    inference.add_to(server)
     checks = health.aio.HealthServicer()
-    for service in ("", SERVICE):
-        await checks.set(service, health_pb2.HealthCheckResponse.SERVING)
+    await _set_health(checks, plane)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server, pool=_descriptions())
@@ -55,11 +85,30 @@ async def start(plane: DataPlane, address: str, largest_bytes: int, tls: Tls | N
             f"cannot serve gRPC on {address}: {error}", remedy="Choose another with --grpc-port."
         ) from error
     await server.start()
-    return server
+    return RpcServer(inference, server, checks)
+
+
+async def _set_health(checks: health.aio.HealthServicer, plane: DataPlane) -> None:
+    said = health_pb2.HealthCheckResponse
+    for service in ("", SERVICE):
+        await checks.set(service, said.SERVING if _is_ready(plane) else said.NOT_SERVING)
+
+
+def _is_ready(plane: DataPlane) -> bool:
+    try:
+        return bool(plane.deployments)
+    except Unavailable:
+        return False
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    return grpc.ssl_server_credentials([(tls.key.read_bytes(), tls.certificate.read_bytes())])
+    """The certificate, looked at anew at every handshake."""
+    renewal = Renewal(tls)
+
+    def shown() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(tls.key.read_bytes(), tls.certificate.read_bytes())])
+
+    return grpc.dynamic_ssl_server_credentials(shown(), lambda: shown() if renewal.is_due() else None)
 
 
 def _descriptions() -> DescriptorPool:
@@ -74,10 +123,11 @@ Method = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
 
 class _Inference:
-    """The methods of GRPCInferenceService."""
+    """The methods of GRPCInferenceService; ``answering`` says how many predictions are under way."""
 
     def __init__(self, plane: DataPlane) -> None:
-        self._plane = plane
+        self.plane = plane
+        self.answering = 0
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register the methods; the generated stubs for that say no more than this."""
@@ -107,10 +157,7 @@ class _Inference:
         return pb.ServerLiveResponse(live=True)
 
     async def _server_ready(self, _request: Any, _context: Any) -> pb.ServerReadyResponse:
-        try:
-            return pb.ServerReadyResponse(ready=bool(self._plane.deployments))
-        except Unavailable:
-            return pb.ServerReadyResponse(ready=False)
+        return pb.ServerReadyResponse(ready=_is_ready(self.plane))
 
     async def _model_ready(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:
         try:
@@ -133,15 +180,22 @@ class _Inference:
         return response
 
     async def _infer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
+        self.answering += 1
+        try:
+            return await self._answer(request, context)
+        finally:
+            self.answering -= 1
+
+    async def _answer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
         live = self._admitted(request.model_name, context)
         arm = _arm(live, request.model_version)
         version = request.model_version or None
-        found = await infer(self._plane, live, arm, version, read_call(request), context.time_remaining())
+        found = await infer(self.plane, live, arm, version, read_call(request), context.time_remaining())
         return write_result(replace(found, model_name=request.model_name))
 
     async def _index(self, _request: Any, _context: Any) -> pb.RepositoryIndexResponse:
         response = pb.RepositoryIndexResponse()
-        for live in self._plane.deployments:
+        for live in self.plane.deployments:
             for arm in live.arms:
                 response.models.add(name=live.table.deployment, version=arm.version, state="READY")
         return response
@@ -175,13 +229,13 @@ class _Inference:
     def _refusal(self, raised: Exception) -> NoriaError:
         """The error as the client is told it; it is counted."""
         error = _clear(raised)
-        self._plane.metrics.count_error(error.code)
+        self.plane.metrics.count_error(error.code)
         bare(raised)
         return error
 
     def _admitted(self, name: str, context: Any) -> Live:
         """The deployment of that name. Raises Unauthenticated when it wants a key that the call did not bring."""
-        live = self._plane.find(name)
+        live = self.plane.find(name)
         if live.table.key_hashes:
             sent = {key: str(value) for key, value in context.invocation_metadata() or ()}
             if not live.admits(key_of(sent.get("x-api-key", ""), sent.get("authorization", ""))):

@@ -239,8 +239,8 @@ class Gateway:
 
     def _cross_origin(self, sent: Mapping[bytes, bytes]) -> Headers:
         origin = sent.get(b"origin", b"").decode("latin-1")
-        if origin not in self._origins and "*" not in self._origins:
-            return []
+        if not origin or not self._origins.intersection((origin, "*")):
+            return [(b"vary", b"origin")]  # or a cache would give this to a page that is allowed
         return [
             (b"access-control-allow-origin", origin.encode("latin-1")),
             (b"access-control-allow-methods", b"GET, POST"),

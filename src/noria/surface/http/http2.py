@@ -10,6 +10,8 @@ from urllib.parse import unquote
 
 import structlog
 
+from noria.surface.http.unread import Unread, left_in
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What every connection of HTTP/2 begins with."""
 
@@ -54,7 +56,7 @@ def is_available() -> bool:
     return True
 
 
-class Http2(asyncio.Protocol):
+class Http2(asyncio.Protocol, Unread):
     """One connection; what follows its preface is given to ``data_received``, the preface included.
 
     ``waits_since`` and ``idle_since`` are when it began to wait, on the monotonic clock; 0 while it does not.
@@ -125,6 +127,11 @@ class Http2(asyncio.Protocol):
     def leave(self) -> None:
         """End the connection when what is asked is answered; one that asks nothing has a moment to ask once more."""
         self._ending = bool(self._streams)
+
+    def left(self) -> int:
+        """See ``Unread``; what the client has not opened its windows for waits, too."""
+        waiting = sum(stream.unsent for stream in self._streams.values())
+        return waiting + left_in(self.transport, is_tls=self._scheme == "https")
 
     def close_if(self, since: float, before: float) -> None:
         """End the connection if it has waited since a time earlier than ``before``; never within a request."""
@@ -228,6 +235,7 @@ class Http2(asyncio.Protocol):
             await self._writable.wait()
             room = min(self._frames.local_flow_control_window(stream.number), self._frames.max_outbound_frame_size)
             part, view = view[:room], view[room:]
+            stream.unsent = len(view)
             ends = last and not view
             if part or ends:
                 self._frames.send_data(stream.number, part.tobytes(), end_stream=ends)
@@ -267,7 +275,7 @@ class _Stream:
         self.may_send, self._came = asyncio.Event(), asyncio.Event()
         self._connection = connection
         self._body = bytearray()
-        self._unread = 0
+        self._unread = self.unsent = 0
         self._head: Message | None = None
 
     def feed(self, data: bytes, size: int) -> None:

@@ -199,7 +199,7 @@ async def _arguments(request: Request) -> dict[str, Any]:
 def _unknown(call: Call) -> Mapping[str, object]:
     raise _NoEndpoint(
         f"Noria does not serve this endpoint of MLflow: {call.path.get('rest', '')}",
-        remedy="docs/reference/mlflow-protocol.md lists what it serves, and what to use instead.",
+        remedy="Runs, traces, artifacts, models and webhooks are served so; /api/noria/v1/openapi.json has the rest.",
     )
 
 

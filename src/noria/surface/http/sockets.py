@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import socket
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from noria.errors import Unavailable
+
+
+def allow_many_connections() -> None:
+    """Let this process open as many files as the system permits it: a connection is one, and most are given 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS permits fewer than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
