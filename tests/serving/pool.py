@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +25,11 @@ def made_certificate(folder: Path) -> tuple[Path, dict[str, str]]:
     return certificate, {"NORIA_GATEWAY__TLS_CERTIFICATE": str(certificate), "NORIA_GATEWAY__TLS_KEY": str(key)}
 
 
+def _heed_hangups() -> None:
+    """Also where the tests themselves run under nohup, whose children ignore them."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Pool:
     """A gateway of several workers in processes of their own."""
 
@@ -32,7 +38,12 @@ class Pool:
         options = (*options, "--grpc-port", str(grpc_port)) if grpc_port else options
         command = [sys.executable, "-m", "noria", "serve", "--project", str(project), "--announce", *options]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+            preexec_fn=_heed_hangups,
         )
         assert self.process.stdout is not None
         self.port = json.loads(self.process.stdout.readline())["port"]
