@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from noria.surface.cli.processes import Child
+from servers import free_port
 from support import mlflow_environment, noria
 
 _START_SECONDS = 240
@@ -30,7 +30,7 @@ def both(folder: Path) -> Iterator[tuple[httpx.Client, httpx.Client]]:
 def mlflow_server(folder: Path) -> Iterator[httpx.Client]:
     """MLflow with one worker on SQLite, once it answers."""
     mlflow = mlflow_environment().with_name("mlflow")
-    url = f"http://127.0.0.1:{_free_port()}"
+    url = f"http://127.0.0.1:{free_port()}"
     command = [mlflow, "server", "--workers", "1", "--port", url.rpartition(":")[2]]
     store = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     artifacts = ["--serve-artifacts", "--artifacts-destination", folder / "files"]
@@ -72,8 +72,3 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"MLflow does not answer: {log.read_text()[-2000:]}") from None
             time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -16,11 +16,12 @@ from noria.monitoring.segments import MILLIS_A_DAY
 if TYPE_CHECKING:
     import polars as pl
 
-_LARGEST = 1e100
-"""What is larger, infinite or not a number is left out, as no mean of it would be a number."""
+LARGEST = 1e100
+"""Of rewards and labels: what is larger, infinite or not a number is left out, as no mean of it would be a number."""
 _CLOCKS_DIFFER = 2 * 60_000
 """Milliseconds: a reward observed that little before its unit was asked was so by another machine's clock."""
-_MINUTE = 60_000
+MINUTE = 60_000
+"""In milliseconds."""
 _REWARDS = {"id": np.int64, "unit": np.int64, "value": np.float64, "at": np.int64, "key": np.int64}
 
 
@@ -81,12 +82,12 @@ class Earned:
         )
         inside = named.join(units.select("unit", first="at"), on="unit", how="inner").filter(_not_before())
         if window_minutes:
-            inside = inside.filter(pl.col("at") <= pl.col("first") + window_minutes * _MINUTE)
+            inside = inside.filter(pl.col("at") <= pl.col("first") + window_minutes * MINUTE)
         return inside
 
     def _counts(self, one: RewardRecord) -> bool:
         ours = one.deployment in ("", self._deployment)
-        return ours and one.metric == self._metric and abs(one.value) < _LARGEST
+        return ours and one.metric == self._metric and abs(one.value) < LARGEST
 
 
 def told(outcomes: pl.DataFrame, counted: pl.DataFrame, key: str, since: int) -> Mapping[str, int]:

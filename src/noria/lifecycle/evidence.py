@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.clock import to_millis
-from noria.lifecycle.earned import Earned, told
+from noria.lifecycle.earned import LARGEST, MINUTE, Earned, told
 from noria.lifecycle.growing import Growing, hash_of, hashes_of
 from noria.lifecycle.latencies import spread
 from noria.monitoring.log import (
@@ -49,9 +49,6 @@ _SEED = 7
 _LATELY = 1000
 _CLOCKS_DIFFER = timedelta(minutes=10)
 """How far behind the clock that began a rollout one may be that dates the log's files: reading more harms nobody."""
-_MINUTE = 60_000
-_LARGEST = 1e100
-"""Of labels: what is larger, infinite or not a number is left out, as no mean of it would be a number."""
 _ROWS = {
     "id": np.int64, "unit": np.int64, "step": np.int16, "variant": np.int64, "at": np.int64, "score": np.float64,
     "prediction": np.int64, "latency": np.float32, "row": np.int64,
@@ -201,7 +198,7 @@ class Evidence:
 
         units = self._units()
         summed = self._earned.of_units(units, self.rows(), plan.window_minutes)
-        over = pl.col("at") + plan.window_minutes * _MINUTE <= to_millis(at)
+        over = pl.col("at") + plan.window_minutes * MINUTE <= to_millis(at)
         final = over if plan.window_minutes else pl.col("value").is_not_null()
         answered = units.join(summed, on="unit", how="left").with_columns(
             final=final, value=pl.col("value").fill_null(plan.missing), failed=pl.lit(value=False)
@@ -346,7 +343,7 @@ class Evidence:
 
     def _add_outcomes(self) -> None:
         labels = msgspec.msgpack.Decoder(list[LabelRecord]).decode
-        known = [one for payload in self._tails[LABELS].read() for one in labels(payload) if abs(one.label) < _LARGEST]
+        known = [one for payload in self._tails[LABELS].read() for one in labels(payload) if abs(one.label) < LARGEST]
         if known:
             labelled, at = np.array([one.label for one in known]), np.array([one.observed_at for one in known])
             self._labels.add({"id": hashes_of(one.prediction_id for one in known), "label": labelled, "at": at})

@@ -120,7 +120,10 @@ def _rewards(frame: pl.DataFrame, metric: str, at: datetime, deployment: str) ->
         )
         for place, row in enumerate(rows)
     ]
-    by_content, by_place = key_by_content(records), key_by_place(records, name_of_table(records))
+    by_content = key_by_content(records)
+    if all(row.get("observed_at") for row in rows):
+        return by_content
+    by_place = key_by_place(records, name_of_table(records))
     return [
         one if row.get("observed_at") else other for row, one, other in zip(rows, by_content, by_place, strict=True)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -23,6 +23,11 @@ def as_converters_know(model: Any) -> Any:
     return _voting_by_rows(_with_texts_for_nulls(_without_infinite_thresholds(_with_numbered_truths(model))))
 
 
+def last_step(model: Any) -> Any:
+    """The estimator that ends a pipeline; of what is none, that itself."""
+    return model.steps[-1][1] if hasattr(model, "steps") else model
+
+
 def correct(converted: Any, last: Any) -> None:
     """Have the graph that skl2onnx wrote of a model answer as that does; ``last`` is the model's last step."""
     _send_missing_as(last, converted)
@@ -39,11 +44,11 @@ def _with_numbered_truths(model: Any) -> Any:
 
     Which class is which is told by their places.
     """
-    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    last = last_step(model)
     if not type(last).__module__.startswith("lightgbm") or np.asarray(getattr(last, "_classes", ())).dtype != np.bool_:
         return model
     copied = deepcopy(model)
-    (copied.steps[-1][1] if hasattr(copied, "steps") else copied)._classes = np.arange(2)
+    last_step(copied)._classes = np.arange(2)
     return copied
 
 
@@ -74,12 +79,11 @@ def _with_texts_for_nulls(model: Any) -> Any:
 
     Their converter knows no texts that are missing otherwise.
     """
-    if not any(map(_imputes_texts, deep_parts(model))):
-        return model
-    copied = deepcopy(model)
-    for part in filter(_imputes_texts, deep_parts(copied)):
+
+    def change(part: Any) -> None:
         part.missing_values = NO_TEXT
-    return copied
+
+    return _with(model, _imputes_texts, change)
 
 
 def _imputes_texts(part: Any) -> bool:
@@ -89,17 +93,26 @@ def _imputes_texts(part: Any) -> bool:
 
 def _voting_by_rows(model: Any) -> Any:
     """The model, or a copy whose votes have weights in an array and one answer a row: the converter knows no others."""
-    if not any(map(_votes, deep_parts(model))):
-        return model
-    copied = deepcopy(model)
-    for part in filter(_votes, deep_parts(copied)):
+
+    def change(part: Any) -> None:
         part.weights = None if part.weights is None else np.asarray(part.weights)
         part.flatten_transform = False
-    return copied
+
+    return _with(model, _votes, change)
 
 
 def _votes(part: Any) -> bool:
     return type(part).__name__ in ("VotingClassifier", "VotingRegressor")
+
+
+def _with(model: Any, concerns: Callable[[Any], bool], change: Callable[[Any], None]) -> Any:
+    """The model, or a copy in which each part that it ``concerns`` is changed."""
+    if not any(map(concerns, deep_parts(model))):
+        return model
+    copied = deepcopy(model)
+    for part in filter(concerns, deep_parts(copied)):
+        change(part)
+    return copied
 
 
 # afterwards

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.optimize.conversion.converter_gaps import as_converters_know, correct
+from noria.optimize.conversion.converter_gaps import as_converters_know, correct, last_step
+from noria.optimize.conversion.marks import booster_of
 
 NUMBERS, STRINGS = "numbers", "strings"
 _OPSET, _ML_OPSET, _IR = 17, 3, 8
@@ -130,7 +131,7 @@ def _convert(model: Any, types: Sequence[tuple[str, Any]], dtype: str) -> Any:
     import skl2onnx
 
     _register_boosters()
-    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    last = last_step(model)
     options = {id(last): {"zipmap": False}} if hasattr(last, "predict_proba") else None
     converted = skl2onnx.convert_sklearn(
         model, initial_types=list(types), options=options, target_opset={"": _OPSET, "ai.onnx.ml": _ML_OPSET}
@@ -142,7 +143,7 @@ def _convert(model: Any, types: Sequence[tuple[str, Any]], dtype: str) -> Any:
 def _unnamed(model: Any) -> Any:
     """A copy without feature names, which the converter wants numbered, and types, which have thresholds rounded."""
     copied = deepcopy(model)
-    booster = copied.get_booster() if hasattr(copied, "get_booster") else copied
+    booster = booster_of(copied)
     booster.feature_names = booster.feature_types = None
     return copied
 

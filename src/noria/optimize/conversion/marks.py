@@ -124,8 +124,13 @@ def _of_histograms(model: Any) -> Marks:
     )
 
 
+def booster_of(model: Any) -> Any:
+    """The trees of an estimator of LightGBM or XGBoost, which may be alone."""
+    return model.get_booster() if hasattr(model, "get_booster") else getattr(model, "booster_", model)
+
+
 def _of_lightgbm(model: Any) -> Marks:
-    booster = getattr(model, "booster_", model)
+    booster = booster_of(model)
     frame, names = booster.trees_to_dataframe(), booster.feature_name()
     splits = frame[frame["threshold"].notna()]
     pairs = zip(splits["split_feature"], splits["threshold"], strict=True)
@@ -133,7 +138,7 @@ def _of_lightgbm(model: Any) -> Marks:
 
 
 def _of_xgboost(model: Any) -> Marks:
-    booster = model.get_booster() if hasattr(model, "get_booster") else model
+    booster = booster_of(model)
     names = booster.feature_names or [f"f{place}" for place in range(booster.num_features())]
     trees = map(json.loads, booster.get_dump(dump_format="json"))
     return _merged(

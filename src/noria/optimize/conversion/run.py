@@ -19,6 +19,7 @@ import numpy as np
 from noria.optimize.conversion.closeness import NotConverted, closest, flips, largest_difference
 from noria.optimize.conversion.graphs import session_of, unwrapped
 from noria.optimize.conversion.guards import guarded, refused_by
+from noria.optimize.conversion.marks import booster_of
 from noria.optimize.conversion.samples import (
     categories_of,
     null_text_of,
@@ -351,7 +352,7 @@ def _native(model: Any, out: Path, graph: Any, numbers: Any, expected: Any) -> d
     kind = type(model).__module__.split(".")[0]
     if kind not in ("lightgbm", "xgboost"):
         return {}
-    booster = _booster_of(model)
+    booster = _trees_asked(model)
     file = "model.lgb" if kind == "lightgbm" else "model.ubj"
     booster.save_model(str(out / file))
     if kind == "lightgbm":
@@ -379,12 +380,10 @@ def _native(model: Any, out: Path, graph: Any, numbers: Any, expected: Any) -> d
     return {"native": {"kind": kind, "file": file, "from_rows": faster[0] if faster else 0, "speed": ratios}}
 
 
-def _booster_of(model: Any) -> Any:
+def _trees_asked(model: Any) -> Any:
     """A model's trees; of an estimator of XGBoost that stopped early, those until its best, which alone it asks."""
-    if not hasattr(model, "get_booster"):
-        return getattr(model, "booster_", model)
-    best = getattr(model, "best_iteration", None)
-    return model.get_booster() if best is None else model.get_booster()[: best + 1]
+    best = getattr(model, "best_iteration", None) if hasattr(model, "get_booster") else None
+    return booster_of(model) if best is None else booster_of(model)[: best + 1]
 
 
 def _seconds(score: Any, numbers: Any, size: int) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.optimize.conversion.marks import marks_of, parts_within, places_of
+from noria.optimize.conversion.marks import booster_of, marks_of, parts_within, places_of
 
 ROWS = 4000
 _SEED = 20130301
@@ -125,13 +125,12 @@ def categories_of(model: Any, names: Sequence[str]) -> dict[str, list[Any]]:
 def pandas_categories_of(model: Any) -> list[str]:
     """The columns that a booster was given as categories of pandas."""
     kind = type(model).__module__.split(".")[0]
+    if kind not in ("lightgbm", "xgboost"):
+        return []
+    booster = booster_of(model)
     if kind == "xgboost":
-        booster = model.get_booster() if hasattr(model, "get_booster") else model
         types = zip(booster.feature_names or (), booster.feature_types or (), strict=False)
         return [name for name, feature_type in types if feature_type == "c"]
-    if kind != "lightgbm":
-        return []
-    booster = getattr(model, "booster_", model)
     if not booster.pandas_categorical:
         return []
     told, names = booster.params, booster.feature_name()
