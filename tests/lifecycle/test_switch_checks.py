@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.linear_model import LogisticRegression
 
@@ -44,6 +46,15 @@ def serving(folder: Path, **settings: Any) -> RolloutWorld:
     return world
 
 
+def answering_within_100_us(folder: Path, **settings: Any) -> RolloutWorld:
+    """A deployment whose log says how long answers took: measured, it would be what a busy machine makes of it."""
+    world = RolloutWorld(folder, **settings)
+    world.deploy(world.add_version())
+    asked = world.random.normal(size=(300, 3))
+    write(world.workspace.prediction_log, [batch(MODEL, asked, seconds=1e-4)])
+    return world
+
+
 def opposite() -> LogisticRegression:
     model = LogisticRegression()
     fit = model.fit
@@ -72,11 +83,11 @@ def test_where_they_are_not_its_agreement_is_told(tmp_path):
 
 
 def test_a_version_that_is_far_slower_is_stopped_where_latency_is_guarded(tmp_path):
-    world = serving(tmp_path, guards=["latency"], required=["latency"])
+    world = answering_within_100_us(tmp_path, guards=["latency"], required=["latency"])
     after, evidence = switched(world, slow_version(world))
     assert after.status == ROLLED_BACK
     assert "times as long, more than 2.2" in evidence["reason"]
-    unguarded = serving(tmp_path / "other")
+    unguarded = answering_within_100_us(tmp_path / "other")
     after, evidence = switched(unguarded, slow_version(unguarded))
     assert after.status == PROMOTED and evidence["latency_factor"] > 2.2
 
@@ -158,33 +169,41 @@ def test_one_that_fails_at_what_its_champion_answers_is_not(tmp_path):
 # the log's newest rows
 
 
-def batch(numbers: list[float], texts: list[str]) -> PredictionBatch:
+def batch(
+    deployment: str, numbers: NDArray[np.float64], texts: Sequence[str] = (), *, seconds: float = 0.0
+) -> PredictionBatch:
+    """What version 1 answered: numbers of shape (rows, numeric inputs), and a text a row."""
     count = len(numbers)
     return PredictionBatch(
         received_at=MILLIS,
-        deployment="d",
+        deployment=deployment,
         revision=1,
         variant="champion",
-        model="m",
+        model=MODEL,
         version=1,
-        prediction_ids=[f"{texts[0]}{place}" for place in range(count)],
+        prediction_ids=[f"{numbers[0, 0]}/{place}" for place in range(count)],
         event_times=np.full(count, MILLIS).tobytes(),
-        numbers=np.array(numbers).tobytes(),
+        numbers=numbers.tobytes(),
         scores=np.zeros(count).tobytes(),
         predictions=np.zeros(count).tobytes(),
-        latencies=np.zeros(count, np.float32).tobytes(),
+        latencies=np.full(count, seconds, np.float32).tobytes(),
         strings=[[text] for text in texts],
-        string_places=[1],
+        string_places=[1] if texts else [],
     )
+
+
+def write(folder: Path, batches: Sequence[PredictionBatch]) -> None:
+    log = PredictionLog(folder)
+    for one in batches:
+        log.predictions(one, [MILLIS // 86_400_000])
+    log.close()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
 def test_numbers_and_texts_of_a_logged_request_stay_together(tmp_path, count):
     written = [(1.0, "old"), (2.0, "old too"), (3.0, "new"), (4.0, "newer"), (5.0, "newest")]
-    log = PredictionLog(tmp_path)
-    for part in (written[:2], written[2:]):
-        log.predictions(batch(*map(list, zip(*part, strict=True))), [MILLIS // 86_400_000])
-    log.close()
+    parts = [zip(*part, strict=True) for part in (written[:2], written[2:])]
+    write(tmp_path, [batch("d", np.array([numbers]).T, texts) for numbers, texts in parts])
     rows = newest_rows(tmp_path, "d", 1, count)
     found = list(zip(rows.numbers[:, 0].tolist(), rows.strings[:, 0].tolist(), strict=True))
     assert found == written[-count:]
