@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
@@ -18,7 +20,7 @@ from noria.config import RolloutSettings, ServerSettings
 from noria.lifecycle.deploying import deploy, parse_address
 from noria.lifecycle.plans import planned
 from noria.lifecycle.rollouts import Rollouts
-from noria.monitoring.log import LabelRecord, RewardRecord
+from noria.monitoring.log import LabelRecord, PredictionBatch, PredictionLog, RewardRecord
 from noria.optimize.bundle import Bundle, write_bundle
 from noria.optimize.onnx import convert
 from noria.registry import NewVersion, Policies, register_version
@@ -89,6 +91,19 @@ class RolloutWorld:
         """Ask for predictions through a data plane that serves the routes of now; log labels and rewards."""
         return asyncio.run(self._send(count, units, features, label, reward))
 
+    def log_answers(self, seconds: Mapping[str, NDArray[np.float64]]) -> None:
+        """Log answers of the variants by name, as ``send`` does, that took these seconds and not what they do here."""
+        write_routes(self.workspace, MODEL)
+        routes = read_routes(self.workspace.route_file(MODEL))
+        batches = []
+        for variant in (variant for variant in routes.answering if variant.name in seconds):
+            numbers = self.random.normal(size=(len(seconds[variant.name]), 3))
+            made = logged_answers(MODEL, numbers, seconds=seconds[variant.name], first=self.sent)
+            self.sent += len(numbers)
+            at = {"revision": routes.revision, "variant": variant.name, "version": variant.version}
+            batches.append(msgspec.structs.replace(made, **at))
+        write_answers(self.workspace.prediction_log, batches)
+
     async def _send(self, count: int, units: Any, features: Any, label: bool, reward: Any) -> list[Any]:
         workspace = self.workspace
         write_routes(workspace, MODEL)
@@ -143,6 +158,41 @@ def world_of_one(root: Path, requests: int = 300) -> RolloutWorld:
     made.deploy(made.add_version())
     made.send(requests)
     return made
+
+
+def logged_answers(
+    deployment: str,
+    numbers: NDArray[np.float64],
+    texts: Sequence[str] = (),
+    *,
+    seconds: float | NDArray[np.float64] = 0.0,
+    first: int = 0,
+) -> PredictionBatch:
+    """What version 1 answered now: numbers of shape (rows, numeric inputs), and a text a row."""
+    count, now = len(numbers), to_millis(datetime.now(UTC))
+    return PredictionBatch(
+        received_at=now,
+        deployment=deployment,
+        revision=1,
+        variant="champion",
+        model=MODEL,
+        version=1,
+        prediction_ids=[f"p{first + place}" for place in range(count)],
+        event_times=np.full(count, now).tobytes(),
+        numbers=numbers.tobytes(),
+        scores=np.zeros(count).tobytes(),
+        predictions=np.zeros(count).tobytes(),
+        latencies=np.broadcast_to(np.float32(seconds), count).tobytes(),
+        strings=[[text] for text in texts],
+        string_places=[1] if texts else [],
+    )
+
+
+def write_answers(folder: Path, batches: Sequence[PredictionBatch]) -> None:
+    log = PredictionLog(folder)
+    for batch in batches:
+        log.predictions(batch, [batch.received_at // 86_400_000])
+    log.close()
 
 
 class InterruptedClock:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,22 +10,17 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.linear_model import LogisticRegression
 
-from lifecycle.rollout_world import INPUTS, MODEL, RolloutWorld, forest
+from lifecycle.rollout_world import INPUTS, MODEL, RolloutWorld, forest, logged_answers, write_answers
 from noria.lifecycle.checks import newest_rows
-from noria.monitoring.log import PredictionBatch, PredictionLog
 from noria.optimize.bundle import Bundle, TensorSpec, write_bundle
 from noria.registry import NewVersion, register_version
 from noria.rollout import Rollout, Strategy
 from noria.rollout.records import PROMOTED, ROLLED_BACK, list_decisions
 from noria.store.blobs import folder_digest
 from noria.store.workspace import artifact_uri
-
-DAY = datetime(2026, 3, 1, tzinfo=UTC)
-MILLIS = round(DAY.timestamp() * 1000)
 
 
 def switched(world: RolloutWorld, version: int) -> tuple[Rollout, dict[str, Any]]:
@@ -50,8 +43,7 @@ def answering_within_100_us(folder: Path, **settings: Any) -> RolloutWorld:
     """A deployment whose log says how long answers took: measured, it would be what a busy machine makes of it."""
     world = RolloutWorld(folder, **settings)
     world.deploy(world.add_version())
-    asked = world.random.normal(size=(300, 3))
-    write(world.workspace.prediction_log, [batch(MODEL, asked, seconds=1e-4)])
+    world.log_answers({"champion": np.full(300, 1e-4)})
     return world
 
 
@@ -169,41 +161,11 @@ def test_one_that_fails_at_what_its_champion_answers_is_not(tmp_path):
 # the log's newest rows
 
 
-def batch(
-    deployment: str, numbers: NDArray[np.float64], texts: Sequence[str] = (), *, seconds: float = 0.0
-) -> PredictionBatch:
-    """What version 1 answered: numbers of shape (rows, numeric inputs), and a text a row."""
-    count = len(numbers)
-    return PredictionBatch(
-        received_at=MILLIS,
-        deployment=deployment,
-        revision=1,
-        variant="champion",
-        model=MODEL,
-        version=1,
-        prediction_ids=[f"{numbers[0, 0]}/{place}" for place in range(count)],
-        event_times=np.full(count, MILLIS).tobytes(),
-        numbers=numbers.tobytes(),
-        scores=np.zeros(count).tobytes(),
-        predictions=np.zeros(count).tobytes(),
-        latencies=np.full(count, seconds, np.float32).tobytes(),
-        strings=[[text] for text in texts],
-        string_places=[1] if texts else [],
-    )
-
-
-def write(folder: Path, batches: Sequence[PredictionBatch]) -> None:
-    log = PredictionLog(folder)
-    for one in batches:
-        log.predictions(one, [MILLIS // 86_400_000])
-    log.close()
-
-
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
 def test_numbers_and_texts_of_a_logged_request_stay_together(tmp_path, count):
     written = [(1.0, "old"), (2.0, "old too"), (3.0, "new"), (4.0, "newer"), (5.0, "newest")]
     parts = [zip(*part, strict=True) for part in (written[:2], written[2:])]
-    write(tmp_path, [batch("d", np.array([numbers]).T, texts) for numbers, texts in parts])
+    write_answers(tmp_path, [logged_answers("d", np.array([numbers]).T, texts) for numbers, texts in parts])
     rows = newest_rows(tmp_path, "d", 1, count)
     found = list(zip(rows.numbers[:, 0].tolist(), rows.strings[:, 0].tolist(), strict=True))
     assert found == written[-count:]
