@@ -51,8 +51,13 @@ class Asked:
         return await self._held.reached(1, "answers")
 
     @property
+    def seconds(self) -> dict[str, float]:
+        """What each answer took, by the log."""
+        return {record.prediction_id: record.latency_seconds for record in read_predictions(self._log)}
+
+    @property
     def logged(self) -> list[str]:
-        return [record.prediction_id for record in read_predictions(self._log)]
+        return list(self.seconds)
 
 
 @pytest.fixture
@@ -96,6 +101,7 @@ def test_one_that_waits_behind_a_long_call_is_refused_at_its_own_deadline(asked)
         scoring.close()
         await first
         assert (asked.batcher.rows, asked.logged) == (0, ["first"])
+        assert asked.seconds["first"] > SOON  # while the other waited
 
     within(asked, steps)
 
