@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import posixpath
-import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -21,13 +18,10 @@ from noria.store.database import Transaction, conflict_insert, fetch_among, from
 from noria.store.tables import run_inputs, run_model_inputs, run_outputs, run_params, run_tags, runs
 from noria.tracking import experiments, metrics
 from noria.tracking.entities import ENDED, FAILED, Metric, Run, RunState
+from noria.tracking.run_keys import check_metrics, check_params, check_tags
 
 TAGS = "tags"
 STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
-_LONGEST_KEY = 250
-_LONGEST_PARAM = 6000
-_LONGEST_TAG = 8000
-_KEY = re.compile(r"[\w.\-/ :]+")
 
 
 def create(
@@ -99,7 +93,7 @@ def _insert(
             artifact_uri=artifact_uri,
         )
     )
-    _check_tags(tags)
+    check_tags(tags)
     tx.execute(insert(run_tags), [{"run_id": run_id, "key": key, "value": value} for key, value in tags.items()])
     audit.note(tx, "run.create", f"run:{run_id}", changed=[row_key(run_id)])
     return run
@@ -170,13 +164,6 @@ def add_params(tx: Transaction, run_id: str, params: Mapping[str, str]) -> Count
     return tallies.of_params((key, params[key]) for key in new)
 
 
-def check_params(params: Mapping[str, str]) -> None:
-    """Raises InvalidInput for a key that is none or a value that is too long."""
-    for key, value in params.items():
-        _check_key(key, "param")
-        _check_length(key, value, "param", _LONGEST_PARAM)
-
-
 def log_metrics(tx: Transaction, run_id: str, values: Sequence[Metric]) -> None:
     """Append metric values; one that is there already, to the step and time, is kept once."""
     check_metrics(values)
@@ -184,12 +171,6 @@ def log_metrics(tx: Transaction, run_id: str, values: Sequence[Metric]) -> None:
         raise fault
     new = metrics.append(tx, metrics.as_rows(run_id, values))
     _note_logged(tx, run_id, {METRICS: metrics.tally(new)})
-
-
-def check_metrics(values: Sequence[Metric]) -> None:
-    """Raises InvalidInput for a key that is none."""
-    for metric in values:
-        _check_key(metric.key, "metric")
 
 
 def set_tags(tx: Transaction, run_id: str, tags: Mapping[str, str]) -> None:
@@ -201,7 +182,7 @@ def put_tags(tx: Transaction, run_id: str, tags: Mapping[str, str]) -> Counted:
     """``set_tags`` without a note of it: how many."""
     if not tags:
         return 0, 0
-    _check_tags(tags)
+    check_tags(tags)
     statement = conflict_insert(tx.dialect.name, run_tags)
     replace = statement.on_conflict_do_update(
         index_elements=["run_id", "key"], set_={"value": statement.excluded.value}
@@ -370,32 +351,6 @@ def load(tx: Transaction, run_ids: Sequence[str]) -> list[Run]:
 
 def _unknown(run_id: str) -> NotFound:
     return NotFound(f"Run with id={run_id} not found", remedy="Search runs for the ids.")
-
-
-def _check_tags(tags: Mapping[str, str]) -> None:
-    for key, value in tags.items():
-        _check_key(key, "tag")
-        if not key.startswith("mlflow."):  # these are written by clients, which do not count
-            _check_length(key, value, "tag", _LONGEST_TAG)
-
-
-@functools.lru_cache(maxsize=10_000)  # the same few are logged again and again
-def _is_key(key: str) -> bool:
-    readable = _KEY.fullmatch(key) and key == posixpath.normpath(key) and key[0] not in "/" and key != "."
-    return bool(readable) and len(key) <= _LONGEST_KEY and key.split("/")[0] != ".."
-
-
-def _check_key(key: str, kind: str) -> None:
-    if not _is_key(key):
-        raise InvalidInput(
-            f"{key[:60]!r} is not a {kind} key",
-            remedy=f"Use 1 to {_LONGEST_KEY} letters, digits, or _-./ and spaces and colons, that read as a path.",
-        )
-
-
-def _check_length(key: str, value: str, kind: str, longest: int) -> None:
-    if len(value) > longest:
-        raise InvalidInput(f"{kind} {key!r} has {len(value)} characters", remedy=f"At most {longest}.")
 
 
 def _pairs(tx: Transaction, table: Table, run_id: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ from noria.ids import process_user
 from noria.tracking.session import active_run, backend, current_experiment, set_experiment
 from noria.tracking.source import source_tags
 from noria.tracking.sweep_process import Worker
+from noria.tracking.sweep_space import distributions_of
 from noria.tracking.sweep_storage import open_storage, sampler_of, used_here
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def sweep(
         _Plan(
             name=name,
             objective=objective,
-            search_space=_distributions(search_space) if search_space is not None else None,
+            search_space=distributions_of(search_space) if search_space is not None else None,
             trials=trials,
             metric=metric,
             seed=seed,
@@ -336,30 +337,6 @@ def _storage_of(uri: str) -> str:
     workspace = Workspace(Path(uri), load_settings(Path(uri)))
     workspace.database.close()
     return workspace.database.url
-
-
-def _distributions(space: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _distribution(name, given) for name, given in space.items()}
-
-
-def _distribution(name: str, given: Any) -> Any:
-    """The Optuna distribution that a range or list means. Raises InvalidInput."""
-    from optuna import distributions
-
-    if isinstance(given, distributions.BaseDistribution):
-        return given
-    if isinstance(given, list) and given:
-        return distributions.CategoricalDistribution(given)
-    if isinstance(given, tuple) and len(given) in (2, 3) and (len(given) == 2 or given[2] == "log"):
-        low, high, log = given[0], given[1], len(given) == 3
-        if isinstance(low, int) and isinstance(high, int) and low <= high:
-            return distributions.IntDistribution(low, high, log=log)
-        if isinstance(low, int | float) and isinstance(high, int | float) and low <= high and (low > 0 or not log):
-            return distributions.FloatDistribution(low, high, log=log)
-    raise InvalidInput(
-        f"search_space[{name!r}] is {given!r}",
-        remedy='Write (low, high), (low, high, "log") with low > 0, or a list of choices.',
-    )
 
 
 def _bar(name: str, total: int, wanted: bool | None) -> Any:

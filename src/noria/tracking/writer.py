@@ -14,7 +14,7 @@ from noria.audit.pending import Note, note_all
 from noria.audit.tallies import METRICS, PARAMS, Counted
 from noria.errors import NoriaError
 from noria.store.database import Database, Transaction
-from noria.tracking import metrics, runs
+from noria.tracking import metrics, run_keys, runs
 from noria.tracking.entities import Metric, ModelMetric
 
 _LARGEST_GROUP = 64
@@ -141,7 +141,7 @@ def _append(tx: Transaction, accepted: Sequence[_Accepted]) -> None:
 def _pairs(tx: Transaction, batch: Batch) -> dict[str, Counted] | NoriaError:
     """Write params and tags: what was added, or why the batch is refused."""
     try:
-        runs.check_metrics(batch.metrics)
+        run_keys.check_metrics(batch.metrics)
         if not (batch.params or batch.tags):
             return {}
         with tx.begin_nested():

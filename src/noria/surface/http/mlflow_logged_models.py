@@ -15,7 +15,7 @@ from noria.store.workspace import artifact_key
 from noria.surface.http.mlflow_artifacts import listing
 from noria.surface.http.mlflow_call import Call, Handler, as_pairs
 from noria.surface.http.mlflow_tracking import metric_document
-from noria.tracking import logged_models, runs, search
+from noria.tracking import logged_models, run_keys, search
 from noria.tracking.entities import LoggedModel, ModelMetric
 
 _STATUSES = ("LOGGED_MODEL_PENDING", "LOGGED_MODEL_READY", "LOGGED_MODEL_UPLOAD_FAILED")
@@ -67,7 +67,7 @@ def _finalize_logged_model(call: Call) -> Json:
 
 def _log_model_params(call: Call) -> Json:
     params = call.pairs("params")
-    runs.check_params(params)
+    run_keys.check_params(params)
     with call.workspace.database.write() as tx:
         logged_models.change(tx, call.path["model_id"], at=call.clock.now(), params=params)
     return {}
