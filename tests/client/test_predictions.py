@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,7 +22,7 @@ from noria.client import PredictionClient
 from noria.client.load import NEVER_DUE
 from noria.client.predictions import Address
 from noria.client.rows import encoded, listed
-from noria.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound, Unavailable
+from noria.errors import Conflict, DeadlineExceeded, Forbidden, InvalidInput, NotFound, Unavailable
 from noria.monitoring.log import LABELS, REWARDS, LabelRecord, RewardRecord, read_predictions, read_records
 from serving.gateway_world import REQUEST, World, new_world
 from support import noria
@@ -196,6 +200,37 @@ def test_what_speaks_no_http_is_told_without_what_a_terminal_would_obey():
     assert "\\x1b" in refused.value.message and "\x1b" not in refused.value.message
 
 
+def test_an_answer_that_drips_is_not_waited_for_longer_than_allowed():
+    def drip(server: socket.socket) -> None:
+        with server.accept()[0] as connection, contextlib.suppress(OSError):  # it hangs up in the middle
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n")
+            for _ in range(100):
+                connection.sendall(b" ")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drip, args=(server,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with PredictionClient(url, timeout_seconds=0.3) as client, pytest.raises(DeadlineExceeded):
+            client.info()
+
+
+@pytest.mark.parametrize("framing", ["content-length: 100", "transfer-encoding: chunked"])
+def test_an_answer_that_ends_in_the_middle_is_none(framing):
+    cut = f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n5\r\n{{}}".encode()
+    with answering([cut]) as url, PredictionClient(url) as client, pytest.raises(Unavailable):
+        client.info()
+
+
+@pytest.mark.parametrize(("status", "kind"), [("502 Bad Gateway", Unavailable), ("403 Forbidden", Forbidden)])
+def test_a_proxys_refusals_are_the_errors_they_mean(status, kind):
+    page = b"<html>no</html>"
+    answer = f"HTTP/1.1 {status}\r\ncontent-length: {len(page)}\r\n\r\n".encode() + page
+    with answering([answer]) as url, PredictionClient(url) as client, pytest.raises(kind, match="<html>no</html>"):
+        client.predict(FEATURES)
+
+
 def test_refusals_are_the_errors_they_are(gateway, client):
     with pytest.raises(InvalidInput, match="not a number") as refused:
         client.predict({"distance": "far", "hour": 1}, entities=ENTITIES)
@@ -330,7 +365,40 @@ def test_load_that_is_refused_is_told(gateway, tmp_path):
     bodies = tmp_path / "bodies.jsonl"
     bodies.write_text('{"features": {}}\n')
     done = noria(*common, "--body", str(bodies), cwd=tmp_path, check=False)
-    assert done.returncode == 1 and set(json.loads(done.stdout)["faults"]) == {"HTTP 400"}
+    measured = json.loads(done.stdout)
+    assert done.returncode == 1 and set(measured["faults"]) == {"HTTP 400"}
+    assert "'distance' is missing" in measured["said"]["HTTP 400"]
     bodies.write_text("{\n")
     done = noria(*common, "--body", str(bodies), cwd=tmp_path, check=False)
     assert done.returncode == 2 and "bodies.jsonl:1 is no JSON" in done.stderr
+
+
+_FORKING = """
+import os, sys
+from datetime import datetime, UTC
+from noria.client import PredictionClient
+
+client = PredictionClient(sys.argv[1], deployment="flights")
+row = {"features": [700, 17.5], "entities": {"carrier": "UA", "origin": "EWR"}}
+row["event_time"] = datetime(2013, 3, 1, 12, 30, tzinfo=UTC)
+client.predict(**row)
+
+def others(who):
+    asked = [f"{who}-{number}" for number in range(30)]
+    return [one for one in asked if client.predict(**row, prediction_id=one).prediction_id != one]
+
+children = []
+for who in range(3):
+    children.append(os.fork())
+    if not children[-1]:
+        os._exit(len(others(who)))
+print(len(others("parent")), [os.waitstatus_to_exitcode(os.waitpid(one, 0)[1]) for one in children])
+"""
+
+
+def test_processes_forked_from_one_with_a_client_get_their_own_answers(gateway):
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKING, gateway[1]], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr == ""
+    assert done.stdout == "0 [0, 0, 0]\n"

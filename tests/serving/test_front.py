@@ -19,15 +19,17 @@ import httpx
 import pytest
 import zstandard
 
+from noria.errors import InvalidConfig
 from noria.monitoring.log import find_prediction
 from noria.surface.grpc import open_inference_pb2 as messages
+from noria.surface.http.cross_origin import origins_of
 from servers import free_port
 from serving.pool import REQUEST, Pool
 from support import noria, resident_megabytes
 
 ORIGIN = "https://shop.test"
 SETTINGS = {
-    "NORIA_GATEWAY__CORS_ORIGINS": json.dumps([ORIGIN]),
+    "NORIA_GATEWAY__CORS_ORIGINS": json.dumps([f"{ORIGIN}/"]),
     "NORIA_GATEWAY__LARGEST_BODY_MIB": "1",
     "NORIA_GATEWAY__LIMITS": json.dumps({"*": {"queue_rows": 50}}),
 }
@@ -55,10 +57,38 @@ def test_a_browser_is_answered_for_the_origins_named_and_no_other(client, traine
     headers = {"Origin": ORIGIN, "access-control-request-headers": "authorization,content-type"}
     preflight = client.request("OPTIONS", "/predict", headers=headers)
     assert preflight.headers["access-control-allow-headers"] == "authorization,content-type"
+    headers = {"Origin": ORIGIN, "access-control-request-method": "POST"}
+    preflight = client.request("OPTIONS", "/no-such-path", headers=headers)  # so that the page sees the 404
+    assert (preflight.status_code, preflight.headers["access-control-max-age"]) == (204, "600")
     for origin, allowed in [(ORIGIN, ORIGIN), ("https://other.test", None), (None, None)]:
         answer = client.post("/predict", json=REQUEST, headers={"Origin": origin} if origin else {})
         assert answer.headers["vary"] == "origin"
         assert (answer.status_code, answer.headers.get("access-control-allow-origin")) == (200, allowed)
+
+
+@pytest.mark.parametrize(
+    ("origin", "site", "status"),
+    [
+        ("https://other.test", "cross-site", 403),
+        ("https://other.shop.test", "same-site", 403),
+        (ORIGIN, "cross-site", 200),
+        ("https://gateway.test", "same-origin", 200),
+    ],
+)
+def test_what_other_pages_have_browsers_send_unheard_is_refused(client, origin, site, status):
+    headers = {"Origin": origin, "Sec-Fetch-Site": site, "content-type": "text/plain"}  # which is sent without asking
+    answers = [client.post("/predict", json=REQUEST, headers=headers)]
+    answers.append(client.post("/rewards", json={"rewards": [{"value": 1, "unit_id": "u"}]}, headers=headers))
+    assert [one.status_code for one in answers] == [status, status]
+    assert client.get("/health", headers=headers).status_code == 200  # a link may lead there
+
+
+def test_the_pages_that_may_call_are_written_as_people_write_addresses():
+    pages = ["HTTPS://Shop.test:443/checkout", "http://[::1]:80/", "http://shop.test:8080", "*", "null"]
+    assert origins_of(pages) == {"https://shop.test", "http://[::1]", "http://shop.test:8080", "*", "null"}
+    for page in ("shop.test", "https://", "https://shop.test:99999", ""):
+        with pytest.raises(InvalidConfig, match="is no origin"):
+            origins_of([page])
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd", "deflate"])
@@ -230,7 +260,7 @@ def test_a_client_that_has_no_time_is_told_so(client):
     assert client.post("/predict", json=REQUEST, headers={"timeout": "5"}).status_code == 200
     late = client.post("/predict", json=REQUEST, headers={"timeout": "1us"})
     assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
-    for bad in ("soon", "-1", "0", "nan"):
+    for bad in ("1_0", "soon", "-1", "0", "nan"):
         assert client.post("/predict", json=REQUEST, headers={"timeout": bad}).status_code == 400
 
 

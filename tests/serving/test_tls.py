@@ -12,7 +12,8 @@ import httpx
 import pytest
 import structlog
 
-from noria.errors import InvalidConfig
+from noria.client import PredictionClient
+from noria.errors import InvalidConfig, Unavailable
 from noria.surface.grpc import open_inference_pb2 as messages
 from noria.surface.http.tls import Renewal, Tls
 from servers import free_port
@@ -29,6 +30,11 @@ def test_tls_is_spoken_with_the_certificate_given_and_the_one_that_renews_it(tra
         assert client.post("/predict", json=REQUEST).status_code == 200
     with pytest.raises(httpx.HTTPError):
         httpx.post(f"http://localhost:{pool.port}/predict", json=REQUEST)
+    with (
+        PredictionClient(f"https://localhost:{pool.port}") as strange,
+        pytest.raises(Unavailable, match="SSL_CERT_FILE"),
+    ):
+        strange.info()
     address = f"localhost:{pool.grpc_port}"
     with grpc.secure_channel(address, grpc.ssl_channel_credentials(certificate.read_bytes())) as channel:
         assert _is_live(channel)

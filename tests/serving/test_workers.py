@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from noria.surface.http.sockets import bind_unix
 from serving.pool import REQUEST, Pool, made_certificate
 from support import noria
 
@@ -148,6 +151,14 @@ def test_any_worker_tells_the_counts_of_all(pool):
 def _count(port: int) -> str:
     lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
     return next((line.split()[-1] for line in lines if line.startswith("model_predictions_total{")), "0")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o777), (0o027, 0o770), (0o077, 0o700)])
+def test_whom_the_umask_lets_read_a_unix_socket_may_ask_there(tmp_path, umask, mode):
+    before = os.umask(umask)
+    bind_unix(tmp_path / "gateway.sock").close()
+    os.umask(before)
+    assert stat.S_IMODE((tmp_path / "gateway.sock").stat().st_mode) == mode
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from noria.optimize.bundle import ONNX_FILE, Bundle, TensorSpec, write_bundle
+from noria.optimize.bundle import GRAPH, ONNX_FILE, Bundle, TensorSpec, write_bundle
 from noria.rollout.routes import RouteTable, Variant, publish
 from noria.store.blobs import folder_digest
 from noria.surface.grpc import open_inference_pb2 as messages
@@ -52,7 +52,9 @@ class Records:
 class Asked:
     """A gateway that serves ``square`` (INT64), ``flag`` (BOOL), ``word`` (BYTES) and ``half`` (FP16), over both.
 
-    Beside these ``records``, which answers rows with objects, and ``broken``, whose answers nobody can read.
+    Beside these ``named``, a graph that was logged with columns a and b, whose squares it answers; ``records``, which
+    answers rows with objects, as ``texts`` does, one of whose columns is text; and ``broken``, whose answers nobody can
+    read.
     """
 
     http: httpx.Client
@@ -88,8 +90,12 @@ def asked_in(folder: Path) -> Iterator[Asked]:
     world = World(folder)
     for name, datatype in {"square": "INT64", "flag": "BOOL", "word": "BYTES", "half": "FP16"}.items():
         _deploy_graph(world, name, datatype)
+    matrix = TensorSpec("x", "INT64", (-1, 2))
+    named = Bundle("generic", tensors=(matrix,), outputs=(matrix,), options={"algorithm": GRAPH, "columns": ["a", "b"]})
+    _deploy_graph(world, "named", "INT64", named)
     x = (TensorSpec("x", "INT64", (-1,)),)
     _deploy(world, "records", Bundle("generic", ("a", "b"), runtime="records"))
+    _deploy(world, "texts", Bundle("generic", ("a", "b"), kinds={"b": "string"}, runtime="records"))
     _deploy(world, "broken", Bundle("generic", tensors=x, outputs=x, runtime="records"))
     port = free_port()
     monkeypatch = pytest.MonkeyPatch()
@@ -103,15 +109,18 @@ def asked_in(folder: Path) -> Iterator[Asked]:
         yield Asked(client, channel)
 
 
-def _deploy_graph(world: World, name: str, datatype: str) -> None:
+def _deploy_graph(world: World, name: str, datatype: str, bundle: Bundle | None = None) -> None:
     """Serve y = x, or y = x * x where x is an integer."""
     squared = datatype == "INT64"
     node = helper.make_node("Mul" if squared else "Identity", ["x", "x"] if squared else ["x"], ["y"])
-    x, y = (helper.make_tensor_value_info(one, ONNX_TYPES[datatype], ["n"]) for one in "xy")
+    x, y = (
+        helper.make_tensor_value_info(one, ONNX_TYPES[datatype], ["n"] if bundle is None else ["n", 2]) for one in "xy"
+    )
     graph = helper.make_model(helper.make_graph([node], name, [x], [y]), opset_imports=[helper.make_opsetid("", 18)])
     graph.ir_version = 10
     given, found = (TensorSpec(one, datatype, (-1,)) for one in "xy")
-    _deploy(world, name, Bundle("generic", tensors=(given,), outputs=(found,)), graph.SerializeToString())
+    plain = Bundle("generic", tensors=(given,), outputs=(found,))
+    _deploy(world, name, bundle or plain, graph.SerializeToString())
 
 
 def _deploy(world: World, name: str, bundle: Bundle, graph: bytes = b"") -> None:

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 
 from noria.optimize.bundle import read_bundle, write_bundle
 from noria.store.blobs import folder_digest
+from noria.surface.cli.bench import _made_up
 from noria.surface.cli.processes import Child
 from serving.gateway_world import World, new_world
 from serving.pool import REQUEST
@@ -67,6 +68,7 @@ def held_against(client: httpx.Client, path: str, body: Any) -> tuple[bool, bool
         ("/predict", {"instances": [{"features": FEATURES}] * 2}),
         ("/predict/batch", {"instances": [{"features": FEATURES}] * 2}),
         ("/predict/batch", {"features": [[700.0, True]] * 2, "prediction_id": "mine"}),
+        ("/predict/batch", {"features": []}),
         ("/invocations", {"dataframe_records": [FEATURES]}),
         (
             "/v2/models/flights/infer",
@@ -85,10 +87,21 @@ def test_what_is_answered_is_documented(plain, path, body):
         ("/predict", {"features": [1]}),
         ("/predict/batch", {"features": [[1]]}),
         ("/predict/batch", {"features": FEATURES}),
+        ("/predict", {"features": FEATURES | {"hour": None}}),
+        ("/invocations", {}),
+        ("/v2/models/flights/infer", {"inputs": [{"name": "input", "datatype": "", "shape": [0], "data": []}]}),
+        ("/labels", {"labels": [{"prediction_id": "", "event_time": "2026-02-28T00:00:00Z", "label": 1}]}),
+        ("/rewards", {"rewards": [{"value": 1, "unit_id": ""}]}),
     ],
 )
 def test_what_is_refused_is_not_allowed(plain, path, body):
     assert held_against(plain, path, body) == (False, True, 400)
+
+
+@pytest.mark.parametrize(("path", "rows"), [("/predict", 1), ("/predict/batch", 3)])
+def test_requests_that_are_made_up_for_load_are_taken(plain, path, rows):
+    for body in _made_up(plain.get("/model/info").json(), rows)[:3]:
+        assert plain.post(path, content=body).status_code == 200, body
 
 
 def test_answers_say_no_more_than_is_documented(plain):

@@ -99,6 +99,28 @@ def test_invocations_take_each_type_as_it_is(asked):
     assert found == {"square": [9, 16], "flag": [True, False, True], "word": ["a", ""], "half": [1.5, None, 2.0]}
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"dataframe_split": {"columns": ["b", "beside", "a"], "data": [[2, 0, 1], [4, 0, 3]]}},
+        {"dataframe_records": [{"b": 2, "a": 1}, {"a": 3, "b": 4}]},
+        {"instances": [{"b": 2, "a": 1}, {"a": 3, "b": 4}]},
+        {"inputs": {"b": [2, 4], "a": [1, 3]}},
+        {"inputs": [[1, 2], [3, 4]]},
+        {"inputs": {"x": [[1, 2], [3, 4]]}},
+    ],
+)
+def test_a_graph_that_was_logged_with_columns_takes_them_by_name_and_answers_by_name(asked, rows):
+    answer = asked.http.post("/models/named/invocations", json=rows)
+    assert answer.json() == {"predictions": {"y": [[1, 4], [9, 16]]}}
+
+
+def test_a_column_that_a_graph_was_logged_with_and_that_is_missing_is_named(asked):
+    rows = {"dataframe_split": {"columns": ["a", "c"], "data": [[1, 2]]}}
+    answer = asked.http.post("/models/named/invocations", json=rows)
+    assert answer.status_code == 400 and "columns are missing: b" in answer.text
+
+
 def test_grpc_refuses_what_is_no_integer(asked):
     for datatype, contents in [
         ("FP64", {"fp64_contents": [float("nan")]}),
@@ -194,6 +216,18 @@ def test_a_header_length_that_is_none_is_refused(asked, length):
     headers = {"inference-header-content-length": length.encode("latin-1")}
     answer = asked.http.post("/v2/models/square/infer", content=b'{"inputs": []}', headers=headers)
     assert answer.status_code == 400, answer.text
+
+
+@pytest.mark.parametrize("model", ["records", "texts"])
+def test_a_batch_without_rows_has_no_answers(asked, model):
+    answer = asked.http.post(f"/models/{model}/predict/batch", json={"features": []})
+    assert (answer.status_code, answer.json().get("predictions")) == (200, []), answer.text
+
+
+def test_what_takes_tensors_alone_is_described_without_the_paths_of_rows(asked):
+    paths = asked.http.get("/openapi.json").json()["paths"]
+    assert {"/models/records/predict", "/models/square/invocations", "/v2/models/square/infer"} <= set(paths)
+    assert not {"/models/square/predict", "/models/square/predict/batch"} & set(paths)
 
 
 def test_records_are_answered_as_json(asked):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 import httptools
 import uvloop
 
-from noria.client.predictions import Address
+from noria.client.predictions import Address, reach_remedy, refusal
 from noria.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -52,13 +52,15 @@ class Load:
 class Measured:
     """``latencies`` are those of the good answers, in seconds, by size; ``faults`` counts what else happened.
 
-    ``in_time`` of the good answers came within the ``seconds``, the others to what was asked in these.
+    ``said`` is why a request was refused, by the fault: of each kind the first. ``in_time`` of the good answers came
+    within the ``seconds``, the others to what was asked in these.
     """
 
     latencies: NDArray[np.float64]
     faults: Mapping[str, int]
     seconds: float
     in_time: int
+    said: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def per_second(self) -> float:
@@ -91,6 +93,7 @@ class _Generator:
         self.requests = [_request(load, body) for body in load.bodies]
         self.latencies = array("d")
         self.faults: Counter[str] = Counter()
+        self.said: dict[str, str] = {}
         self.measured_from = self.ends = 0.0
         self._told = told
         self._next = self._in_time = 0
@@ -117,7 +120,9 @@ class _Generator:
         await self._last_answers()
         if not self.latencies and not self.faults:
             self.faults[NEVER_DUE] = 1
-        return Measured(np.sort(np.array(self.latencies)), dict(self.faults), self.load.seconds, self._in_time)
+        return Measured(
+            np.sort(np.array(self.latencies)), dict(self.faults), self.load.seconds, self._in_time, self.said
+        )
 
     async def _at_a_rate(self, started: float) -> None:
         sent = 0
@@ -163,7 +168,7 @@ class _Generator:
         except OSError as error:  # a timeout is one
             raise Unavailable(
                 f"{address} takes no connection: {str(error) or f'none within {_CONNECT_SECONDS:g} seconds'}",
-                remedy="Check the address, and that the gateway runs.",
+                remedy=reach_remedy(error),
             ) from error
         self._all.add(made)
         self._idle.append(made)
@@ -181,7 +186,9 @@ class _Generator:
                 self.latencies.append(now - asked)
                 self._in_time += now < self.ends
             else:
-                self.faults[f"HTTP {status}"] += 1
+                self.faults[fault := f"HTTP {status}"] += 1
+                if fault not in self.said:
+                    self.said[fault] = connection.refusal()
         if not connection.is_open:
             return
         if not self.load.rate:
@@ -224,6 +231,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, generator: _Generator) -> None:
         self._generator = generator
         self._asked = 0.0
+        self._came = b""
         self.waiting = False
         self.is_open = True
 
@@ -239,6 +247,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
+        self._came = data
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -252,6 +261,11 @@ class _Connection(asyncio.Protocol):
         if not self._parser.should_keep_alive():
             self.close()
         self._generator.answered(self, self._parser.get_status_code(), self._asked)
+
+    def refusal(self) -> str:
+        """What the answer says that has just come, as far as its last piece has it."""
+        _, _, body = self._came.rpartition(b"\r\n\r\n")
+        return refusal(self._parser.get_status_code(), body, {}).message
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""

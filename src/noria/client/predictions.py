@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import ssl
 import threading
@@ -21,6 +22,7 @@ from noria.client.tensors import infer_answer, infer_request
 from noria.errors import (
     Conflict,
     DeadlineExceeded,
+    Forbidden,
     InvalidInput,
     NoriaError,
     NotFound,
@@ -29,6 +31,7 @@ from noria.errors import (
     Unavailable,
 )
 from noria.ids import new_id
+from noria.structs import read_by_threads
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -40,9 +43,11 @@ T = TypeVar("T")
 _ERRORS: Mapping[int, type[NoriaError]] = {
     400: InvalidInput,
     401: Unauthenticated,
+    403: Forbidden,
     404: NotFound,
     413: InvalidInput,
     422: InvalidInput,
+    502: Unavailable,
     503: Unavailable,
     504: DeadlineExceeded,
 }
@@ -50,9 +55,11 @@ _BUSY = (429, 503)
 """Nothing was done: the same may be asked again."""
 _WAIT_SECONDS = 0.1
 _IDLE_KEPT = 8
+_PIECE_BYTES = 2**18
 _LONGEST_SECONDS = 86_400
 
 
+@read_by_threads
 class Answer(msgspec.Struct, frozen=True):
     """The prediction for one row. ``probability`` is that of the prediction, ``score`` that of the last of two classes.
 
@@ -70,12 +77,14 @@ class Answer(msgspec.Struct, frozen=True):
     score: float | None = None
 
 
+@read_by_threads
 class _Answers(msgspec.Struct, frozen=True):
     predictions: list[Answer]
 
 
 class PredictionClient:
-    """Asks a gateway. Safe to share between threads: each request has a connection to itself.
+    """Asks a gateway. Safe to share between threads, and with processes forked later: each request has a connection to
+    itself.
 
     ``url`` is http://, https:// or unix:///PATH of a socket. ``deployment`` is needed where several are served, ``key``
     where they want one. ``timeout_seconds`` bounds each call, retries included; the gateway is told what is left, and
@@ -84,8 +93,8 @@ class PredictionClient:
 
     Values may be numpy's or pandas': NaN, NaT and NA are sent as None; an infinite number is refused.
 
-    Errors: InvalidInput for what the model does not take, NotFound, Unauthenticated, Overloaded, Unavailable when
-    nothing answers or something else than a gateway, DeadlineExceeded, and Conflict once the client is closed.
+    Errors: InvalidInput for what the model does not take, NotFound, Unauthenticated, Forbidden, Overloaded, Unavailable
+    when nothing answers or something else than a gateway, DeadlineExceeded, and Conflict once the client is closed.
     """
 
     def __init__(
@@ -106,6 +115,7 @@ class PredictionClient:
         self._retries = retries
         self._idle: list[http.client.HTTPConnection] = []
         self._closed = False
+        self._process = os.getpid()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -226,13 +236,12 @@ class PredictionClient:
                 if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
                     raise self._no_gateway(path, str(error).encode()) from None
                 raise Unavailable(
-                    f"{self._address} does not answer: {error or type(error).__name__}",
-                    remedy="Check the address, and that the gateway runs.",
+                    f"{self._address} does not answer: {error or type(error).__name__}", remedy=reach_remedy(error)
                 ) from error
             if status < 300:
                 return answer, found.get("inference-header-content-length", "")
             if status not in _BUSY or attempt == self._retries:
-                raise _error(status, answer, found)
+                raise refusal(status, answer, found)
             time.sleep(min(_WAIT_SECONDS * 2**attempt, max(0.0, ends - time.monotonic())))
         raise AssertionError("the last attempt answers or raises")
 
@@ -240,18 +249,16 @@ class PredictionClient:
         self, method: str, path: str, body: bytes, headers: Mapping[str, str], timeout: float
     ) -> tuple[int, Mapping[str, str], bytes]:
         """One request and its answer; on a connection that the gateway has closed meanwhile, once more on a new one."""
-        with self._lock:
-            if self._closed:
-                raise Conflict("the client is closed", remedy="Make a new one, or ask before it is closed.")
-            connection = self._idle.pop() if self._idle else None
+        connection, ends = self._kept(), time.monotonic() + timeout
         for known in (connection, None):
             current = known or self._address.connection(timeout)
             if current.sock is not None:
                 current.sock.settimeout(timeout)
             try:
                 current.request(method, path, body or None, dict(headers))
+                connected = current.sock
                 with current.getresponse() as response:
-                    answer = response.read()
+                    answer = _body(response, connected, ends)
                     found = {name.lower(): value for name, value in response.getheaders()}
                     self._keep(current)
                     return response.status, found, answer
@@ -263,6 +270,17 @@ class PredictionClient:
                 current.close()
                 raise
         raise AssertionError("the second connection answers or raises")
+
+    def _kept(self) -> http.client.HTTPConnection | None:
+        """An idle connection of this process: one that came by a fork is its parent's, too, who gets its answers."""
+        with self._lock:
+            if self._closed:
+                raise Conflict("the client is closed", remedy="Make a new one, or ask before it is closed.")
+            if self._process != os.getpid():
+                self._process, inherited, self._idle = os.getpid(), self._idle, []
+                for connection in inherited:
+                    connection.close()
+            return self._idle.pop() if self._idle else None
 
     def _keep(self, connection: http.client.HTTPConnection) -> None:
         with self._lock:
@@ -312,6 +330,13 @@ class Address(msgspec.Struct, frozen=True):
         )
 
 
+def reach_remedy(error: Exception) -> str:
+    """What to do where no connection can be made."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "Ask by a name that its certificate has; SSL_CERT_FILE names a file with an authority of your own."
+    return "Check the address, and that the gateway runs."
+
+
 def key_header(key: str) -> dict[str, str]:
     """The header with an API key, without the white space around it; none for an empty one.
 
@@ -326,6 +351,24 @@ def key_header(key: str) -> dict[str, str]:
     return {"x-api-key": plain} if plain else {}
 
 
+def _body(response: http.client.HTTPResponse, connected: socket.socket, ends: float) -> bytes:
+    """The whole body, where it has come by ``ends`` on the monotonic clock: a socket's timeout is that of each piece.
+
+    Raises TimeoutError, and IncompleteRead where the connection ends before it.
+    """
+    parts = []
+    while part := response.read1(_PIECE_BYTES):
+        parts.append(part)
+        left = ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        if connected.fileno() >= 0:  # it may be closed behind the last piece
+            connected.settimeout(left)
+    if response.length:
+        raise http.client.IncompleteRead(b"".join(parts), response.length)
+    return b"".join(parts)
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout_seconds: float) -> None:
         super().__init__("localhost", timeout=timeout_seconds)
@@ -337,7 +380,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _error(status: int, answer: bytes, headers: Mapping[str, str]) -> NoriaError:
+def refusal(status: int, answer: bytes, headers: Mapping[str, str]) -> NoriaError:
     """What a gateway's refusal says, in whichever of its shapes."""
     document: Any = {}
     with suppress(ValueError):

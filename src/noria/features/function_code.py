@@ -20,11 +20,13 @@ from noria.features.sources import Field
 from noria.features.transformation import Input, Transformation
 from noria.features.transformation_modes import Mode
 from noria.features.types import parse_type
+from noria.structs import read_by_threads
 
 _LARGEST_BYTES = 2**20
 _NORIA = "noria"
 
 
+@read_by_threads
 class _Stored(msgspec.Struct):
     name: str
     python: tuple[int, int]
@@ -35,6 +37,7 @@ class _Stored(msgspec.Struct):
     function: bytes
 
 
+@read_by_threads
 class _Kept(msgspec.Struct):
     python: tuple[int, int]
     function: bytes

@@ -17,6 +17,7 @@ from noria.features.exact import Inexact, exact
 from noria.features.sources import CREATED, EVENT
 from noria.features.types import FeatureType, UnixTimestamp, type_of
 from noria.store.stamps import SIGN, pack_stamp
+from noria.structs import read_by_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.msgpack.Encoder().encode
 
 
+@read_by_threads
 class Layout(msgspec.Struct, array_like=True, frozen=True):
     """The fields of a packed row in order, with their types. Kept beside the rows, so that old ones stay readable.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from noria.monitoring.segments import MILLIS_A_DAY, SegmentWriter, frames, segments
+from noria.structs import read_by_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,7 @@ MOST_AHEAD_MILLIS = 86_400_000
 Feature = float | str | None
 
 
+@read_by_threads
 class PredictionBatch(msgspec.Struct, array_like=True, frozen=True):
     """Rows scored together by one version. Times are UTC milliseconds; the bytes are little-endian numpy arrays.
 
@@ -81,6 +83,7 @@ class PredictionRecord:
     beside: Sequence[Any] = ()
 
 
+@read_by_threads
 class LabelRecord(msgspec.Struct, array_like=True, frozen=True):
     """The outcome of a prediction, and when it became known. ``event_time`` is that of the prediction."""
 
@@ -90,6 +93,7 @@ class LabelRecord(msgspec.Struct, array_like=True, frozen=True):
     label: float
 
 
+@read_by_threads
 class RewardRecord(msgspec.Struct, array_like=True, frozen=True):
     """What a prediction or a unit was worth to the business, and when that became known.
 
@@ -106,6 +110,7 @@ class RewardRecord(msgspec.Struct, array_like=True, frozen=True):
     key: str = ""
 
 
+@read_by_threads
 class FailureRecord(msgspec.Struct, array_like=True, frozen=True):
     """Requests that a version did not answer, through no fault of the client; of a shadow rows, and for any reason."""
 

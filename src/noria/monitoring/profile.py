@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import CorruptArtifact
+from noria.structs import read_by_threads
 
 PROFILE_FILE = "profile.json"
 _BINS = 128
@@ -42,6 +43,7 @@ class ColumnProfile(msgspec.Struct, frozen=True):
         return mean_rank(np.asarray(self.quantiles), values)
 
 
+@read_by_threads
 class Profile(msgspec.Struct, frozen=True):
     """What the detectors compare traffic with. ``columns`` are the model's inputs in order."""
 

@@ -13,6 +13,7 @@ from noria.errors import InvalidInput
 from noria.rollout.bandits import BanditSettings
 from noria.rollout.evidence import ERRORS, LATENCY, QUALITY, REWARD, SCORES, GuardSettings
 from noria.rollout.experiments import ExperimentSettings
+from noria.structs import read_by_threads
 
 _MOST_DAYS = 3650
 
@@ -40,6 +41,7 @@ class RewardPlan:
     missing: float = 0.0
 
 
+@read_by_threads
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The plan of one rollout.
@@ -71,6 +73,22 @@ class Plan:
     def as_document(self) -> dict[str, object]:
         """The JSON kept with the rollout."""
         return cast("dict[str, object]", msgspec.to_builtins(self))
+
+    def told(self) -> dict[str, object]:
+        """``as_document`` for people: without what this strategy does not go by."""
+        document, is_canary = self.as_document(), self.strategy is Strategy.CANARY
+        if self.contextual:
+            document["bandit"] = {"algorithm": "linucb", "floor": self.bandit.floor}
+        goes_by = {
+            "bandit": self.strategy is Strategy.BANDIT,
+            "contextual": False,
+            "rewards": self.strategy in (Strategy.AB, Strategy.BANDIT) or REWARD in self.guards.guards,
+            "checks": self.strategy is Strategy.BLUE_GREEN,
+            "min_minutes": is_canary or self.strategy is Strategy.SHADOW,
+            "salt": bool(self.salt),
+            **dict.fromkeys(("required", "errors_to_see", "latency_to_see"), is_canary),
+        }
+        return {name: value for name, value in document.items() if goes_by.get(name, True)}
 
 
 def read_plan(document: Any) -> Plan:

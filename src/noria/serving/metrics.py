@@ -21,6 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from noria.rollout.routes import RouteTable
 from noria.store.blobs import write_atomically
+from noria.structs import read_by_threads
 
 if TYPE_CHECKING:
     from noria.serving.items import Outcome
@@ -34,6 +35,7 @@ _MOST_UNCOUNTED = 4096
 _ROUTE_LABELS = ("deployment", "model_name", "model_version", "variant")
 
 
+@read_by_threads
 class Counts(msgspec.Struct):
     """What one process counted. Keys of several parts are joined by the unit separator."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,18 @@ def test_what_a_pod_carries_is_given_as_a_number(tmp_path, given, rendered_as):
         found = rendered(tmp_path / "chart", option, f"autoscaling.predictionsPerSecond={given}")
         (scaled, *_) = of_kind(found, "ScaledObject")
         assert scaled["spec"]["triggers"][0]["metadata"]["threshold"] == rendered_as
+
+
+def test_pods_are_placed_and_marked_by_the_values_of_a_release_whose_name_no_service_may_have(tmp_path):
+    write_files(chart_files(PLANS["mesh"]), tmp_path / "chart")
+    place = "nodeSelector.disk=ssd,tolerations[0].key=gpu,tolerations[0].operator=Exists,podAnnotations.team=pricing"
+    found = rendered(tmp_path / "chart", "--set", place, release="1.st")
+    check_core(found)
+    assert all(re.fullmatch("n-1-st-[a-z0-9-]*", one["metadata"]["name"]) for one in found)
+    for one in of_kind(found, "Deployment"):
+        pod = one["spec"]["template"]
+        assert pod["spec"]["nodeSelector"] == {"disk": "ssd"} and pod["metadata"]["annotations"]["team"] == "pricing"
+        assert pod["spec"]["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
 
 
 def test_another_chart_can_depend_on_it(tmp_path):

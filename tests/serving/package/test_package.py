@@ -6,6 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import cloudpickle
@@ -41,7 +43,7 @@ def test_packaging_twice_gives_the_same_bytes(package, trained, tmp_path):
 
 
 def test_everyone_may_read_it_wherever_it_is_copied(package):
-    assert {oct(path.stat().st_mode & 0o777) for path in package.rglob("*")} == {"0o755", "0o644"}
+    assert {oct(path.stat().st_mode & 0o777) for path in [package, *package.rglob("*")]} == {"0o755", "0o644"}
     texts = [path.read_bytes() for path in package.rglob("*") if path.is_file()]
     assert not any(str(package.parents[1]).encode() in text for text in texts)
 
@@ -86,6 +88,7 @@ def test_another_folders_content_is_never_replaced(package, trained, tmp_path):
 def test_the_bill_of_materials_is_cyclonedx_and_names_all_that_is_installed(package):
     text = (package / "sbom.cdx.json").read_text()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    assert json.loads(text)["metadata"]["tools"]["components"][0]["name"] == "noria"
     components = {(one["name"], one["version"]) for one in json.loads(text)["components"]}
     locked = {(one.name, one.version) for one in parse((package / "requirements.lock").read_text().split("\n./")[0])}
     assert locked < components and ("hourly-demand", "1") in components
@@ -134,6 +137,26 @@ def test_the_image_says_how_it_is_run(image):
     assert image.said["EXPOSE"] == "8000 8001"
     assert image.said["STOPSIGNAL"] == "SIGTERM"
     assert "/health" in image.said["HEALTHCHECK"]
+
+
+class _Healthy(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is said."""
+
+
+def test_the_health_check_asks_the_port_that_is_set_and_no_proxy(image):
+    command = json.loads(image.said["HEALTHCHECK"].partition("CMD ")[2])
+    with HTTPServer(("127.0.0.1", 0), _Healthy) as server:
+        environment = image.environment | {"NORIA_GATEWAY__PORT": str(server.server_port), "http_proxy": "http://no:1"}
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert subprocess.run(command, env=environment, check=False).returncode == 0
+        environment["NORIA_GATEWAY__TLS_KEY"] = "tls.key"  # which this one does not speak
+        assert subprocess.run(command, env=environment, check=False, capture_output=True).returncode == 1
+        server.shutdown()
 
 
 def test_a_package_scores_a_table_by_the_words_of_its_job(package, trained, tmp_path):

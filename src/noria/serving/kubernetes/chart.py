@@ -29,13 +29,20 @@ _HELPERS = f"""\
 {{{{- if contains .Chart.Name .Release.Name -}}}}
 {{{{- $name = .Release.Name -}}}}
 {{{{- end -}}}}
-{{{{- if gt (len $name) {LONGEST_NAME} -}}}}
-{{{{- $name = printf "%s-%s" (trunc {LONGEST_NAME - 9} $name | trimSuffix "-") (sha256sum $name | trunc 8) -}}}}
+{{{{- if not (regexMatch "^[a-z]" $name) -}}}}
+{{{{- $name = printf "n-%s" $name -}}}}
+{{{{- end -}}}}
+{{{{- if or (gt (len $name) {LONGEST_NAME}) (contains "." $name) -}}}}
+{{{{- $plain := replace "." "-" $name | trunc {LONGEST_NAME - 9} | trimSuffix "-" -}}}}
+{{{{- $name = printf "%s-%s" $plain (sha256sum $name | trunc 8) -}}}}
 {{{{- end -}}}}
 {{{{- $name -}}}}
 {{{{- end -}}}}
 """
-"""The release's name where it has the chart's in it, else both; what is too long is cut, with a hash of it all."""
+"""The release's name where it has the chart's in it, else both; what is too long is cut, with a hash of it all.
+
+A release may begin with a digit, or have dots; a Service's name may not.
+"""
 _BOUNDS = """\
 {{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}
 {{- fail "autoscaling.minReplicas is above autoscaling.maxReplicas" }}
@@ -79,12 +86,18 @@ _VARIABLE = {
     "required": ["name"],
     "properties": {key: {"type": "string"} for key in ("name", "value")},
 }
-_CONTAINER = ("spec", "template", "spec", "containers", 0)
+_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+_PODS = ("spec", "template")
+_CONTAINER = (*_PODS, "spec", "containers", 0)
 _TABLE = (
     _Value("Deployment", ("spec", "replicas"), ("replicas",), {"type": "integer", "minimum": 0}),
     _Value("Deployment", (*_CONTAINER, "image"), ("image",), {"type": "string", "pattern": f"^{IMAGE}$"}),
     _Value("Deployment", (*_CONTAINER, "env"), ("env",), {"type": "array", "items": _VARIABLE}),
     _Value("Deployment", (*_CONTAINER, "resources"), ("resources",), _RESOURCES),
+    _Value("Deployment", (*_PODS, "metadata", "annotations"), ("podAnnotations",), _TEXTS),
+    _Value("Deployment", (*_PODS, "spec", "nodeSelector"), ("nodeSelector",), _TEXTS),
+    _Value("Deployment", (*_PODS, "spec", "tolerations"), ("tolerations",),
+           {"type": "array", "items": {"type": "object"}}),
     _Value("HorizontalPodAutoscaler", ("spec", "minReplicas"), ("autoscaling", "minReplicas"), _COUNT),
     _Value("HorizontalPodAutoscaler", ("spec", "maxReplicas"), ("autoscaling", "maxReplicas"), _COUNT),
     _Value("HorizontalPodAutoscaler", ("spec", "metrics", 0, "resource", "target", "averageUtilization"),

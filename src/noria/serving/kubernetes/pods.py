@@ -56,6 +56,8 @@ def pod_template(plan: ClusterPlan, tier: Tier) -> Manifest:
         },
         "spec": {
             **pod_spec(plan, tier, container(plan)),
+            "nodeSelector": {},
+            "tolerations": [],
             "topologySpreadConstraints": [
                 {
                     "maxSkew": 1,

@@ -115,8 +115,8 @@ class _Package:
         for name, text in recipe_files(recipe).items():
             (folder / name).write_text(text)
         (folder / SBOM_FILE).write_text(bill_of_materials(materials, plan.routes.created_at))
-        _let_anyone_read(folder)  # an image runs as nobody in particular
         write_manifest(folder, plan.facts)
+        _let_anyone_read(folder)  # an image runs as nobody in particular
 
     def _add_model(self, variant: Variant) -> Path:
         target = self._folder / STATE_FOLDER / "artifacts" / variant.source
@@ -195,5 +195,5 @@ class _Package:
 
 
 def _let_anyone_read(folder: Path) -> None:
-    for path in folder.rglob("*"):
+    for path in [folder, *folder.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)

@@ -22,7 +22,10 @@ IMAGE_HOME = "/opt/noria"
 IMAGE_PACKAGE = f"{IMAGE_HOME}/package"
 IMAGE_USER = 10001
 _OLDEST_PYTHON = (3, 11)
-_OF_KIND: Mapping[str, object] = {"string": "text", "datetime": "2026-01-02T03:04:05", "boolean": False}
+_OF_KIND: Mapping[str, object] = {
+    "string": "text", "datetime": "2026-01-02T03:04:05", "boolean": False,
+    "binary": "", "array": [], "object": {}, "map": {},
+}  # fmt: skip
 """What stands in an example for the kinds that are no plain numbers."""
 _PYTHON_IMAGE = re.compile(r"(?:^|/)python:(\d+)\.(\d+)(?![\d])")
 

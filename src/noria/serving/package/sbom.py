@@ -45,6 +45,8 @@ def bill_of_materials(materials: Materials, at: datetime) -> str:
                       bom_ref="package")  # fmt: skip
     models, wheel = _models(routes), _wheel(materials)
     bom = Bom(metadata=BomMetaData(component=whole, timestamp=at))
+    made_by = Component(name="noria", version=materials.noria_version, type=ComponentType.APPLICATION, bom_ref="noria")
+    bom.metadata.tools.components.add(made_by)
     for one in [*models, wheel]:
         bom.components.add(one)
     bom.register_dependency(whole, [*models, wheel])

@@ -96,12 +96,21 @@ def _made_up(info: Mapping[str, Any], rows: int) -> list[bytes]:
     random_row = random.Random(0)
 
     def row() -> dict[str, object]:
-        return {name: "a" if kind == "string" else round(random_row.random(), 6) for name, kind in kinds.items()}
+        return {name: _value(kind, random_row) for name, kind in kinds.items()}
 
     if rows == 1:
         return [json.dumps({"features": row()}).encode() for _ in range(_GENERATED)]
     some = [[list(row().values()) for _ in range(rows)] for _ in range(max(1, _GENERATED // rows))]
     return [json.dumps({"features": one}).encode() for one in some]
+
+
+def _value(kind: str, chance: random.Random) -> object:
+    """A value of a column's kind."""
+    if kind in ("string", "datetime"):
+        return "a" if kind == "string" else f"2026-01-{chance.randint(1, 28):02}T00:00:00"
+    if kind == "boolean":
+        return chance.random() < 0.5
+    return chance.randint(0, 100) if kind in ("long", "integer") else round(chance.random(), 6)
 
 
 @contextmanager
@@ -131,6 +140,7 @@ def _tell(load: Load, measured: Measured, rows: int, *, as_json: bool) -> None:
             "rows_per_second": round(measured.per_second * rows, 1),
             "milliseconds": {name: round(value, 3) if value == value else None for name, value in percentiles.items()},
             "faults": dict(measured.faults),
+            "said": dict(measured.said),
         }
         print(json.dumps(found))
         return
@@ -145,7 +155,8 @@ def _tell(load: Load, measured: Measured, rows: int, *, as_json: bool) -> None:
     if len(measured.latencies):
         _draw(list(percentiles.items()))
     for fault, count in sorted(measured.faults.items()):
-        out.print(f"{count:,} x {fault}", style="red", highlight=False)
+        said = f": {measured.said[fault]}" if fault in measured.said else ""
+        out.print(f"{count:,} x {fault}{said}", style="red", highlight=False, markup=False)
 
 
 def _draw(percentiles: Sequence[tuple[str, float]]) -> None:

@@ -14,6 +14,7 @@ from noria.errors import InvalidInput
 from noria.features.exact import Inexact
 from noria.features.times import instants_of_texts
 from noria.features.types import FeatureType, Json
+from noria.structs import read_by_threads
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from noria.features.retrieval import OnlineResponse
 
 
+@read_by_threads
 class Lookup(msgspec.Struct):
     """What ``/get-online-features`` takes: references or a service, and the join keys of entities by column."""
 
@@ -30,6 +32,7 @@ class Lookup(msgspec.Struct):
     full_feature_names: bool = False
 
 
+@read_by_threads
 class Push(msgspec.Struct):
     """What ``/push`` takes: rows by column, for every view of a push source."""
 
@@ -38,6 +41,7 @@ class Push(msgspec.Struct):
     to: str = "online"
 
 
+@read_by_threads
 class Write(msgspec.Struct):
     """What ``/write-to-online-store`` takes: rows of one view by column."""
 
@@ -45,6 +49,7 @@ class Write(msgspec.Struct):
     df: dict[str, list[Any]]
 
 
+@read_by_threads
 class Materialize(msgspec.Struct):
     """What ``/materialize`` takes; times are RFC 3339, UTC without a zone."""
 

@@ -21,6 +21,7 @@ from noria.serving.bare import bare
 from noria.store.blobs import BlobStore
 from noria.surface.errors import outside, problem
 from noria.surface.http import cloudevents, inference_protocol, invocations, model_openapi, native, single_rows
+from noria.surface.http.cross_origin import PREFLIGHT_KEPT, answer_headers, check_page, is_preflight, origins_of
 from noria.surface.http.exchange import Exchange
 from noria.surface.http.gateway_requests import (
     LARGE_BYTES,
@@ -119,7 +120,7 @@ class Gateway:
         self.draining = False
         self._swollen = False
         self._encode = msgspec.json.Encoder().encode
-        self._origins = frozenset(settings.cors_origins)
+        self._origins = origins_of(settings.cors_origins)
         self._routes: Mapping[str, _Route] = {
             "/predict": _Route("POST", _JSON, native.predict),
             "/predict/batch": _Route("POST", _JSON, native.predict_batch),
@@ -151,7 +152,7 @@ class Gateway:
         if self.draining:
             headers.append(_CLOSE)
         if self._origins:
-            headers += self._cross_origin(sent)
+            headers += answer_headers(self._origins, sent)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
@@ -163,6 +164,9 @@ class Gateway:
 
     async def _respond(self, scope: Scope, sent: Mapping[bytes, bytes], receive: Receive) -> tuple[int, Headers, bytes]:
         method, path, model = scope["method"], scope["path"], None
+        if self._origins and is_preflight(method, sent):
+            return 204, [PREFLIGHT_KEPT], b""  # a refusal would hide from the page what is wrong with its request
+        check_page(self._origins, method, sent)
         route = self._routes.get(path)
         if route is None and path.startswith("/models/"):
             model, _, rest = path[8:].partition("/")
@@ -187,7 +191,7 @@ class Gateway:
         return 200, [(b"content-type", route.kind)], await route.handler(self.plane, request)
 
     def _other_method(self, method: str, path: str, allowed: str) -> tuple[int, Headers, bytes]:
-        """OPTIONS asks what a browser may send; all else is refused."""
+        """OPTIONS asks what may be sent; all else is refused."""
         if method == "OPTIONS" and self._origins:
             return 204, [(b"allow", allowed.encode())], b""
         raise _MethodNotAllowed(path, allowed, method)
@@ -236,19 +240,6 @@ class Gateway:
             body, more = await asyncio.to_thread(compress, body, accepted)
         headers += more
         return body
-
-    def _cross_origin(self, sent: Mapping[bytes, bytes]) -> Headers:
-        origin = sent.get(b"origin", b"").decode("latin-1")
-        if not origin or not self._origins.intersection((origin, "*")):
-            return [(b"vary", b"origin")]  # or a cache would give this to a page that is allowed
-        return [
-            (b"access-control-allow-origin", origin.encode("latin-1")),
-            (b"access-control-allow-methods", b"GET, POST"),
-            # a star would not stand for Authorization
-            (b"access-control-allow-headers", sent.get(b"access-control-request-headers", b"*")),
-            (b"access-control-expose-headers", b"*"),
-            (b"vary", b"origin"),
-        ]
 
     def _refusal(self, raised: Exception, path: str) -> tuple[int, Headers, bytes]:
         error, shape = bare(_clear(raised, path)), self._shape(path)

@@ -137,7 +137,7 @@ class Request:
             return None
         unit = next((unit for unit in _UNITS if text.endswith(unit)), "")
         try:
-            seconds = float(text.removesuffix(unit)) * _UNITS[unit or "s"]
+            seconds = -1.0 if "_" in text else float(text.removesuffix(unit)) * _UNITS[unit or "s"]
         except ValueError:
             seconds = -1.0
         if not 0 < seconds < 86_400:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -23,6 +23,8 @@ from noria.ids import new_id
 from noria.surface.errors import outside, problem
 
 COOKIE = "noria_session"
+PAGES = "/rollouts/"
+"""Below it are the console's pages besides the overview: who has to sign in first is led back to them."""
 SERVER_INFO = ("/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info")
 _OPEN = ("/health", "/version", "/login", "/static/", *SERVER_INFO)
 _PART_UPLOAD = re.compile(r"/(ajax-)?api/2\.0/mlflow-artifacts/mpu/parts/[0-9a-f]{48}/\d+")
@@ -154,8 +156,10 @@ def _check_own_page(headers: Headers) -> None:
 def _refusal(scope: Scope, headers: Headers, error: NoriaError) -> Response:
     seen, path = outside(error), str(scope["path"])
     challenge = {"www-authenticate": 'Basic realm="Noria"'} if seen.status == 401 else {}
-    if "text/html" in headers.get("accept", "") and seen.status == 401 and scope["method"] == "GET":
-        return RedirectResponse("/login", 303)
+    is_read = scope["method"] == "GET"
+    if "text/html" in headers.get("accept", "") and seen.status == 401 and (is_read or _door(path) == "console"):
+        wanted = f"?next={quote(path)}" if is_read and path.startswith(PAGES) else ""
+        return RedirectResponse(f"/login{wanted}", 303)
     if path.startswith("/api/noria"):
         return JSONResponse(problem(error), seen.status, challenge, media_type="application/problem+json")
     return JSONResponse({"error_code": seen.mlflow, "message": str(error)}, seen.status, challenge)

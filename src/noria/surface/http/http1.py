@@ -253,6 +253,12 @@ class Http1(HttpToolsProtocol, Unread):
         """See ``Unread``."""
         return left_in(self.transport, is_tls=self.scheme == "https")
 
+    def is_half_asked(self) -> bool:
+        """Whether all that its client asks is still under way from there."""
+        if self.cycle is None or self.pipeline:  # what came before it is answered first
+            return False
+        return self.cycle.more_body and not self.cycle.response_complete
+
     def close_if(self, since: float, before: float) -> None:
         """End the connection if it has waited since a time earlier than ``before``; never within a request."""
         if 0 < since < before and (self.cycle is None or self.cycle.response_complete):

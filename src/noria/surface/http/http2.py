@@ -133,6 +133,20 @@ class Http2(asyncio.Protocol, Unread):
         waiting = sum(stream.unsent for stream in self._streams.values())
         return waiting + left_in(self.transport, is_tls=self._scheme == "https")
 
+    def end_unread(self, now: float, seconds: float) -> None:
+        """End each stream of whose answer nothing was taken for so long, as far as the looks so far tell."""
+        from h2.errors import ErrorCodes
+
+        for stream in self._streams.values():
+            if stream.seconds_without_progress(now) > seconds:
+                self._frames.reset_stream(stream.number, ErrorCodes.CANCEL)
+                stream.lose()
+        self._flush()
+
+    def is_half_asked(self) -> bool:
+        """Whether all that its client asks is still under way from there."""
+        return bool(self._streams) and not any(stream.ended for stream in self._streams.values())
+
     def close_if(self, since: float, before: float) -> None:
         """End the connection if it has waited since a time earlier than ``before``; never within a request."""
         if 0 < since < before and not self._streams:
@@ -266,7 +280,7 @@ class Http2(asyncio.Protocol, Unread):
         self.transport.close()
 
 
-class _Stream:
+class _Stream(Unread):
     """One request and its answer, as an application sees them."""
 
     def __init__(self, connection: Http2, number: int, scope: Message) -> None:
@@ -277,6 +291,10 @@ class _Stream:
         self._body = bytearray()
         self._unread = self.unsent = 0
         self._head: Message | None = None
+
+    def left(self) -> int:
+        """See ``Unread``."""
+        return self.unsent
 
     def feed(self, data: bytes, size: int) -> None:
         """A part of the body; ``size`` of the window it took."""

@@ -10,12 +10,12 @@ from typing import Any
 
 import uvicorn
 
-from noria.surface.http import http2
+from noria.surface.http import http2, library_log
 from noria.surface.http.http1 import Config, Http1
 from noria.surface.http.memory import keep_one_arena
 from noria.surface.http.sockets import allow_many_connections, remove_unix, unix_paths
 from noria.surface.http.tls import Renewal, Tls
-from noria.surface.http.unread import UNREAD_AT_THE_END_SECONDS, UNREAD_SECONDS
+from noria.surface.http.unread import UNREAD_AT_THE_END_SECONDS, UNREAD_SECONDS, seconds_silent
 
 _DRAIN_SECONDS = 10.0
 """How long the connections may take to end, each with one more answer that says ``connection: close``."""
@@ -44,6 +44,7 @@ def serve(
     has it set when the end begins: no new connections are taken, and each open one has a moment for a last request.
     Raises InvalidConfig when the certificate cannot be used.
     """
+    library_log.take_over()
     keep_one_arena()
     allow_many_connections()
     if tls is not None:
@@ -56,6 +57,7 @@ def serve(
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        log_config=None,
         log_level="warning",
         lifespan="on",
         timeout_graceful_shutdown=10,
@@ -100,6 +102,8 @@ class _Server(uvicorn.Server):
                 connection.close_if(connection.waits_since, self._swept - _HEADERS_SECONDS)
                 connection.close_if(connection.idle_since, self._swept - _KEPT_SECONDS)
                 _abort_unread(connection, UNREAD_SECONDS)
+                if isinstance(connection, http2.Http2):
+                    connection.end_unread(self._swept, UNREAD_SECONDS)
         if counter % _TICKS_A_LOOK == 0:
             self._follow_certificate()
         return await super().on_tick(counter)
@@ -125,6 +129,7 @@ class _Server(uvicorn.Server):
             for connection in self._connections():
                 connection.close_if(connection.idle_since, time.monotonic() - _IDLE_SECONDS)
                 _abort_unread(connection, UNREAD_AT_THE_END_SECONDS)
+                _abort_half_asked(connection, UNREAD_AT_THE_END_SECONDS)
                 _end_closed(connection)
             await asyncio.sleep(0.02)
 
@@ -162,6 +167,12 @@ class _Server(uvicorn.Server):
 def _abort_unread(connection: Http1 | http2.Http2, seconds: float) -> None:
     """End a connection whose client has taken nothing for so long of what it was sent."""
     if connection.seconds_without_progress(time.monotonic()) > seconds:
+        connection.transport.abort()
+
+
+def _abort_half_asked(connection: Http1 | http2.Http2, seconds: float) -> None:
+    """End a connection whose client has sent nothing for so long of what it began to ask."""
+    if connection.is_half_asked() and seconds_silent(connection.transport) > seconds:
         connection.transport.abort()
 
 

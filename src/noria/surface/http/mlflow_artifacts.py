@@ -24,6 +24,7 @@ from noria.errors import InvalidInput, NoriaError, NotFound
 from noria.registry.protection import require_open
 from noria.store.blobs import BlobStore, Entry, clean_key
 from noria.store.workspace import Workspace, artifact_uri
+from noria.structs import read_by_threads
 from noria.surface.http.bodies import read_body
 from noria.surface.http.guard import identity_of
 
@@ -67,6 +68,7 @@ def routes(workspace: Workspace, refuse: Callable[[NoriaError], Response]) -> li
     ]
 
 
+@read_by_threads
 class _CreateUpload(msgspec.Struct):
     path: str
     num_parts: int = 1
@@ -76,6 +78,7 @@ class _Part(msgspec.Struct):
     part_number: int
 
 
+@read_by_threads
 class _EndUpload(msgspec.Struct):
     path: str
     upload_id: str

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from noria.errors import InvalidInput
+from noria.structs import read_by_threads
 from noria.surface.http.mlflow_call import check_texts
 from noria.tracking.entities import Metric, ModelMetric
 from noria.tracking.writer import Batch
@@ -47,6 +48,7 @@ class _OfRun(msgspec.Struct, kw_only=True):
         raise InvalidInput("Missing value for required parameter 'run_id'.", remedy="Send run_id.")
 
 
+@read_by_threads
 class _LogMetric(_OfRun, kw_only=True):
     key: str
     value: float
@@ -57,11 +59,13 @@ class _LogMetric(_OfRun, kw_only=True):
     dataset_digest: str = ""
 
 
+@read_by_threads
 class _LogPair(_OfRun, kw_only=True):
     key: str
     value: str = ""
 
 
+@read_by_threads
 class _LogBatch(_OfRun, kw_only=True):
     metrics: list[_Value] = []
     params: list[_Pair] = []

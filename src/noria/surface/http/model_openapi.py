@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from noria import __version__
-from noria.optimize.bundle import Bundle
+from noria.optimize.bundle import DTYPES, Bundle
 from noria.serving.live import Live
 from noria.surface.tensors import metadata
 
@@ -18,7 +18,13 @@ _TYPES: Mapping[str, Mapping[str, Any]] = {
     "boolean": {"type": ["boolean", "null"]},
     "string": {"type": ["string", "null"]},
     "datetime": {"type": ["string", "null"], "format": "date-time"},
+    "binary": {"type": ["string", "null"], "contentEncoding": "base64"},
+    "array": {"type": ["array", "null"], "items": {}},
+    "object": {"type": ["object", "null"]},
+    "map": {"type": ["object", "null"]},
+    "any": {"type": ["array", "boolean", "number", "object", "string", "null"], "items": {}},
 }
+_KNOW_NO_NULL = ("long", "integer", "boolean")
 _Schema = Mapping[str, object]
 
 
@@ -30,7 +36,8 @@ def document(deployments: Sequence[Live], named: str | None) -> dict[str, object
     for live in deployments:
         name = live.table.deployment
         prefix = "" if alone is not None and named is None else f"/models/{name}"
-        schemas |= {f"{name}.Row": _row(live.champion.served.bundle), f"{name}.Prediction": _prediction(live)}
+        if not live.champion.served.bundle.tensors:
+            schemas |= {f"{name}.Row": _row(live.champion.served.bundle), f"{name}.Prediction": _prediction(live)}
         paths |= _paths(name, prefix, live)
     has_keys = any(live.table.key_hashes for live in deployments)
     return {
@@ -50,7 +57,21 @@ def _paths(name: str, prefix: str, live: Live) -> Mapping[str, object]:
 
 
 def _open_paths(name: str, prefix: str, live: Live) -> dict[str, dict[str, dict[str, object]]]:
-    bundle = live.champion.served.bundle
+    return {
+        **({} if live.champion.served.bundle.tensors else _paths_of_rows(name, prefix, live.champion.served.bundle)),
+        f"{prefix}/invocations": {
+            "post": _operation("MLflow's scoring protocol.", _INVOCATION, _ANY_PREDICTIONS, "MlflowError")
+        },
+        f"{prefix}/model/info": {"get": _operation("What serves.", None, {"type": "object"})},
+        f"/v2/models/{name}": {"get": _operation("Metadata of the model.", None, {"type": "object"}, "V2Error")},
+        f"/v2/models/{name}/infer": {
+            "post": _operation("Open Inference Protocol v2.", _infer_schema(live), {"type": "object"}, "V2Error")
+        },
+    }
+
+
+def _paths_of_rows(name: str, prefix: str, bundle: Bundle) -> dict[str, dict[str, dict[str, object]]]:
+    """What a model of columns alone answers."""
     row, answer = _ref(f"{name}.Row"), _ref(f"{name}.Prediction")
     rows = _object({"instances": {"type": "array", "items": row}}, ["instances"])
     answers = _object({"predictions": {"type": "array", "items": answer}}, ["predictions"])
@@ -64,19 +85,11 @@ def _open_paths(name: str, prefix: str, live: Live) -> dict[str, dict[str, dict[
         f"{prefix}/predict/batch": {
             "post": _operation("Predict several rows.", _any(batch), _any(batch_answers)),
         },
-        f"{prefix}/invocations": {
-            "post": _operation("MLflow's scoring protocol.", {"type": "object"}, _ANY_PREDICTIONS, "MlflowError")
-        },
-        f"{prefix}/model/info": {"get": _operation("What serves.", None, {"type": "object"})},
-        f"/v2/models/{name}": {"get": _operation("Metadata of the model.", None, {"type": "object"}, "V2Error")},
-        f"/v2/models/{name}/infer": {
-            "post": _operation("Open Inference Protocol v2.", _infer_schema(live), {"type": "object"}, "V2Error")
-        },
     }
 
 
 def _row(bundle: Bundle) -> _Schema:
-    features = {name: _TYPES[bundle.kinds.get(name, "double")] for name in bundle.sent}
+    features = {name: _value(bundle, name) for name in bundle.sent}
     keys = list(bundle.entity_keys)
     properties, required = dict(_NAMED), []
     if features:
@@ -97,8 +110,17 @@ def _lists(bundle: Bundle) -> _Schema:
 
 def _in_order(bundle: Bundle, names: Collection[str]) -> _Schema:
     """A list of values; what ``prefixItems`` would say of each, few generators of clients read."""
-    types = {kind: None for name in names for kind in _TYPES[bundle.kinds.get(name, "double")]["type"]}
-    return {"type": "array", "minItems": len(names), "maxItems": len(names), "items": {"type": list(types)}}
+    types = {kind: None for name in names for kind in _value(bundle, name)["type"]}
+    value = {"type": list(types), **({"items": {}} if "array" in types else {})}
+    return {"type": "array", "minItems": len(names), "maxItems": len(names), "items": value}
+
+
+def _value(bundle: Bundle, name: str) -> Mapping[str, Any]:
+    """What a column takes; null where its kind knows it, or the column may be left out."""
+    kind = bundle.kinds.get(name, "double")
+    if kind not in _KNOW_NO_NULL or name in bundle.optional:
+        return _TYPES[kind]
+    return {"type": [one for one in _TYPES[kind]["type"] if one != "null"]}
 
 
 def _prediction(live: Live) -> _Schema:
@@ -135,7 +157,7 @@ def _infer_schema(live: Live) -> _Schema:
         {
             "name": {"type": "string"},
             "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-            "datatype": {"type": "string"},
+            "datatype": _one_of(list(DTYPES)),
             "data": {"type": "array", "items": {}},
             "parameters": {"type": ["object", "null"]},
         },
@@ -224,14 +246,19 @@ _ERRORS: Mapping[str, _Schema] = {
 }
 """How each protocol on a gateway tells what it refuses."""
 _ANY_PREDICTIONS: _Schema = {"type": "object", "required": ["predictions"], "properties": {"predictions": {}}}
+_INVOCATION: _Schema = {
+    "type": "object",
+    "anyOf": [{"required": [key]} for key in ("dataframe_split", "dataframe_records", "instances", "inputs")],
+}
+_NAME: _Schema = {"type": "string", "minLength": 1}
 _LABEL = _object(
-    {"prediction_id": _TEXT, "event_time": _INSTANT, "label": {"type": "number"}, "observed_at": _INSTANT},
+    {"prediction_id": _NAME, "event_time": _INSTANT, "label": {"type": "number"}, "observed_at": _INSTANT},
     ["prediction_id", "event_time", "label"],
 )
 _REWARD = _object(
     {"value": {"type": "number"}, "prediction_id": _TEXT, "unit_id": _TEXT, "metric": _TEXT, "observed_at": _INSTANT},
     ["value"],
-)
+) | {"anyOf": [{"required": [key], "properties": {key: _NAME}} for key in ("prediction_id", "unit_id")]}
 _LABELS = _object({"labels": {"type": "array", "items": _LABEL}}, ["labels"])
 _REWARDS = _object({"rewards": {"type": "array", "items": _REWARD}}, ["rewards"])
 _SHARED: Mapping[str, object] = {

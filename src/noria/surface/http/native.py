@@ -151,9 +151,9 @@ def matrix_of(arm: Arm, rows: Sequence[Sequence[Value]]) -> tuple[Any, Any]:
         if numbers is None:
             numbers = _with_nulls(arm, rows)
         return numbers.reshape(len(rows), width), None
-    split = [arm.columns.row(list(row)) for row in rows]
-    numbers = np.array([row[0] for row in split], dtype=np.float64).reshape(len(rows), -1)
-    return numbers, np.array([row[1] for row in split], dtype=object)
+    split, of_texts = [arm.columns.row(list(row)) for row in rows], len(bundle.string_places)
+    numbers = np.array([row[0] for row in split], dtype=np.float64).reshape(len(rows), width - of_texts)
+    return numbers, np.array([row[1] for row in split], dtype=object).reshape(len(rows), of_texts)
 
 
 def _with_nulls(arm: Arm, rows: Sequence[Sequence[Value]]) -> NDArray[np.float64]:
@@ -161,7 +161,8 @@ def _with_nulls(arm: Arm, rows: Sequence[Sequence[Value]]) -> NDArray[np.float64
         found = np.array(rows, dtype=np.float64)
     except (TypeError, ValueError):
         raise _bad_row(arm, rows) from None
-    if any(value.__class__ is str for row in rows for value in row):  # which numpy reads as numbers, where it can
+    # numpy reads a text as the number in it, where it can, and takes lists for more axes
+    if found.ndim > 2 or any(value.__class__ is str for row in rows for value in row):
         raise _bad_row(arm, rows)
     return found
 
@@ -169,7 +170,7 @@ def _with_nulls(arm: Arm, rows: Sequence[Sequence[Value]]) -> NDArray[np.float64
 def _bad_row(arm: Arm, rows: Sequence[Sequence[Value]]) -> InvalidInput:
     for place, row in enumerate(rows):
         for name, value in zip(arm.served.bundle.request_columns, row, strict=True):
-            if isinstance(value, str):
+            if isinstance(value, str | list | dict):
                 error = ill_typed_feature(name, value, "a number")
                 return InvalidInput(f"row {place}: {error.message}", remedy=error.remedy)
     return InvalidInput("the rows are no numbers", remedy="Send lists of numbers, null where one is missing.")

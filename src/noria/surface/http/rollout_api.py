@@ -32,8 +32,8 @@ from noria.rollout.deployments import (
     own_name,
     revoke_key,
     routes_now,
+    tell_gateways,
     withdraw,
-    write_routes,
 )
 from noria.rollout.records import (
     RolloutDecision,
@@ -45,6 +45,7 @@ from noria.rollout.records import (
     seen_last,
     share_history,
 )
+from noria.rollout.route_records import route_revision
 from noria.store.database import Database, Transaction
 from noria.store.workspace import Workspace
 from noria.surface.http.guard import identity_of
@@ -63,6 +64,14 @@ class Reason(Body):
     """Why."""
 
     reason: str = Field(min_length=1)
+
+
+class Rollback(Reason):
+    """Why, and what is to be taken back."""
+
+    revision: int | None = Field(
+        None, ge=1, description="Of the routes that are to be taken back; what serves by now instead is left alone."
+    )
 
 
 class NewDeployment(Body):
@@ -191,14 +200,18 @@ def _add_deployments(api: FastAPI, workspace: Workspace, policies: Policies, clo
         _own(database, name, request)
         with database.write() as tx:
             withdraw(tx, name, at=clock.now(), actor=identity_of(request).name, reason=reason)
-        write_routes(workspace, name)
+        tell_gateways(workspace, name)
 
     @api.post("/deployments/{name}/rollback")
-    def back(name: str, why: Reason, request: Request) -> ModelVersion:
-        """Take the traffic back at once: end the rollout under way, else go back to the version before."""
+    def back(name: str, why: Rollback, request: Request) -> ModelVersion:
+        """Take the traffic back at once: end the rollout under way, else go back to the version before.
+
+        With a revision it is safe to ask again; without, each request goes back one more.
+        """
         _own(database, name, request)
-        actor = identity_of(request).name
-        return roll_back(workspace, policies, clock, name, actor=actor, reason=why.reason).version
+        actor, since = identity_of(request).name, _served_since(database, name, why.revision)
+        done = roll_back(workspace, policies, clock, name, actor=actor, reason=why.reason, asked_at=since)
+        return done.version
 
 
 def _add_keys(api: FastAPI, workspace: Workspace, clock: Clock) -> None:
@@ -217,7 +230,7 @@ def _add_keys(api: FastAPI, workspace: Workspace, clock: Clock) -> None:
         _own(database, name, request)
         with database.write() as tx:
             key, secret = add_key(tx, name, wanted.name, at=clock.now(), actor=identity_of(request).name)
-        write_routes(workspace, name)
+        tell_gateways(workspace, name)
         return MadeKey(key_id=key.key_id, key=secret)
 
     @api.delete("/deployments/{name}/keys/{key_id}", status_code=204)
@@ -228,7 +241,7 @@ def _add_keys(api: FastAPI, workspace: Workspace, clock: Clock) -> None:
             if all(key.key_id != key_id for key in list_keys(tx, name)):
                 raise NotFound(f"{name!r} has no key {key_id!r}", remedy="List its keys.")
             revoke_key(tx, key_id, at=clock.now(), actor=identity_of(request).name)
-        write_routes(workspace, name)
+        tell_gateways(workspace, name)
 
     @api.delete("/deployments/{name}/keys", status_code=204)
     def forget_keys(name: str, request: Request) -> None:
@@ -236,7 +249,7 @@ def _add_keys(api: FastAPI, workspace: Workspace, clock: Clock) -> None:
         _own(database, name, request)
         with database.write() as tx:
             drop_keys(tx, name, at=clock.now(), actor=identity_of(request).name)
-        write_routes(workspace, name)
+        tell_gateways(workspace, name)
 
 
 def _add_starting(
@@ -323,6 +336,17 @@ def _own(database: Database, name: str, request: Request) -> None:
         models = {found.model} if found is not None else {name} if find_model(tx, name) is not None else set()
     for model in models:
         identity_of(request).require(Permission.MAINTAIN, model)
+
+
+def _served_since(database: Database, name: str, revision: int | None) -> datetime | None:
+    """When routes began to serve; None of none. Raises NotFound."""
+    if revision is None:
+        return None
+    with database.read() as tx:
+        routes = route_revision(tx, name, revision)
+    if routes is None:
+        raise NotFound(f"{name!r} never had routes of revision {revision}", remedy="GET /deployments/NAME tells it.")
+    return routes.created_at
 
 
 def _routes(tx: Transaction, found: Deployment) -> RouteTable | None:

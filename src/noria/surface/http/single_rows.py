@@ -9,6 +9,7 @@ import msgspec
 from noria.serving import DataPlane
 from noria.serving.items import Item, Result
 from noria.surface.http import cloudevents
+from noria.surface.http.cross_origin import names_a_page
 from noria.surface.http.exchange import Exchange, Headers, head_of
 from noria.surface.http.gateway_bodies import decode_predict
 from noria.surface.http.gateway_requests import LARGE_BYTES, WORTH_COMPRESSING_BYTES, Request, admitted, compress
@@ -32,6 +33,8 @@ def take(plane: DataPlane, exchange: Exchange, refusal: Refusal) -> bool:
     headers = dict(exchange.headers)
     request = Request("POST", path, model, headers, exchange.body)
     if len(request.body) >= LARGE_BYTES or b"content-encoding" in headers or cloudevents.is_event(request):
+        return False
+    if names_a_page(headers):
         return False
     try:
         live, asked = admitted(plane, request), decode_predict(request.body)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from noria.errors import Unavailable
 
+_ALL_READ = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
+
 
 def allow_many_connections() -> None:
     """Let this process open as many files as the system permits it: a connection is one, and most are given 1024."""
@@ -42,11 +44,16 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
 
 
 def bind_unix(path: Path) -> socket.socket:
-    """A listening Unix socket; one that nobody answers at any more is replaced. Raises Unavailable."""
+    """A listening Unix socket; one that nobody answers at any more is replaced. Raises Unavailable.
+
+    To ask takes the right to write to it: whoever the umask lets read it gets that, such as a proxy with its own user.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_dead(path)
         listener.bind(str(path))
+        mode = path.stat().st_mode
+        path.chmod(stat.S_IMODE(mode) | (mode & _ALL_READ) >> 1)
         listener.listen(2048)
     except OSError as error:
         listener.close()

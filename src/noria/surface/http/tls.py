@@ -35,7 +35,7 @@ class Tls:
         except OSError as error:  # ssl.SSLError is one
             raise InvalidConfig(
                 f"the TLS certificate {self.certificate} and key {self.key} cannot be used: {error}",
-                remedy="Give PEM files that belong together, the key without a passphrase.",
+                remedy="Give PEM files that belong together, its own certificate first, the key without a passphrase.",
             ) from error
 
     def load_into(self, context: ssl.SSLContext) -> None:
