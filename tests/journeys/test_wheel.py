@@ -20,9 +20,10 @@ import httpx
 import polars as pl
 import pytest
 
+from noria.errors import Unavailable
 from noria.monitoring.log import read_predictions
 from noria.pipelines import load_project
-from noria.surface.cli.processes import Child
+from noria.surface.cli.processes import Child, watch
 from support import noria, process_of
 
 FLIGHTS = Path(__file__).parents[2] / "examples/flights"
@@ -113,6 +114,8 @@ def test_the_console_tells_of_every_verdict_and_rollout(played):
         child.stop()
     assert {page.status_code for page in pages} == {200}
     assert len(pages) == 3
+    with pytest.raises(Unavailable, match=r"`noria server` (ended|was killed)"):
+        watch([child])
 
 
 def test_the_prediction_of_the_readme_is_traced_back_to_the_commit(played):

@@ -17,9 +17,10 @@ from sklearn.linear_model import LogisticRegression
 
 from noria.clock import ReplayClock, to_millis
 from noria.config import RolloutSettings, ServerSettings
-from noria.lifecycle.deploying import deploy, parse_address
+from noria.lifecycle.deploying import deploy, follow, parse_address
 from noria.lifecycle.plans import planned
 from noria.lifecycle.rollouts import Rollouts
+from noria.lifecycle.troubles import Troubles
 from noria.monitoring.log import LabelRecord, PredictionBatch, PredictionLog, RewardRecord
 from noria.optimize.bundle import Bundle, write_bundle
 from noria.optimize.onnx import convert
@@ -69,6 +70,11 @@ class RolloutWorld:
         """Give a version all the traffic."""
         address = parse_address(f"models:/{MODEL}/{version}")
         deploy(self.workspace, self.policies, self.clock, address, actor="ann", reason="first")
+
+    def follow(self) -> None:
+        """Bring every deployment that follows something to what that points at."""
+        lost = Troubles("deployment_cannot_follow", "deployment")
+        follow(self.workspace, self.policies, self.clock, actor="noria/lifecycle", troubles=lost)
 
     def start(self, strategy: Strategy, *challengers: int, **options: Any) -> Rollout:
         """Begin a rollout."""

@@ -68,6 +68,17 @@ def test_one_that_is_archived_during_the_look_is_not_promoted(world):
     assert world.rollouts.look(rollout.rollout_id).status == ROLLED_BACK
 
 
+def test_a_challenger_of_which_nothing_was_shown_in_time_keeps_its_stage_and_is_tried_again(tmp_path):
+    world = RolloutWorld(tmp_path)
+    world.deploy(world.add_version())
+    world.add_version()
+    for strategy in (Strategy.CANARY, Strategy.SHADOW, Strategy.BLUE_GREEN, Strategy.AB):
+        rollout = world.start(strategy, 2, max_days=0.01, effect=0.1 if strategy is Strategy.AB else None)
+        world.pass_minutes(20)
+        assert world.rollouts.look(rollout.rollout_id).status == ROLLED_BACK
+        assert (serves(world), stage(world, 2)) == ({1: 100}, Stage.STAGING)
+
+
 def test_an_archived_version_enters_a_rollout_through_the_gate(world):
     world.add_version()
     archive(world, 2)

@@ -110,7 +110,7 @@ def test_a_bandit_without_rewards_promotes_nobody(world):
     rollout = world.start(Strategy.BANDIT, world.add_version(), max_days=1, window_minutes=1, steps=[90.0])
     world.send(300)
     world.pass_minutes(10)
-    assert look(world, rollout)[1]["reason"] == "no reward is final yet"
+    assert look(world, rollout)[1]["reason"] == "no reward 'reward' that counts came in yet"
     world.pass_minutes(2 * 24 * 60)
     rollout, _ = look(world, rollout)
     assert rollout.status == ROLLED_BACK

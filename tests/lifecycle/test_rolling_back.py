@@ -8,7 +8,7 @@ import pytest
 
 from lifecycle.rollout_world import MODEL, RolloutWorld, world_of_three
 from noria.errors import Conflict, InvalidInput, NotFound
-from noria.lifecycle.deploying import deploy, follow, parse_address
+from noria.lifecycle.deploying import deploy, parse_address
 from noria.lifecycle.plans import planned
 from noria.lifecycle.rolling_back import RolledBack, roll_back
 from noria.registry import Stage, get_version
@@ -97,10 +97,10 @@ def test_the_alias_that_a_deployment_follows_moves_back_with_it(world):
     point(1)
     deploy_as(world, "live", "@live")
     point(2)
-    follow(world.workspace, world.policies, world.clock, actor="ann")
+    world.follow()
     assert serves(world, "live") == {2: 100}
     back(world, "live")
-    follow(world.workspace, world.policies, world.clock, actor="ann")
+    world.follow()
     with world.workspace.database.read() as tx:
         assert aliases(tx, MODEL) == {"live": 1}
     assert serves(world, "live") == {1: 100}
@@ -139,7 +139,7 @@ def test_an_alias_that_moved_during_a_rollout_moves_back_with_the_traffic(world)
     with world.workspace.database.write() as tx:
         set_alias(tx, MODEL, "live", 3, at=world.clock.now(), actor="bob")
     assert back(world, "eu").version.version == 1
-    follow(world.workspace, world.policies, world.clock, actor="noria/lifecycle")
+    world.follow()
     assert serves(world, "eu") == {1: 100}
     with world.workspace.database.read() as tx:
         assert aliases(tx, MODEL) == {"live": 1}

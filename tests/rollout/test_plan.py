@@ -11,7 +11,7 @@ from noria.config import RolloutSettings
 from noria.errors import InvalidInput
 from noria.lifecycle.plans import planned
 from noria.rollout import Strategy
-from noria.rollout.plan import check_plan
+from noria.rollout.plan import check_plan, read_plan
 
 CANARY, BLUE_GREEN, SHADOW, AB, BANDIT = Strategy
 NONSENSE: list[tuple[Strategy, int, dict[str, Any], str]] = [
@@ -133,6 +133,14 @@ def test_the_metric_of_a_canary_says_something_where_rewards_are_guarded():
     plan = planned(RolloutSettings(guards=["errors", "reward"]), CANARY, metric="sales")
     check_plan(plan, 1)
     assert plan.rewards.metric == "sales"
+
+
+def test_a_plan_is_told_without_what_its_strategy_does_not_go_by():
+    canary, contextual = planned(RolloutSettings(), CANARY), planned(RolloutSettings(), BANDIT, algorithm="linucb")
+    assert not canary.told().keys() & {"bandit", "contextual", "rewards", "checks", "salt"}
+    assert contextual.told()["bandit"] == {"algorithm": "linucb", "floor": contextual.bandit.floor}
+    assert not contextual.told().keys() & {"contextual", "checks", "required", "errors_to_see", "min_minutes"}
+    assert read_plan(contextual.as_document()) == contextual
 
 
 def test_settings_that_make_no_sense_are_refused():

@@ -44,6 +44,23 @@ def test_a_useless_canary_is_rolled_back():
     assert decisions.count(Decision.ROLL_BACK) == 50
 
 
+def test_only_harm_and_a_lost_experiment_say_that_a_challenger_is_worse():
+    nothing = [StepEvidence(ArmEvidence(0.95, 100, 0), ArmEvidence(0.05, 5, 0))]
+    assert judge_canary(LABELLED, nothing, minutes=14 * 24 * 60).worse == ()
+    assert judge_canary(LABELLED, [labelled(np.random.default_rng(0), 0.0)], minutes=60).worse == [""]
+    lopsided = replace(counted(errors=400).challenger, exposed=4000)
+    split = judge_canary(COUNTED, [replace(counted(), challenger=lopsided)], minutes=1)
+    assert split.decision is Decision.ROLL_BACK and split.reason.startswith("split") and split.worse == []
+    plan = Plan(
+        Strategy.AB, (50,), GuardSettings(max_quality_loss=None), experiment=ExperimentSettings(0.01, max_days=30)
+    )
+    lost = judge_ab(plan, outcomes(0.07, 0.05), [UNASKED], days=1)
+    futile = judge_ab(plan, outcomes(0.05, 0.05, units=200_000), [UNASKED], days=1)
+    expired = judge_ab(plan, outcomes(0.05, 0.05, units=500), [UNASKED], days=60)
+    assert [one.decision for one in (lost, futile, expired)] == [Decision.ROLL_BACK] * 3
+    assert [one.worse for one in (lost, futile, expired)] == [["v2"], (), ()]
+
+
 def test_an_equally_good_canary_is_hardly_ever_rolled_back():
     generator = np.random.default_rng(0)
     decisions = [judge_canary(LABELLED, [labelled(generator, 0.3)], minutes=60).decision for _ in range(200)]
@@ -153,7 +170,7 @@ def test_slow_answers_end_an_experiment_and_what_its_guards_saw_is_told_meanwhil
     several = [*even, ArmOutcome("v3", 0.25, 500, even[0].rewards)]
     several = [replace(one, share=share) for one, share in zip(several, (0.5, 0.25, 0.25), strict=True)]
     judged = judge_ab(plan, several, [sound, slow], days=1)
-    assert judged.reason.startswith("v3: share of slow answers")
+    assert judged.reason.startswith("v3: share of slow answers") and judged.worse == ["v3"]
     assert {one.arm for one in judged.findings} == {"v2", "v3"}
 
 

@@ -67,7 +67,11 @@ def test_a_rollout_goes_all_its_ways(client, world):
     assert post(client, f"{path}/promote", WHY)["status"] == "promoted"
     assert shares(world) == {2: 100}
     assert post(client, f"{path}/abort", WHY, 400)["title"] == "conflict"
-    assert post(client, f"/deployments/{MODEL}/rollback", WHY)["version"] == 1
+    back = WHY | {"revision": client.get(f"{API}/deployments/{MODEL}").json()["routes"]["revision"]}
+    assert post(client, f"/deployments/{MODEL}/rollback", back)["version"] == 1
+    again = post(client, f"/deployments/{MODEL}/rollback", back, 400)  # of a client that lost the answer
+    assert "has changed meanwhile" in again["detail"]
+    post(client, f"/deployments/{MODEL}/rollback", WHY | {"revision": 99}, 404)
     assert shares(world) == {1: 100}
 
 
@@ -175,10 +179,12 @@ def test_the_overviews_button_rolls_back_what_serves(browser, client, world):  #
     page = browser.new_page()
     page.goto(str(client.base_url))
     page.get_by_role("button", name="Roll back").click()
-    page.get_by_text("rolled back in the console").first.wait_for()
+    page.get_by_text("rolled back: in the console").first.wait_for()
     assert shares(world) == {1: 100}
     page.get_by_role("button", name="Roll back").click()
     page.get_by_role("alert").get_by_text("no earlier version").wait_for()
+    page.goto(page.url)  # as who reloads by its address, which is the button's
+    assert page.url == f"{client.base_url}/"
     page.close()
 
 

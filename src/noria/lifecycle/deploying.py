@@ -6,24 +6,22 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import structlog
-
 from noria.clock import Clock
-from noria.errors import InvalidInput, NoriaError, NotFound
+from noria.errors import Conflict, InvalidInput, NoriaError, NotFound
 from noria.lifecycle.looks import CHAMPION
 from noria.lifecycle.served_forms import check_preview, make_servable, variant_of
-from noria.registry import ModelVersion, Policies, Stage, get_version, list_versions, version_in_stage
+from noria.lifecycle.troubles import Troubles
+from noria.registry import ModelVersion, Policies, Stage, get_version, list_versions, transition, version_in_stage
 from noria.registry.models import aliases, get_model
-from noria.registry.stages import parse_stage, request_transition
+from noria.registry.stages import gated, parse_stage
 from noria.rollout import RouteTable, current_routes, set_routes
-from noria.rollout.deployments import Deployment, all_deployments, own_name, save_deployment, write_routes
+from noria.rollout.deployments import Deployment, all_deployments, own_name, save_deployment, tell_gateways
 from noria.rollout.moves import check_none_open
 from noria.rollout.records import open_rollout
 from noria.store.database import Transaction
 from noria.store.workspace import Workspace
 
 _ADDRESS = re.compile(r"^(?:models:/)?(?P<model>[^/@]+)(?:/(?P<place>[^/@]+)|@(?P<alias>[^/@]+))?$")
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,50 +85,65 @@ def deploy(
 ) -> Deployed:
     """Serve what ``address`` names as ``deployment``, or under the model's own name when none is given.
 
-    A version named by number enters Production on its way, under policy, when it is served under the model's own name.
+    A version named by number enters Production with it, under policy, when it is served under the model's own name.
     Under another name it stays in its stage, unless the policy wants no previews. Raises PolicyRefused, NotFound,
-    Conflict while a rollout is under way, and what preparing raises.
+    Conflict while a rollout is under way or when another version was deployed meanwhile, and what preparing raises.
     """
     with workspace.database.read() as tx:
         get_model(tx, address.model)
         primary = own_name(tx, address.model)
         name = deployment or primary
-        version = version_of(tx, address)
+        version, before = version_of(tx, address), current_routes(tx, name)
         check_none_open(tx, name)
     notes = make_servable(workspace, version, at=clock.now(), actor=actor, progress=progress)
-    if name == primary and address.version is not None and version.stage is not Stage.PRODUCTION:
-        version = request_transition(
-            workspace.database,
-            version.model,
-            version.version,
-            Stage.PRODUCTION,
-            policies=policies,
-            at=clock.now(),
-            actor=actor,
-            reason=reason or f"deployed as {name}",
-        )
-    check_preview(policies, version)
-    with workspace.database.write() as tx:
+    enters, why = name == primary and address.version is not None, reason or f"deployed as {name}"
+    if not enters:
+        check_preview(policies, version)
+    with gated(workspace.database, at=clock.now(), actor=actor, reason=why) as tx:
         check_none_open(tx, name)
+        _check_not_overtaken(tx, name, version, before)
+        if enters:
+            version = transition(
+                tx,
+                version.model,
+                version.version,
+                Stage.PRODUCTION,
+                policies=policies,
+                at=clock.now(),
+                actor=actor,
+                reason=why,
+            )
         save_deployment(tx, name, version.model, follows=address.follows, unit=unit, at=clock.now(), actor=actor)
         routes = _set(tx, name, version, unit, clock, actor, reason or f"{version.label} deployed")
-    write_routes(workspace, name)
+    tell_gateways(workspace, name)
     return Deployed(version, routes, notes)
 
 
-def follow(workspace: Workspace, policies: Policies, clock: Clock, *, actor: str) -> None:
+def _check_not_overtaken(tx: Transaction, name: str, version: ModelVersion, before: RouteTable | None) -> None:
+    """Of two that deploy different versions at once, the second would take the first one's away unseen."""
+    now = current_routes(tx, name)
+    if now is None or now == before or now.variants[0].version == version.version:
+        return
+    raise Conflict(
+        f"version {now.variants[0].version} was deployed as {name!r} meanwhile, by revision {now.revision}",
+        remedy="If yours is to replace it, deploy it again.",
+    )
+
+
+def follow(workspace: Workspace, policies: Policies, clock: Clock, *, actor: str, troubles: Troubles) -> None:
     """Bring every deployment that follows an alias or a stage to what that points at now.
 
-    One with a rollout under way is left alone: it decides against the version it was started with. What fails is
-    logged, and what served before goes on.
+    One with a rollout under way is left alone: it decides against the version it was started with. What fails is told
+    to ``troubles``, and what served before goes on.
     """
     with workspace.database.read() as tx:
         records = [one for one in all_deployments(tx) if one.follows and one.withdrawn_at is None]
     for record in records:
         try:
             _follow(workspace, policies, clock, record, actor)
+            troubles.end(record.deployment)
         except NoriaError as error:
-            _log.error("deployment_cannot_follow", deployment=record.deployment, reason=error.message)
+            troubles.begin(record.deployment, error.message)
 
 
 def _follow(workspace: Workspace, policies: Policies, clock: Clock, record: Deployment, actor: str) -> None:
@@ -147,7 +160,7 @@ def _follow(workspace: Workspace, policies: Policies, clock: Clock, record: Depl
         check_none_open(tx, record.deployment)
         reason = f"{record.follows} of {record.model} is version {version.version} now"
         _set(tx, record.deployment, version, record.unit, clock, actor, reason)
-    write_routes(workspace, record.deployment)
+    tell_gateways(workspace, record.deployment)
 
 
 def _set(

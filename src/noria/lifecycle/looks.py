@@ -19,7 +19,7 @@ from noria.rollout.bandits import ArmRewards, allocation
 from noria.rollout.contextual import fit_linucb
 from noria.rollout.estimates import compare_quality, score_shift
 from noria.rollout.evidence import ERRORS, LATENCY, QUALITY, ArmEvidence, StepEvidence
-from noria.rollout.plan import Plan, Strategy
+from noria.rollout.plan import Plan, RewardPlan, Strategy
 from noria.rollout.planning import LatencyBar, latency_bar, requests_needed, slow_at_factor
 from noria.rollout.rates import EventRecord
 from noria.rollout.records import Decision, Rollout, RolloutStep
@@ -83,6 +83,12 @@ def out_of_use(tx: Transaction, rollout: Rollout) -> Sequence[str]:
     """The challengers that somebody archived or deleted while they were tried: nothing may put them into Production."""
     fit = {version.version for version in challengers_left(tx, rollout) if version.stage is not Stage.ARCHIVED}
     return [f"{rollout.model}@{number}" for number in rollout.challengers if number not in fit]
+
+
+def worse_ones(tx: Transaction, rollout: Rollout, judgement: Judgement) -> Sequence[ModelVersion]:
+    """The challengers that the judgement shows to be worse than the champion, but one that is in Production."""
+    left = [version for version in challengers_left(tx, rollout) if version.stage is not Stage.PRODUCTION]
+    return [version for version in left if {"", f"v{version.version}"} & set(judgement.worse)]
 
 
 def challengers_left(tx: Transaction, rollout: Rollout) -> Sequence[ModelVersion]:
@@ -226,12 +232,20 @@ def shadow_measures(evidence: Evidence, plan: Plan) -> dict[str, object]:
         "seconds": {"champion": _percentiles(pairs["latency"]), "shadow": _percentiles(pairs["shadow_latency"])},
     }
     if (known := evidence.shadow_labelled()) is not None:
-        labels, champion, challenger = known
-        quality = compare_quality(plan.guards.task, (champion, labels), (challenger, labels))
-        measures["labels"] = len(labels)
-        if quality is not None:
-            measures["quality"] = {"champion": quality.champion, "shadow": quality.challenger}
+        measures["labels"] = len(known[0])
+        measures |= _shadow_quality(plan.guards.task, *known)
     return measures
+
+
+def _shadow_quality(task: str, labels: Floats, champion: Floats, shadow: Floats) -> Mapping[str, object]:
+    """AUC, or the mean absolute error in the label's own unit; nothing with too few labels."""
+    quality = compare_quality(task, (champion, labels), (shadow, labels))
+    if quality is None:
+        return {}
+    if task == "classification":
+        return {"auc": {"champion": quality.champion, "shadow": quality.challenger}}
+    errors = {"champion": champion - labels, "shadow": shadow - labels}
+    return {"mean_absolute_error": {name: float(np.abs(each).mean()) for name, each in errors.items()}}
 
 
 def _percentiles(column: object) -> dict[str, float]:
@@ -278,7 +292,7 @@ def _bandit(
         measures["harmed"] = {name: finding.reason for name, finding in harmed.items()}
     if harmed.keys() == set(challengers):
         first = next(iter(harmed.values()))
-        return Look(Judgement(Decision.ROLL_BACK, first.reason, list(harmed.values()), measures))
+        return Look(Judgement(Decision.ROLL_BACK, first.reason, list(harmed.values()), measures, worse=list(harmed)))
     arms = [arm for arm in arms if arm.name not in harmed]
     shares = _contextual(evidence, plan, arms, at) if plan.contextual else Shares(allocation(plan.bandit, arms))
     if shares is None:
@@ -287,6 +301,13 @@ def _bandit(
     measures["shares"] = dict(shares.shares)
     earning = [arm for arm in arms if arm.rewards.count and evidence.rewards_of(arm.name) is not None]
     return Look(_bandit_judgement(rollout, _best(shares, earning), measures, at), fixed, shares)
+
+
+def _without_rewards(wanted: RewardPlan, told: object) -> str:
+    """Why no arm leads: nothing came that counts, or what came is not final."""
+    if not isinstance(told, Mapping) or not told["counted"]:
+        return f"no reward {wanted.metric!r} that counts came in yet"
+    return f"no reward is final yet: each is {wanted.window_minutes:g} minutes after its unit was first asked"
 
 
 def _contextual(evidence: Evidence, plan: Plan, arms: Sequence[ArmRewards], at: datetime) -> Shares | None:
@@ -311,7 +332,7 @@ def _best(shares: Shares, arms: Sequence[ArmRewards]) -> str:
 def _bandit_judgement(rollout: Rollout, best: str, measures: Mapping[str, object], at: datetime) -> Judgement:
     """``best`` is the leading one of the arms that have rewards; what has none is never promoted."""
     plan, days = rollout.plan, (at - rollout.started_at).total_seconds() / 86_400
-    leads = f"{best} leads" if best else "no reward is final yet"
+    leads = f"{best} leads" if best else _without_rewards(plan.rewards, measures["rewards"])
     if days < plan.max_days:
         return Judgement(Decision.WAIT, leads, measures=measures, winner=best)
     reason = f"{leads} after {plan.max_days:g} days"

@@ -13,7 +13,8 @@ from noria.lifecycle.wheel import Wheel
 from noria.pipelines import Project, TrainingRequest, train_version
 from noria.registry import ModelVersion, Stage, version_in_stage
 from noria.registry.stages import request_transition
-from noria.rollout.moves import check_none_open
+from noria.rollout.deployments import tell_gateways
+from noria.store.database import Transaction
 from noria.store.workspace import Workspace
 
 
@@ -56,15 +57,18 @@ def train_now(
 def move_version(
     project: Project, workspace: Workspace, model: str, version: int, stage: Stage, *, actor: str, reason: str
 ) -> ModelVersion:
-    """Move a version under the policy; one of the project's model that enters Production is deployed.
+    """Move a version under the policy; one of the project's model that enters Production is deployed with it.
 
-    Raises Conflict where that deployment has a rollout under way, which decides what serves, before anything moves.
+    Raises Conflict where that deployment has a rollout under way, which decides what serves: nothing moves then.
     """
     clock: Clock = SystemClock()
+    wheel = Wheel(project, workspace, clock)
     deploys = stage is Stage.PRODUCTION and model == project.settings.model.name
-    if deploys:
-        with workspace.database.read() as tx:
-            check_none_open(tx, project.deployment)
+
+    def serve(tx: Transaction, moved: ModelVersion) -> None:
+        if deploys:
+            wheel.serve(tx, moved, reason=f"{moved.label} entered Production", actor=actor)
+
     moved = request_transition(
         workspace.database,
         model,
@@ -74,9 +78,10 @@ def move_version(
         at=clock.now(),
         actor=actor,
         reason=reason,
+        along=serve,
     )
     if deploys:
-        Wheel(project, workspace, clock).deploy(moved, reason=f"{moved.label} entered Production", actor=actor)
+        tell_gateways(workspace, project.deployment)
     return moved
 
 

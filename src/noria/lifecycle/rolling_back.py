@@ -11,11 +11,11 @@ from noria.lifecycle.looks import CHAMPION
 from noria.lifecycle.rollouts import Rollouts
 from noria.lifecycle.served_forms import make_servable, variant_of
 from noria.registry import ModelVersion, Policies, get_version
-from noria.registry.models import find_model, set_alias
+from noria.registry.models import aliases, find_model, set_alias
 from noria.registry.stages import roll_back as restore_production
 from noria.registry.stages import rollback_target
 from noria.rollout import current_routes, set_routes
-from noria.rollout.deployments import check_served, find_deployment, own_name, serves_production, write_routes
+from noria.rollout.deployments import check_served, find_deployment, own_name, serves_production, tell_gateways
 from noria.rollout.records import list_rollouts, open_rollout
 from noria.rollout.route_records import WENT_BACK, champion_at, earlier_champion
 from noria.store.database import Transaction
@@ -75,14 +75,13 @@ def roll_back(
         deployment = name if find_deployment(tx, name) or current_routes(tx, name) else own_name(tx, name)
         check_served(tx, deployment)
         rollout = open_rollout(tx, deployment)
+        champion = None if rollout is None else get_version(tx, rollout.model, rollout.champion)
         if asked_at is not None:
             seen = _seen_at(tx, deployment, asked_at, clock.now())
         if seen is not None:
             _check_seen(tx, deployment, seen)
-    if rollout is not None:
+    if rollout is not None and champion is not None:
         after = Rollouts(workspace, policies, clock).abort(rollout.rollout_id, actor=actor, reason=reason)
-        with workspace.database.read() as tx:
-            champion = get_version(tx, after.model, after.champion)
         return RolledBack(deployment, champion, f"rollout {after.rollout_id[:8]} aborted")
     with workspace.database.read() as tx:
         target = _target(tx, deployment)
@@ -93,7 +92,7 @@ def roll_back(
         if _target(tx, deployment) != target:
             raise Conflict(f"{deployment!r} changed meanwhile", remedy="See how it stands, then ask again.")
         restored = _restore(tx, target, clock, actor, reason)
-    write_routes(workspace, deployment)
+    tell_gateways(workspace, deployment)
     return RolledBack(deployment, restored, "the version before serves")
 
 
@@ -156,7 +155,7 @@ def _restore(tx: Transaction, target: _Target, clock: Clock, actor: str, reason:
     now = clock.now()
     if target.by_stage:
         restore_production(tx, target.model, at=now, actor=actor, reason=reason)
-    if target.alias:
+    if target.alias in aliases(tx, target.model):  # one that somebody deleted stays so
         set_alias(tx, target.model, target.alias, target.version, at=now, actor=actor)
     restored = get_version(tx, target.model, target.version)
     if target.serves:

@@ -28,12 +28,12 @@ def route_to(tx: Transaction, rollout: Rollout, version: int, *, at: datetime, a
 
 
 def point_alias(tx: Transaction, rollout: Rollout, version: int, *, at: datetime, actor: str) -> None:
-    """Let the alias that the deployment follows, if any, point at ``version``."""
+    """Let the alias that the deployment follows, if there is one, point at ``version``; one that is gone stays so."""
     record = find_deployment(tx, rollout.deployment)
     if record is None or not record.follows.startswith("@"):
         return
     alias = record.follows[1:]
-    if aliases(tx, rollout.model).get(alias) != version:
+    if aliases(tx, rollout.model).get(alias, version) != version:
         set_alias(tx, rollout.model, alias, version, at=at, actor=actor)
 
 

@@ -6,13 +6,10 @@ taken again and ends in the same state.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-
-import structlog
 
 from noria.clock import Clock
 from noria.errors import Conflict, InvalidInput, NoriaError, PolicyRefused
@@ -23,19 +20,20 @@ from noria.lifecycle.looks import (
     CANARY,
     CHAMPION,
     Look,
-    challengers_left,
     evidence_of,
     fixed_at_start,
     look_at,
     out_of_use,
+    worse_ones,
 )
 from noria.lifecycle.rollout_routes import point_alias, route, route_to
 from noria.lifecycle.served_forms import check_preview, make_servable, variant_of
+from noria.lifecycle.troubles import Troubles
 from noria.optimize.bundle import Task
 from noria.registry import ModelVersion, Policies, Stage, approve, get_version, transition
-from noria.registry.stages import request_transition
+from noria.registry.stages import MoveRefused, gated, note_refusal
 from noria.rollout import Decision, Plan, Rollout, Strategy, Variant, current_routes
-from noria.rollout.deployments import check_served, find_deployment, serves_production, write_routes
+from noria.rollout.deployments import check_served, find_deployment, serves_production, tell_gateways
 from noria.rollout.moves import (
     Overtaken,
     begin_step,
@@ -48,7 +46,7 @@ from noria.rollout.moves import (
     start_rollout,
 )
 from noria.rollout.plan import check_plan
-from noria.rollout.records import PAUSED, RUNNING, get_rollout, list_rollouts, list_steps
+from noria.rollout.records import PAUSED, PROMOTED, RUNNING, get_rollout, list_rollouts, list_steps
 from noria.rollout.strategies import Judgement, judge_checks
 from noria.serving.served import load_served
 from noria.store.database import Transaction
@@ -58,7 +56,6 @@ ACTOR = "noria/lifecycle"
 _LATELY = timedelta(days=2)
 _REST = 10
 """Times as long as a look took, the next look at the same rollout is put off: looking may not eat the machine."""
-_log = structlog.get_logger()
 
 
 class Rollouts:
@@ -71,6 +68,7 @@ class Rollouts:
         self._evidence: dict[str, Evidence] = {}
         self._checks: dict[str, Mapping[str, object]] = {}
         self._rests: dict[str, float] = {}
+        self._troubles = Troubles("rollout_look_failed", "rollout")
 
     # what people ask for
 
@@ -79,9 +77,8 @@ class Rollouts:
     ) -> Rollout:
         """Prepare the challengers, move them through the gate (Staging, under policy), and begin the first step.
 
-        No version moves before all else is known to be in order. Raises InvalidInput for a plan that cannot be,
-        Conflict without a champion or with another rollout under way, PolicyRefused for a challenger that the gate does
-        not let through, and what preparing raises.
+        All of them move and it begins, or nothing does. Raises InvalidInput for a plan that cannot be, Conflict where
+        none can start, PolicyRefused for a challenger that the gate does not let through, and what preparing raises.
         """
         database, now = self._workspace.database, self._clock.now()
         check_plan(plan, len(challengers))
@@ -96,13 +93,13 @@ class Rollouts:
         for version in versions:
             make_servable(self._workspace, version, at=now, actor=actor, progress=self._progress)
             plan = replace(plan, guards=replace(plan.guards, task=self._loaded_task(version)))
-        for version in versions:
-            if version.stage in (Stage.NONE, Stage.ARCHIVED):
-                self._move(version, Stage.STAGING, actor, "the gate before a rollout")
         latencies = self._latencies_before(deployment, now)
-        with database.write() as tx:
+        with gated(database, at=self._clock.now(), actor=actor, reason=reason) as tx:
             if self._champion(tx, deployment).version != champion.version:
                 raise Conflict(f"{deployment!r} serves another version by now", remedy="See how it stands, then retry.")
+            for version in versions:
+                if get_version(tx, version.model, version.version).stage in (Stage.NONE, Stage.ARCHIVED):
+                    self._move(tx, version, Stage.STAGING, actor, "the gate before a rollout")
             rollout = start_rollout(
                 tx,
                 deployment,
@@ -116,7 +113,7 @@ class Rollouts:
             )
             named = ", ".join(version.label for version in versions)
             self._begin_step(tx, rollout, f"{plan.strategy} of {named} starts", actor, latencies)
-        write_routes(self._workspace, deployment)
+        tell_gateways(self._workspace, deployment)
         return rollout
 
     def pause(self, rollout_id: str, *, actor: str, reason: str) -> Rollout:
@@ -133,12 +130,12 @@ class Rollouts:
         Raises Conflict when the rollout has ended, InvalidInput for a version that is none of its challengers,
         PolicyRefused with all that is missing.
         """
-        with self._workspace.database.write() as tx:
+        with gated(self._workspace.database, at=self._clock.now(), actor=actor, reason=reason) as tx:
             rollout = self._open(tx, rollout_id)
             winner = self._only_challenger(rollout) if version is None else version
             self._check_challenger(rollout, winner)
             after = self._promoted(tx, rollout, winner, Judgement(Decision.PROMOTE, reason), actor, passed=False)
-        write_routes(self._workspace, after.deployment)
+        tell_gateways(self._workspace, after.deployment)
         return after
 
     def abort(self, rollout_id: str, *, actor: str, reason: str) -> Rollout:
@@ -153,7 +150,7 @@ class Rollouts:
             )
             point_alias(tx, after, after.champion, at=self._clock.now(), actor=actor)
             route(tx, after, at=self._clock.now(), actor=actor, reason=reason)
-        write_routes(self._workspace, after.deployment)
+        tell_gateways(self._workspace, after.deployment)
         self._evidence.pop(after.rollout_id, None)
         return after
 
@@ -169,10 +166,11 @@ class Rollouts:
             started = time.process_time()
             try:
                 self.look(rollout.rollout_id)
+                self._troubles.end(rollout.rollout_id)
             except NoriaError as error:
-                _log.error("rollout_look_failed", rollout=rollout.rollout_id, reason=error.message)
-            except Exception:
-                _log.exception("rollout_look_failed", rollout=rollout.rollout_id)
+                self._troubles.begin(rollout.rollout_id, error.message)
+            except Exception as error:
+                self._troubles.begin(rollout.rollout_id, repr(error), traceback=True)
             self._rests[rollout.rollout_id] = time.monotonic() + _REST * (time.process_time() - started)
 
     def look(self, rollout_id: str) -> Rollout:
@@ -210,7 +208,7 @@ class Rollouts:
                 after = get_rollout(tx, rollout.rollout_id)
         if not after.is_open:
             self._evidence.pop(after.rollout_id, None)
-        write_routes(self._workspace, after.deployment)
+        tell_gateways(self._workspace, after.deployment)
         return after
 
     def _act(self, rollout: Rollout, look: Look, now: datetime) -> Rollout:
@@ -230,10 +228,10 @@ class Rollouts:
         return self._advance(rollout, judgement)
 
     def _roll_back(self, rollout: Rollout, judgement: Judgement) -> Rollout:
-        """Take the traffic away first; archiving comes second, since a policy may refuse it.
+        """Take the traffic away, and archive the challengers that were shown to be worse, where the policy lets them.
 
-        A version that is in Production all the same got there by another way, and stays. A deployment beside the
-        model's own leaves stages alone: others may be trying the version, and would be stopped by that.
+        One that nothing was shown of keeps its stage, and may be tried again. A deployment beside the model's own
+        leaves stages alone: others may be trying the version, and would be stopped by that.
         """
         with self._workspace.database.write() as tx:
             after = record_decision(
@@ -241,13 +239,16 @@ class Rollouts:
             )
             route(tx, after, at=self._clock.now(), actor=ACTOR, reason=judgement.reason)
             archives = serves_production(tx, rollout.deployment, rollout.model)
-            versions = challengers_left(tx, rollout) if archives else []
-        for version in versions:
-            if version.stage is Stage.PRODUCTION:
-                continue
-            with contextlib.suppress(PolicyRefused):  # audited; the version keeps its stage, without traffic
-                self._move(version, Stage.ARCHIVED, ACTOR, f"rolled back: {judgement.reason}")
+            for version in worse_ones(tx, rollout, judgement) if archives else []:
+                self._archive(tx, version, f"rolled back: {judgement.reason}")
         return after
+
+    def _archive(self, tx: Transaction, version: ModelVersion, reason: str) -> None:
+        """A refusal is audited; the version keeps its stage then, without traffic."""
+        try:
+            self._move(tx, version, Stage.ARCHIVED, ACTOR, reason)
+        except MoveRefused as refusal:
+            note_refusal(tx, refusal, at=self._clock.now(), actor=ACTOR, reason=reason)
 
     def _advance(self, rollout: Rollout, judgement: Judgement) -> Rollout:
         """The next step; after the last one Production, unless the policy asks for a person first: then wait."""
@@ -336,8 +337,10 @@ class Rollouts:
         rollout = get_rollout(tx, rollout_id)
         if not rollout.is_open:
             raise Conflict(
-                f"rollout {rollout.rollout_id[:8]} has ended: {rollout.status}",
-                remedy="`noria models rollback` takes back a version that was promoted.",
+                f"rollout {rollout.rollout_id[:8]} has ended: {rollout.status.replace('_', ' ')}",
+                remedy=f"`noria rollback {rollout.deployment}` takes back what was promoted."
+                if rollout.status == PROMOTED
+                else "Its champion was left serving; `noria rollout start` begins another.",
             )
         return rollout
 
@@ -365,6 +368,7 @@ class Rollouts:
 
     @staticmethod
     def _champion(tx: Transaction, deployment: str) -> Variant:
+        check_served(tx, deployment)
         routes = current_routes(tx, deployment)
         if routes is None:
             raise Conflict(
@@ -375,7 +379,6 @@ class Rollouts:
     @staticmethod
     def _check_startable(tx: Transaction, deployment: str) -> None:
         check_none_open(tx, deployment)
-        check_served(tx, deployment)
         record = find_deployment(tx, deployment)
         if record is not None and record.follows and not record.follows.startswith(("@", Stage.PRODUCTION)):
             raise Conflict(
@@ -384,9 +387,9 @@ class Rollouts:
                 remedy="Roll out to a deployment that follows Production, an alias, or nothing.",
             )
 
-    def _move(self, version: ModelVersion, stage: Stage, actor: str, reason: str) -> None:
-        request_transition(
-            self._workspace.database,
+    def _move(self, tx: Transaction, version: ModelVersion, stage: Stage, actor: str, reason: str) -> None:
+        transition(
+            tx,
             version.model,
             version.version,
             stage,

@@ -56,14 +56,18 @@ class Wheel:
                 remedy="Only a version in Production is deployed: approve it and move it there.",
             )
         with self.workspace.database.write() as tx:
-            name, now = self.project.deployment, self.clock.now()
-            check_none_open(tx, name)
-            record = find_deployment(tx, name)
-            if record is None:
-                record = save_deployment(tx, name, version.model, follows="", unit="", at=now, actor=actor)
-            variants = [variant_of(tx, version, CHAMPION, 100)]
-            set_routes(tx, name, variants, at=now, actor=actor, reason=reason, unit=record.unit)
+            self.serve(tx, version, reason=reason, actor=actor)
         self.publish_routes()
+
+    def serve(self, tx: Transaction, version: ModelVersion, *, reason: str, actor: str) -> None:
+        """``deploy`` within a transaction; ``publish_routes`` comes after it."""
+        name, now = self.project.deployment, self.clock.now()
+        check_none_open(tx, name)
+        record = find_deployment(tx, name)
+        if record is None:
+            record = save_deployment(tx, name, version.model, follows="", unit="", at=now, actor=actor)
+        variants = [variant_of(tx, version, CHAMPION, 100)]
+        set_routes(tx, name, variants, at=now, actor=actor, reason=reason, unit=record.unit)
 
     def publish_routes(self) -> int:
         """Put the current route table where gateways read it; returns its revision, 0 when there is none."""

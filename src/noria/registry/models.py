@@ -202,7 +202,9 @@ def set_alias(tx: Transaction, name: str, alias: str, version: int, *, at: datet
     _check_alias(alias)
     known = select(model_versions.c.version).where(model_versions.c.model == name, model_versions.c.version == version)
     if tx.execute(known).first() is None:
-        raise NotFound(f"version {version} of model {name!r} does not exist", remedy="`noria models versions NAME`")
+        raise NotFound(
+            f"version {version} of model {name!r} does not exist", remedy=f"`noria models versions {name}` lists them."
+        )
     before = aliases(tx, name).get(alias)
     tx.execute(delete(model_aliases).where(model_aliases.c.model == name, model_aliases.c.alias == alias))
     tx.execute(insert(model_aliases).values(model=name, alias=alias, version=version))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -24,6 +25,15 @@ from noria.tracking import runs
 Key = TypeVar("Key")
 _BACK = "rolled back from version"
 """How the reason of a move begins that took a version back into Production."""
+
+
+class MoveRefused(PolicyRefused):
+    """A policy refuses to let ``version`` into ``stage``."""
+
+    def __init__(self, version: ModelVersion, stage: Stage, unmet: Sequence[str]) -> None:
+        said = f"policy refuses {version.label} {version.stage} → {stage}"
+        super().__init__(said, details=unmet, remedy=_remedy(version))
+        self.version, self.stage = version, stage
 
 
 def parse_stage(text: str) -> Stage:
@@ -49,8 +59,8 @@ def transition(
     """Move a version to ``stage`` when the policy allows; a version already there stays as it is.
 
     Entering Production archives the version that was there, or as many as the policy's ``production_versions`` leave
-    no room for; ``archive_existing`` archives all that were in the stage. Raises PolicyRefused with every unmet
-    condition.
+    no room for; ``archive_existing`` archives all that were in the stage. Raises MoveRefused with every unmet
+    condition, before anything is written.
     """
     found = get_version(tx, model, version)
     if found.stage is stage:
@@ -61,11 +71,7 @@ def transition(
         _measured(tx, found), stage, approvals(tx, model, version), reason, production=production, run=run
     )
     if unmet:
-        raise PolicyRefused(
-            f"policy refuses {found.label} {found.stage} → {stage}",
-            details=unmet,
-            remedy=_remedy(found),
-        )
+        raise MoveRefused(found, stage, unmet)
     for other in _replaced(tx, model, stage, policy, archive_existing=archive_existing):
         _move(tx, other, Stage.ARCHIVED, at, actor, f"replaced by version {version}")
     _move(tx, found, stage, at, actor, reason, policy.passed_over(found, stage, production))
@@ -230,36 +236,50 @@ def request_transition(
     actor: str,
     reason: str = "",
     archive_existing: bool = False,
+    along: Callable[[Transaction, ModelVersion], None] = lambda _tx, _moved: None,
 ) -> ModelVersion:
-    """``transition`` in a transaction of its own; a refusal is audited too, then raised.
+    """``transition`` in a transaction of its own, with what ``along`` writes; a refusal is audited too, then raised.
 
     Of moves of one model that are asked for at the same time one is made: the others were asked for in view of what it
     has changed. Raises Conflict for those.
     """
     with database.read() as tx:
         seen = _last_move(tx, model)
+    with gated(database, at=at, actor=actor, reason=reason) as tx:
+        if _last_move(tx, model) != seen:
+            raise Conflict(f"another move of model {model!r} was made at the same time", remedy="Look again and retry.")
+        moved = transition(
+            tx,
+            model,
+            version,
+            stage,
+            policies=policies,
+            at=at,
+            actor=actor,
+            reason=reason,
+            archive_existing=archive_existing,
+        )
+        along(tx, moved)
+        return moved
+
+
+@contextmanager
+def gated(database: Database, *, at: datetime, actor: str, reason: str) -> Iterator[Transaction]:
+    """A transaction of moves and of all that goes with them: one that a policy refuses undoes it, and is audited."""
     try:
         with database.write() as tx:
-            if _last_move(tx, model) != seen:
-                raise Conflict(
-                    f"another move of model {model!r} was made at the same time", remedy="Look again and retry."
-                )
-            return transition(
-                tx,
-                model,
-                version,
-                stage,
-                policies=policies,
-                at=at,
-                actor=actor,
-                reason=reason,
-                archive_existing=archive_existing,
-            )
-    except PolicyRefused as refusal:
-        detail: dict[str, object] = {"to_stage": stage.value, "unmet": list(refusal.details), "reason": reason}
+            yield tx
+    except MoveRefused as refusal:
         with database.write() as tx:
-            subject = f"version:{model}@{version}"
-            audit.append(tx, at=at, actor=actor, action="version.refuse", subject=subject, detail=detail)
-            data = {"name": model, "version": str(version), "actor": actor, **detail}
-            events.emit(tx, "model_version.transition_refused", data, at=at)
+            note_refusal(tx, refusal, at=at, actor=actor, reason=reason)
         raise
+
+
+def note_refusal(tx: Transaction, refusal: MoveRefused, *, at: datetime, actor: str, reason: str) -> None:
+    """The audit entry, and the event, of a move that a policy refused."""
+    version = refusal.version
+    detail: dict[str, object] = {"to_stage": refusal.stage.value, "unmet": list(refusal.details), "reason": reason}
+    subject = f"version:{version.label}"
+    audit.append(tx, at=at, actor=actor, action="version.refuse", subject=subject, detail=detail)
+    data = {"name": version.model, "version": str(version.version), "actor": actor, **detail}
+    events.emit(tx, "model_version.transition_refused", data, at=at)

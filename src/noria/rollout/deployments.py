@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import structlog
 from sqlalchemy import Row, delete, insert, select, update
 
 from noria import audit
 from noria.clock import from_millis, to_millis
-from noria.errors import Conflict, CorruptArtifact, InvalidInput, NotFound
+from noria.errors import Conflict, CorruptArtifact, InvalidInput, NoriaError, NotFound
 from noria.ids import new_id
 from noria.registry import Stage, version_in_stage
 from noria.registry.models import aliases
@@ -31,6 +32,7 @@ _NOT_IN_NAMES = re.compile(r"[/\\\x00-\x1f\x7f]")
 _NO_KEY = "none"
 """In place of hashes when every key is revoked: no key has this hash, so nobody is let in."""
 _KEY_PREFIX = "nk_"
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ def _check_name(deployment: str) -> None:
     """A name is that of a file, and gateways would be kept from all routes by one that the disk does not take."""
     sound = deployment == deployment.strip(". ") and not _NOT_IN_NAMES.search(deployment)
     if not deployment or not sound:
-        raise InvalidInput(f"{deployment!r} is no name of a deployment", remedy="Use letters, digits, - and _.")
+        remedy = "Use letters, digits, - and _; --name gives one to a model whose own name is none."
+        raise InvalidInput(f"{deployment!r} is no name of a deployment", remedy=remedy)
     if (size := len(deployment.encode(errors="surrogatepass"))) > _LONGEST_NAME:
         raise InvalidInput(
             f"the deployment's name {deployment[:20]!r}... has {size} bytes",
@@ -211,6 +214,22 @@ def key_hash(secret: str) -> str:
 
 
 # what gateways read
+
+
+def tell_gateways(workspace: Workspace, deployment: str) -> None:
+    """``write_routes`` after a change, which stands whether the file can be written or not.
+
+    A full disk is told, and is no error: whoever asked again would roll back twice, or never see the key that was made.
+    """
+    try:
+        write_routes(workspace, deployment)
+    except (NoriaError, OSError) as error:
+        _log.warning(
+            "routes_not_written",
+            deployment=deployment,
+            reason=str(error),
+            remedy="The change is kept; gateways go by the routes of before until they can write the file themselves.",
+        )
 
 
 def write_routes(workspace: Workspace, deployment: str) -> int:

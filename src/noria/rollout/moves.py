@@ -95,11 +95,13 @@ def check_none_open(tx: Transaction, deployment: str) -> None:
 
 def check_versions(champion: int, challengers: Sequence[int]) -> None:
     """Raises Conflict unless all versions of a rollout differ."""
-    if champion in challengers or len(set(challengers)) != len(challengers):
+    if champion in challengers:
         raise Conflict(
-            f"versions {', '.join(map(str, [champion, *challengers]))} do not differ",
-            remedy="Name challengers other than the version that serves, each once.",
+            f"version {champion} is the champion: it serves already",
+            remedy="Name another version as the challenger; `noria deploy list` shows what serves.",
         )
+    if twice := [one for one in dict.fromkeys(challengers) if challengers.count(one) > 1]:
+        raise Conflict(f"version {twice[0]} is named more than once", remedy="Name each challenger once.")
 
 
 def check_unchanged(tx: Transaction, seen: Rollout) -> None:

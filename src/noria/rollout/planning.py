@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from noria.errors import InvalidInput
 from noria.rollout.shares import share_log_e_value
+from noria.structs import read_by_threads
 
 Floats = NDArray[np.float64]
 
@@ -17,6 +18,7 @@ _MOST_REQUESTS = 1 << 40
 _SLICES = 61
 
 
+@read_by_threads
 @dataclass(frozen=True, slots=True)
 class LatencyBar:
     """What counts as a slow answer, fixed before a step from the champion's latencies.

@@ -111,11 +111,20 @@ def seen_last(tx: Transaction, rollout: Rollout) -> tuple[Mapping[str, object], 
     """What is known of a rollout, and as of when: what the newest look saw, and over that what an ended one ended by.
 
     The look that decides is kept with its decision. One by hand rests on a reason alone, beside what was seen before.
+    One that is paused waits for that, whatever was seen; a step that has just begun waits for its first look.
     """
     look, decisions = latest_look(tx, rollout.rollout_id), list_decisions(tx, rollout.rollout_id)
-    if rollout.is_open or not decisions:
+    if not decisions:
         return look
     last = decisions[-1]
+    if rollout.status == RUNNING:
+        is_new = last.decision is Decision.ADVANCE and (look is None or look[1] < last.decided_at)
+        began = f"step {rollout.step + 1} has begun: nobody has looked at it yet"
+        return ({"reason": began}, last.decided_at) if is_new else look
+    if rollout.status == PAUSED:
+        seen, at = look or ({}, last.decided_at)
+        why = last.evidence.get("reason")
+        return {**seen, "reason": f"it is paused: {why}" if why else "it is paused"}, at
     by_hand = not set(last.evidence) - {"reason", "winner"}
     seen = {} if look is None else {name: value for name, value in look[0].items() if name != "waits_for"}
     return {**seen, **last.evidence}, look[1] if look is not None and by_hand else last.decided_at

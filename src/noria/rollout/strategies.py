@@ -17,13 +17,18 @@ _NEED_TWO_ARMS = (SCORES, SPLIT)
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A decision, why in words, and what it rests on; ``winner`` is the arm to promote, where there are several."""
+    """A decision, why in words, and what it rests on.
+
+    ``winner`` is the arm to promote, where there are several; ``worse`` are those that did harm or lost, "" the only
+    challenger. One that ends without any of these has shown nothing.
+    """
 
     decision: Decision
     reason: str
     findings: Sequence[GuardFinding] = ()
     measures: Mapping[str, object] = field(default_factory=dict)
     winner: str = ""
+    worse: Sequence[str] = ()
 
     def as_document(self) -> dict[str, object]:
         """The JSON kept as evidence."""
@@ -36,12 +41,15 @@ class Judgement:
 def judge_canary(plan: Plan, steps: Sequence[StepEvidence], *, minutes: float) -> Judgement:
     """Judge the step under way, ``minutes`` after it began.
 
-    Harm ends the rollout at once. A step passes after its least time, when every guard it needs says that all is well;
-    without that in ``max_days`` the champion stays. The last one waits for a person where the plan does not promote.
+    Harm ends the rollout at once; a split that is not as assigned does, too, but says nothing about the versions. A
+    step passes after its least time, when every guard it needs says that all is well; without that in ``max_days`` the
+    champion stays. The last one waits for a person where the plan does not promote.
     """
     findings = judge_guards(plan.guards, steps)
     if harmed := [finding for finding in findings if finding.state is GuardState.HARMED]:
-        return Judgement(Decision.ROLL_BACK, harmed[0].reason, findings)
+        mismatch = [finding for finding in harmed if finding.guard == SPLIT]
+        worse = [] if mismatch else [finding.arm for finding in harmed]
+        return Judgement(Decision.ROLL_BACK, (mismatch or harmed)[0].reason, findings, worse=worse)
     missing = [finding for finding in findings if _holds_up(plan, finding, steps[-1])]
     if not missing and minutes >= plan.min_minutes:
         if len(steps) == len(plan.steps) and not plan.promotes:
@@ -76,7 +84,7 @@ def judge_ab(plan: Plan, arms: Sequence[ArmOutcome], guards: Sequence[StepEviden
     assert plan.experiment is not None
     findings = _guards_of_all(plan, [arm.name for arm in arms[1:]], guards)
     if harmed := [one for one in findings if one.state is GuardState.HARMED]:
-        return Judgement(Decision.ROLL_BACK, harmed[0].reason, findings)
+        return Judgement(Decision.ROLL_BACK, harmed[0].reason, findings, worse=[one.arm for one in harmed])
     verdict = judge_experiment(plan.experiment, [arms], days)
     measures = {"experiment": verdict.as_document()}
     if verdict.state is ExperimentState.RUNNING:
@@ -85,7 +93,8 @@ def judge_ab(plan: Plan, arms: Sequence[ArmOutcome], guards: Sequence[StepEviden
         decision = Decision.PROMOTE if plan.promotes else Decision.WAIT
         reason = verdict.reason if plan.promotes else f"{verdict.reason}: ready to be promoted"
         return Judgement(decision, reason, findings, measures, winner=verdict.winner or "")
-    return Judgement(Decision.ROLL_BACK, verdict.reason, findings, measures)
+    lost = [arm.name for arm in arms[1:]] if verdict.state is ExperimentState.WINNER else verdict.harmed
+    return Judgement(Decision.ROLL_BACK, verdict.reason, findings, measures, worse=lost)
 
 
 def _guards_of_all(plan: Plan, names: Sequence[str], evidence: Sequence[StepEvidence]) -> Sequence[GuardFinding]:
@@ -108,7 +117,8 @@ def judge_checks(plan: Plan, checks: Mapping[str, object], *, days: float = 0.0)
     """
     faults = checks.get("faults")
     if isinstance(faults, list) and faults:
-        return Judgement(Decision.ROLL_BACK, f"the tests before the switch failed: {faults[0]}", measures=checks)
+        reason = f"the tests before the switch failed: {faults[0]}"
+        return Judgement(Decision.ROLL_BACK, reason, measures=checks, worse=[""])
     if not checks.get("requests"):
         if days >= plan.max_days:
             reason = f"no request to test it with in {plan.max_days:g} days: the champion stays"

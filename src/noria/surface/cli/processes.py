@@ -11,7 +11,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from noria.errors import Unavailable
 
@@ -39,6 +41,12 @@ class Child:
     def alive(self) -> bool:
         """Whether the process still runs."""
         return self._process.poll() is None
+
+    def ending(self) -> str:
+        """Which command has ended, and how."""
+        code = self._process.poll() or 0
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"`noria {self._command}` {how}"
 
     def stop(self) -> None:
         """End it and wait."""
@@ -93,6 +101,16 @@ class Child:
             self._process.stdout.close()
             raise Unavailable(f"`noria {self._command}` ended at its start", remedy=self._where())
         return int(json.loads(line).get("port", 0))
+
+
+def watch(children: Sequence[Child]) -> NoReturn:
+    """Wait until one of the processes has ended by itself. Raises Unavailable that names it."""
+    while not (ended := [child for child in children if not child.alive()]):
+        time.sleep(0.2)
+    raise Unavailable(
+        f"{' and '.join(child.ending() for child in ended)}; the others end with it",
+        remedy="Start again: all goes on where it was. Under a supervisor run server, serve and worker each alone.",
+    )
 
 
 def end_with_parent() -> None:

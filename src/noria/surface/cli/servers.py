@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from noria.errors import InvalidConfig
 from noria.features.repo import is_feast_repo, read_repo
 from noria.store.workspace import Workspace
 from noria.surface.cli.context import ProjectOption, clear_errors, find_repo, open_workspace, talk
-from noria.surface.cli.processes import Child
+from noria.surface.cli.processes import Child, watch
 
 PortOption = Annotated[
     int | None, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one. noria.toml's by default.")
@@ -71,8 +70,7 @@ def up(
         talk.print(f"console and MLflow API  [bold]{children[0].url}[/bold]", highlight=False)
         talk.print(f"predictions             [bold]{children[1].url}/predict[/bold]", highlight=False)
         talk.print("Ctrl-C ends all.")
-        while all(child.alive() for child in children):
-            time.sleep(0.2)
+        watch(children)
     except KeyboardInterrupt:
         pass
     finally:

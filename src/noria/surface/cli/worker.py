@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import structlog
 import typer
 
 from noria.config import load_server_settings
@@ -19,11 +18,13 @@ from noria.store.workspace import Workspace
 from noria.surface.cli.context import ProjectOption, clear_errors, find_project, talk
 
 if TYPE_CHECKING:
+    from noria.lifecycle.troubles import Troubles
     from noria.lifecycle.wheel import Wheel
 
-_log = structlog.get_logger()
 _FOLLOW_SECONDS = 2.0
 _TURN_SECONDS = 60.0
+_NAMES = ("aliases and stages", "rollouts", "wheel")
+"""Of the jobs, in their order."""
 
 
 @clear_errors
@@ -38,6 +39,7 @@ def worker(
     from noria.clock import SystemClock
     from noria.lifecycle.deploying import follow
     from noria.lifecycle.rollouts import ACTOR, Rollouts
+    from noria.lifecycle.troubles import Troubles
     from noria.registry import Policies
 
     folder = Path.cwd() if store and project is None else find_project(project)
@@ -46,8 +48,9 @@ def worker(
     workspace, clock = Workspace(folder, settings), SystemClock()
     policies = Policies.from_settings(settings.policies)
     rollouts = Rollouts(workspace, policies, clock, talk.print)
+    lost = Troubles("deployment_cannot_follow", "deployment")
     jobs: list[tuple[float, Callable[[], None]]] = [
-        (_FOLLOW_SECONDS, lambda: follow(workspace, policies, clock, actor=ACTOR)),
+        (_FOLLOW_SECONDS, lambda: follow(workspace, policies, clock, actor=ACTOR, troubles=lost)),
         (settings.rollout.look_seconds, rollouts.step),
     ]
     if (folder / CONFIG_FILE).is_file() and (wheel := _wheel(folder, workspace)) is not None:
@@ -57,10 +60,10 @@ def worker(
             job()
         return
     print("{}", flush=True) if announce else talk.print("worker ready", highlight=False)
-    _run(jobs)
+    _run(jobs, Troubles("worker_job_failed", "job"))
 
 
-def _run(jobs: list[tuple[float, Callable[[], None]]]) -> None:
+def _run(jobs: list[tuple[float, Callable[[], None]]], troubles: Troubles) -> None:
     """Do each job in its rhythm until a signal ends the process; one that fails is logged and done again."""
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -72,18 +75,19 @@ def _run(jobs: list[tuple[float, Callable[[], None]]]) -> None:
         for place, (seconds, job) in enumerate(jobs):
             if elapsed >= due[place]:
                 due[place] = elapsed + seconds
-                _try(job)
+                _try(job, _NAMES[place], troubles)
         ended.wait(tick)
         elapsed += tick
 
 
-def _try(job: Callable[[], None]) -> None:
+def _try(job: Callable[[], None], name: str, troubles: Troubles) -> None:
     try:
         job()
+        troubles.end(name)
     except NoriaError as error:
-        _log.error("worker_job_failed", reason=error.message)
-    except Exception:
-        _log.exception("worker_job_failed")
+        troubles.begin(name, error.message)
+    except Exception as error:
+        troubles.begin(name, repr(error), traceback=True)
 
 
 def _wheel(folder: Path, workspace: Workspace) -> Wheel | None:
