@@ -56,9 +56,10 @@ def postgresql() -> Iterator[str]:
 class RedisServer:
     """A private Redis at ``url`` that a test may stop and start again; it keeps what it had where it has a folder."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *options: str) -> None:
         require(_REDIS, "Redis", "apt-get install redis-server")
-        self._keeps = [] if folder is None else ["--appendonly", "yes", "--appendfsync", "always"]
+        keeps = [] if folder is None else ["--appendonly", "yes", "--appendfsync", "always"]
+        self._options = [*keeps, *options]
         self._folder = "/tmp" if folder is None else str(folder)
         self._port = free_port()
         self.url = f"redis://127.0.0.1:{self._port}/0"
@@ -67,7 +68,8 @@ class RedisServer:
     def start(self) -> None:
         """Start it and wait until it answers."""
         command = [str(_REDIS), "--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--dir", self._folder]
-        self._process = subprocess.Popen([*command, *self._keeps], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command += self._options
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _wait_for(self._answers, self._process)
 
     def stop(self) -> None:

@@ -6,7 +6,9 @@ import datetime as dt
 from decimal import Decimal
 
 import polars as pl
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from noria.serving.batch import PartsFailed
 
@@ -49,3 +51,25 @@ def test_values_that_the_type_of_the_first_file_would_change_are_told(batch, fir
         batch.run(batch.folder / "t", batch.folder / "out", max_retries=0)
     assert "the columns kept of" in told.value.details[0] and "would be other ones" in told.value.details[0]
     assert batch.run(batch.folder / "t", batch.folder / "bare", keep="none").rows == 4
+
+
+def test_instants_of_a_zone_that_is_an_offset_are_kept(batch):
+    (batch.folder / "t").mkdir()
+    instants = [dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)] * 2
+    for name, zone in (("a", "+05:30"), ("b", "UTC")):
+        at = pa.array(instants, pa.timestamp("us", tz=zone))
+        columns = {"distance": [1.0, 2.0], "hour": [3.0, 4.0], "at": at}
+        parquet.write_table(pa.table(columns), batch.folder / f"t/{name}.parquet")
+    batch.run(batch.folder / "t", batch.folder / "out")
+    assert pl.read_parquet(batch.folder / "out")["at"].to_list() == instants * 2
+
+
+def test_a_damaged_page_is_named(batch):
+    source = batch.folder / "t.parquet"
+    parquet.write_table(batch.table(2000).to_arrow(), source, write_page_checksum=True, compression="none")
+    content = bytearray(source.read_bytes())
+    content[5000] ^= 1
+    source.write_bytes(content)
+    with pytest.raises(PartsFailed) as told:
+        batch.run(source, batch.folder / "out")
+    assert "t.parquet is no Parquet file, or is damaged" in told.value.details[0]

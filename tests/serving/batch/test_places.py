@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import decimal
+import sys
+from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from pyarrow import feather
 
-from noria.errors import Conflict, InvalidInput, NoriaError
+from noria.errors import Conflict, InvalidInput, NoriaError, NotFound, Unavailable
 from noria.serving.batch import PartsFailed
 from noria.serving.batch.files import open_place
+from servers import free_port
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def test_a_folder_of_several_formats_is_not_read_in_part(batch):
     rows = batch.table(5).select("id", "distance", "hour")
     rows.write_csv(folder / "a.csv")
     (folder / "README.md").write_text("no table")
-    for other in ("b.parquet", "b.csv.zst"):
+    for other in ("b.parquet", "b.csv.zip"):
         (folder / other).write_bytes(b"")
         with pytest.raises(InvalidInput, match=f"several formats: a.csv, {other}"):
             batch.run(folder, batch.folder / "out")
@@ -95,3 +99,38 @@ def test_a_column_of_a_type_that_frames_do_not_have_is_told_and_can_be_left_out(
         batch.run(batch.folder / "t.parquet", batch.folder / "out", keep="none", renamed={"hour": "wide"})
     assert "wide (decimal256(60, 45))" in failed.value.details[0]
     assert batch.run(batch.folder / "t.parquet", batch.folder / "narrow", keep="id").rows == 1
+    runs = pyarrow.RunEndEncodedArray.from_arrays(pyarrow.array([1], pyarrow.int32()), pyarrow.array([5]))
+    feather.write_feather(table.drop(["wide"]).append_column("runs", runs), batch.folder / "t.feather")
+    with pytest.raises(InvalidInput, match=r"into parquet: runs \(Object\)"):
+        batch.run(batch.folder / "t.feather", batch.folder / "other")
+    assert batch.run(batch.folder / "t.feather", batch.folder / "other", keep="id").rows == 1
+
+
+@pytest.mark.parametrize("asked", ["", "*/*.parquet", "**/*.parquet"])
+def test_links_to_folders_are_followed_and_lead_nowhere_else_unnoticed(batch, asked):
+    inputs, elsewhere = batch.folder / "in", batch.folder / "elsewhere"
+    for folder in (inputs / "day=1", elsewhere):
+        folder.mkdir(parents=True)
+        batch.table(5).write_parquet(folder / "t.parquet")
+    (inputs / "day=2").symlink_to(elsewhere)
+    (inputs / "no-table").symlink_to("nowhere")
+    address = f"{inputs}/{asked}"
+    assert batch.run(address, batch.folder / "out").rows == 10
+    (inputs / "day=1/gone.parquet").symlink_to("nowhere")
+    with pytest.raises(NotFound, match=r"gone\.parquet is a link to nothing"):
+        batch.run(address, batch.folder / "out")
+    (inputs / "day=1/gone.parquet").unlink()
+    (elsewhere / "circle").symlink_to(inputs)
+    with pytest.raises(InvalidInput, match="day=2/circle is a link to a folder that it lies in"):
+        batch.run(address, batch.folder / "out")
+
+
+def test_a_ray_cluster_that_is_not_there_is_told_at_once(batch, monkeypatch):
+    table = batch.folder / "t.parquet"
+    batch.table(2).write_parquet(table)
+    never_asked = SimpleNamespace(is_initialized=lambda: False)  # it would look for minutes
+    monkeypatch.setitem(sys.modules, "ray", never_asked)
+    monkeypatch.setenv("RAY_ADDRESS", f"ray://127.0.0.1:{free_port()}")
+    with pytest.raises(Unavailable, match=r"Ray at ray://127.0.0.1:\d+ cannot be used: .*refused") as told:
+        batch.run(table, batch.folder / "out", engine="ray")
+    assert "RAY_ADDRESS" in told.value.remedy

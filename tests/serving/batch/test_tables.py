@@ -15,11 +15,13 @@ import polars as pl
 import pytest
 from sqlalchemy import Connection, create_engine, text
 
-from noria.errors import InvalidInput
+from noria.errors import InvalidData, InvalidInput, Unavailable
+from noria.serving.batch import PartsFailed
 from noria.serving.batch.manifest import Manifest
 from noria.serving.batch.parts import Done
 from noria.serving.batch.table_target import TableTarget
 from noria.serving.batch.tables import TableRows
+from noria.serving.batch.tables import connected as connected_as_jobs
 
 
 @contextmanager
@@ -216,3 +218,34 @@ def test_a_part_that_two_runs_commit_at_one_moment_is_there_once(batch, postgres
     assert [one.result() for one in done] == [None] * 4
     with connected(postgres) as connection:
         assert connection.execute(text("SELECT count(*) FROM scores")).scalar() == 50_000
+
+
+def test_json_is_kept_as_it_is_written(batch, postgres):
+    documents = ['{"a": 1}', '{"b": {"c": "x"}}', "[1, 2.5]", "null", '"text"', None]
+    with connected(postgres) as connection:
+        connection.execute(text("CREATE TABLE t (id INT PRIMARY KEY, distance INT, hour INT, said JSONB)"))
+        rows = [{"id": number, "said": one} for number, one in enumerate(documents)]
+        connection.execute(text("INSERT INTO t VALUES (:id, 1, 2, CAST(:said AS JSONB))"), rows)
+    batch.run(f"{postgres}#t", batch.folder / "out")
+    assert pl.read_parquet(batch.folder / "out").sort("id")["said"].to_list() == documents
+
+
+def test_a_row_that_the_output_table_does_not_take_is_told_at_once_and_without_its_values(batch, postgres):
+    source = batch.folder / "t.parquet"
+    pl.DataFrame({"id": [987654], "distance": [1.0], "hour": [2.0]}).write_parquet(source)
+    outputs = "id BIGINT, prediction INT, probability FLOAT, score FLOAT, model_version TEXT, job_id TEXT"
+    with connected(postgres) as connection:
+        connection.execute(text(f"CREATE TABLE scores ({outputs}, wanted TEXT NOT NULL)"))
+    with pytest.raises(PartsFailed, match="Check its URL, table") as told:
+        batch.run(source, f"{postgres}#scores")
+    assert 'null value in column "wanted"' in told.value.details[0] and "987654" not in told.value.details[0]
+
+
+def test_a_full_disk_is_no_fault_of_what_is_asked(tmp_path):
+    url = f"sqlite:///{tmp_path}/t.db"
+    with pytest.raises(Unavailable, match="full"), connected_as_jobs(url) as connection:
+        connection.execute(text("PRAGMA max_page_count = 2"))
+        connection.execute(text("CREATE TABLE t (x TEXT)"))
+        connection.execute(text("INSERT INTO t VALUES (:x)"), {"x": "x" * 100_000})
+    with pytest.raises(InvalidData, match="no such table"), connected_as_jobs(url) as connection:
+        connection.execute(text("SELECT * FROM connections"))

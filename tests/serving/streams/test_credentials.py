@@ -11,9 +11,10 @@ import pytest
 import redis
 
 from lifecycle.rollout_world import MODEL
-from noria.errors import Forbidden, NoriaError, Unauthenticated
+from noria.errors import Forbidden, NoriaError, Unauthenticated, Unavailable
 from noria.serving.streams import Ends, Message, Pump, StreamCounts, open_reader, open_writer
 from servers import NatsServer, RedisServer
+from serving.pool import made_certificate
 from serving.streams.refusing_kafka import RefusingKafka
 from support import noria
 
@@ -143,6 +144,25 @@ def test_credentials_that_are_taken_away_end_the_pump(tmp_path):
             await asyncio.wait_for(task, 30)
 
     asyncio.run(run())
+    server.stop()
+
+
+def test_a_nats_server_whose_certificate_nobody_vouches_for_is_told(tmp_path, monkeypatch):
+    certificate, _ = made_certificate(tmp_path)
+    server = NatsServer(tmp_path, "--tls", "--tlscert", str(certificate), "--tlskey", str(tmp_path / "tls.key"))
+    url = server.url.replace("nats://127.0.0.1", "tls://localhost")
+
+    async def looked() -> None:
+        writer = open_writer(f"{url}#out")
+        try:
+            await asyncio.wait_for(writer.send([]), 60)
+        finally:
+            await writer.close()
+
+    with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        asyncio.run(looked())
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    asyncio.run(looked())
     server.stop()
 
 

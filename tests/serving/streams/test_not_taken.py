@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 
+import confluent_kafka
 import nats
 import pytest
 import redis
@@ -16,7 +17,7 @@ from noria.errors import InvalidInput
 from noria.serving.streams import Answer, Ends, Message, Pump, StreamCounts, check_apart, open_reader, open_writer
 from noria.serving.streams.brokers import parse_stream
 from noria.serving.streams.kafka import _message as kafka_message
-from noria.serving.streams.messages import NotTaken
+from noria.serving.streams.messages import OUR_HEADERS, SIZE_HEADER, NotTaken
 from servers import NatsServer, RedisServer
 from serving.streams.stream_world import KafkaBroker, NatsBroker, RedisBroker, Streams
 from support import noria
@@ -208,6 +209,23 @@ def test_a_message_whose_headers_cannot_be_read_is_set_aside(redis_broker):
     assert b"its headers cannot be read" in letter[b"noria-reason"]
 
 
+def test_a_dead_letter_of_kafka_is_as_it_came(kafka_broker):
+    streams = Streams.new(kafka_broker)
+    given = [("a", b"\xff"), ("a", b"2"), ("none", None), ("noria-source", b"of another stream")]
+    producer = confluent_kafka.Producer({"bootstrap.servers": kafka_broker.server.address})
+    producer.produce(streams.url("in").partition("#")[2], None, b"key", headers=given)
+    producer.flush()
+    pumped(streams.url("in"), streams.url("out"), streams.url("dead"), 1)
+    reading = {"bootstrap.servers": kafka_broker.server.address, "group.id": "t", "auto.offset.reset": "earliest"}
+    consumer = confluent_kafka.Consumer(reading)
+    consumer.subscribe([streams.url("dead").partition("#")[2]])
+    letter = consumer.poll(60)
+    consumer.close()
+    assert (letter.value(), letter.key(), letter.headers()[:3]) == (None, b"key", given[:3])
+    about = dict(letter.headers()[3:])
+    assert about["noria-source"].startswith(streams.name.encode()) and set(about) == OUR_HEADERS - {SIZE_HEADER}
+
+
 def test_headers_named_as_the_log_names_its_own_do_not_end_the_process(redis_broker):
     with redis.Redis.from_url(redis_broker.server.url) as client:
         client.xadd("logged", {"data": "x", "event": "e", "self": "s"})
@@ -266,6 +284,34 @@ def test_a_url_that_cannot_be_meant_is_told(url, words):
     for written in (False, True):
         with pytest.raises(InvalidInput, match=words):
             parse_stream(url, written=written)
+
+
+def test_a_nats_consumer_that_reads_something_else_is_not_joined(nats_broker):
+    async def joined(subject: str, group: str) -> None:
+        reader = open_reader(nats_broker.url(subject), group)
+        try:
+            await reader.receive(1, 0.1)
+        finally:
+            await reader.close()
+
+    async def make() -> None:
+        client = await nats.connect(nats_broker.server.url)
+        for name in ("FIRST", "SECOND"):
+            await client.jetstream().add_stream(name=name, subjects=[f"{name.lower()}.>"])
+        await client.jetstream().add_consumer("FIRST", durable_name="forgets", ack_policy="none")
+        await client.close()
+
+    asyncio.run(make())
+    asyncio.run(joined("first.a", "group"))
+    asyncio.run(joined("first.a", "group"))
+    with pytest.raises(InvalidInput, match=r"the consumer group reads first\.a"):
+        asyncio.run(joined("first.b", "group"))
+    with pytest.raises(InvalidInput, match=r"the consumer forgets reads .*none"):
+        asyncio.run(joined("first.a", "forgets"))
+    with pytest.raises(InvalidInput, match="in several JetStream streams: FIRST, SECOND"):
+        asyncio.run(joined("*.a", "other"))
+    with pytest.raises(InvalidInput, match=r"'a\.b' is no name of a JetStream consumer"):
+        asyncio.run(joined("first.a", "a.b"))
 
 
 @pytest.mark.parametrize("url", ["nats://h#orders.*", "nats://h#>", "kafka://h#^orders.*"])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import gzip
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,28 +11,50 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import unquote
 
-from noria.errors import InvalidData, InvalidInput, NotFound
+from noria.errors import InvalidInput, NotFound
+from noria.serving.batch.local_files import local_files
+from noria.serving.batch.packed import is_packed, packing_named, unpacked, without_packing
 from noria.serving.batch.parts import Listed
-from noria.store.blobs import BlobStore, open_blobs
+from noria.store.blobs import BlobStore, StoredFile, open_blobs
 from noria.store.foreign import without_password
 
 if TYPE_CHECKING:
     import polars as pl
 
-Format = Literal["parquet", "csv", "jsonl"]
+Format = Literal["parquet", "arrow", "orc", "avro", "csv", "jsonl"]
 ENDINGS: Mapping[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".orc": "orc",
+    ".avro": "avro",
     ".csv": "csv",
     ".tsv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
-FORMATS: Sequence[Format] = ("parquet", "csv", "jsonl")
+WRITTEN: Sequence[Format] = ("parquet", "csv", "jsonl")
+READ: Sequence[Format] = (*WRITTEN, "arrow", "orc", "avro")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _WILD = re.compile(r"[*?\[]")
-_PACKED = re.compile(rf"(?:{'|'.join(map(re.escape, ENDINGS))})\.(?:zst|bz2|xz|lz4|zip|br|snappy)")
+_REMEDIES = {
+    ".zip": "Unzip it.",
+    ".7z": "Unpack it.",
+    ".br": "Compress it as .zst or .gz.",
+    ".snappy": "Compress it as .zst or .gz.",
+    ".xlsx": "Save its sheet as CSV.",
+    ".xls": "Save its sheet as CSV.",
+    ".ods": "Save its sheet as CSV.",
+    ".duckdb": "Write a table of it with DuckDB: COPY name TO 'name.parquet'.",
+    ".db": "Name a table of it: sqlite:///PATH#TABLE.",
+    ".sqlite": "Name a table of it: sqlite:///PATH#TABLE.",
+    ".sqlite3": "Name a table of it: sqlite:///PATH#TABLE.",
+}
+"""What holds tables and is not read as a file, and what to do with it."""
+_UNREAD_PACKED = re.compile(rf"(?:{'|'.join(map(re.escape, ENDINGS))})\.(?:zip|7z|br|snappy)")
 """Tables that are compressed in ways that are not read."""
 _PLACES = ("s3", "gs", "az")
 
@@ -52,17 +72,22 @@ class InputFiles:
     hive: Mapping[str, Mapping[str, int | str | None]] = field(default_factory=dict)
 
     @contextmanager
-    def open(self, key: str) -> Iterator[IO[bytes]]:
-        """A file's content, decompressed when its name ends in .gz. Raises InvalidData where it is damaged."""
+    def open(self, key: str, *, by_name: bool = False) -> Iterator[IO[bytes]]:
+        """A file's content, decompressed. ``by_name`` says that only one whose name says so is looked at for that.
+
+        Raises InvalidData where it is damaged.
+        """
         with open_place(self.root).open(key) as file:
-            if not is_gzip(key):
+            if by_name and not packing_named(key):
                 yield file
                 return
-            try:
-                with gzip.open(file) as content:
-                    yield content  # type: ignore[misc]  # a GzipFile reads as a file does
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise InvalidData(f"{self.shown(key)} is damaged gzip: {error}", remedy="Compress it anew.") from None
+            with unpacked(file, self.shown(key)) as content:
+                yield content
+
+    def is_packed(self, key: str) -> bool:
+        """Whether a file is compressed as a whole: it can only be read from its beginning."""
+        with open_place(self.root).open(key) as file:
+            return is_packed(file)
 
     def shown(self, key: str) -> str:
         """A file's whole address."""
@@ -97,13 +122,12 @@ def find_files(address: str, wanted: str = "") -> tuple[InputFiles, Format]:
     Files in a folder whose name begins with a dot or an underscore are none of its rows. Raises NotFound, InvalidInput.
     """
     root, rest = split_place(address)
-    place = open_place(root)
-    found = place.files(rest)
+    found = _files(root, rest)
     wild = None if found else _WILD.search(rest)  # a name may hold such signs, too
     below = rest[: wild.start()].rpartition("/")[0] if wild else rest
     asked = _pattern(rest) if wild else re.compile(f"{re.escape(rest)}(/.*)?" if rest else ".*")
     if wild:
-        found = [file for file in place.files(below) if asked.fullmatch(file.key)]
+        found = [file for file in _files(root, below) if asked.fullmatch(file.key)]
     if [file.key for file in found] != [below]:
         found = [file for file in found if not _is_hidden(file.key.removeprefix(below))]
     if not found:
@@ -113,6 +137,8 @@ def find_files(address: str, wanted: str = "") -> tuple[InputFiles, Format]:
     if not (wanted or wild):
         _check_one_format(kinds, address)
         found = [file for file in found if kinds[file.key] == format_]
+    if root == "/" and (gone := [file.key for file in found if not file.tag]):
+        raise NotFound(f"/{gone[0]} is a link to nothing", remedy="Remove it, or mend where it leads to.")
     listed = tuple(Listed(file.key, file.size, file.tag) for file in found)
     return InputFiles(root, listed, asked, _hive([file.key for file in found], below)), format_
 
@@ -132,14 +158,9 @@ def open_place(root: str) -> BlobStore:
     return open_blobs(root, folder=Path(), cache=Path())
 
 
-def is_gzip(name: str) -> bool:
-    """Whether a file is compressed, by its name."""
-    return name.lower().endswith(".gz")
-
-
 def is_tab_separated(name: str) -> bool:
     """Whether tabs stand between a file's values, by its name."""
-    return name.lower().removesuffix(".gz").endswith(".tsv")
+    return without_packing(name).endswith(".tsv")
 
 
 def split_place(address: str) -> tuple[str, str]:
@@ -152,15 +173,23 @@ def split_place(address: str) -> tuple[str, str]:
     return f"{scheme}://{bucket}", key.rstrip("/")
 
 
+def _files(root: str, key: str) -> Sequence[StoredFile]:
+    """The file at ``key``, or all below that folder; none at all where there is neither."""
+    if root == "/":
+        return local_files(key, lambda name: not _is_hidden(name))
+    return open_place(root).files(key)
+
+
 def _format(wanted: str, found: Sequence[Format], address: str) -> Format:
     named = named_format(wanted)
-    if named in FORMATS:
+    if named in READ:
         return cast(Format, named)
     if wanted or not found:
         what = f"format {wanted!r}" if wanted else f"the format of {address}"
+        remedy = next((remedy for ending, remedy in _REMEDIES.items() if address.lower().endswith(ending)), "")
         raise InvalidInput(
-            f"{what} is not known",
-            remedy="Use --input-format parquet, csv, jsonl or json; of what is compressed, only .gz.",
+            f"{what} is not {'known' if wanted or not remedy else 'read'}",
+            remedy=(not wanted and remedy) or f"Use --input-format {', '.join(READ)} or json.",
         )
     return found[0]
 
@@ -171,8 +200,8 @@ def named_format(word: str) -> str:
 
 
 def format_of(name: str) -> Format | None:
-    """The format a file's name ends in, before .gz, in letters of any case; None for any other."""
-    plain = name.lower().removesuffix(".gz")
+    """The format a file's name ends in, before .gz and the like, in letters of any case; None for any other."""
+    plain = without_packing(name)
     return next((kind for ending, kind in ENDINGS.items() if plain.endswith(ending)), None)
 
 
@@ -180,7 +209,9 @@ def _check_one_format(kinds: Mapping[str, Format | None], address: str) -> None:
     """Raises InvalidInput where a folder holds tables of several formats, or such as cannot be read: rows would be
     missing."""
     first = {
-        kind: key for key, kind in reversed(list(kinds.items())) if kind is not None or _PACKED.search(key.lower())
+        kind: key
+        for key, kind in reversed(list(kinds.items()))
+        if kind is not None or _UNREAD_PACKED.search(key.lower())
     }
     if len(first) > 1:
         raise InvalidInput(
@@ -205,15 +236,22 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _hive(keys: Sequence[str], below: str) -> dict[str, dict[str, int | str | None]]:
-    """What ``name=value`` folders say of each file; empty unless all files lie in folders of the same names."""
+    """What ``name=value`` folders say of each file. Raises InvalidInput where they are not the same names for all."""
     found: dict[str, dict[str, str | None]] = {}
     for key in keys:
         folders = [part.partition("=") for part in key.removeprefix(below).split("/")[:-1] if "=" in part]
         found[key] = {name: None if value == _HIVE_NULL else unquote(value) for name, _, value in folders}
-    names = {tuple(values) for values in found.values()}
-    if len(names) != 1 or not next(iter(names)):
+    names = {tuple(sorted(values)): key for key, values in found.items()}
+    if len(names) > 1:
+        one, other = (key.removeprefix(below).lstrip("/") for key in list(names.values())[:2])
+        raise InvalidInput(
+            f"the folders of {other} name other columns than those of {one}",
+            remedy="Name a pattern of files whose name=value folders are alike.",
+        )
+    (columns,) = names
+    if not columns:
         return {}
-    whole = {name for name in next(iter(names)) if all(_is_whole(values[name]) for values in found.values())}
+    whole = {name for name in columns if all(_is_whole(values[name]) for values in found.values())}
     return {
         key: {name: int(v) if name in whole and v is not None else v for name, v in values.items()}
         for key, values in found.items()

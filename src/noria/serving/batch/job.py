@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, cast
 from noria.errors import InvalidInput, NotFound
 from noria.serving.batch.columns import Wishes, match
 from noria.serving.batch.csv_rows import CsvRows
-from noria.serving.batch.files import FORMATS, Format, find_files, format_of, is_gzip, is_tab_separated, named_format
+from noria.serving.batch.files import WRITTEN, Format, find_files, format_of, is_tab_separated, named_format
 from noria.serving.batch.json_rows import JsonRows
 from noria.serving.batch.manifest import Manifest, check_unchanged
 from noria.serving.batch.overlap import check_apart
-from noria.serving.batch.parquet import ParquetRows
+from noria.serving.batch.packed import packing_named
 from noria.serving.batch.parts import Done, Part, Source
 from noria.serving.batch.processes import Engine, Here, Processes
 from noria.serving.batch.run import Outcome, Progress, failed_error, work
@@ -24,6 +24,7 @@ from noria.serving.batch.scoring import Join, prediction_type, sample_answers
 from noria.serving.batch.table_target import TableTarget
 from noria.serving.batch.tables import SCHEMES, TableRows, absolute
 from noria.serving.batch.targets import FileTarget, Target
+from noria.serving.batch.typed_rows import TypedRows
 from noria.serving.batch.worker import ModelFiles, Task
 from noria.serving.served import Served
 from noria.store.foreign import without_password
@@ -131,8 +132,8 @@ def source_of(inputs: Inputs) -> Source:
             remedy="Leave it out, or name a database as --input.",
         )
     files, format_ = find_files(inputs.address, inputs.format)
-    if format_ == "parquet":
-        return ParquetRows(files)
+    if format_ not in ("csv", "jsonl"):
+        return TypedRows(files, format_)
     texts = tuple(inputs.texts)
     return CsvRows(files, texts) if format_ == "csv" else JsonRows(files, texts)
 
@@ -160,12 +161,15 @@ def target_of(output: str, wanted: str) -> Target:
     ending = format_of(output)
     single = ending is not None and not output.endswith("/")
     named = named_format(wanted or ending or "parquet")
-    if named not in FORMATS:
-        raise InvalidInput(f"format {wanted!r} is not known", remedy="Use parquet, csv or jsonl.")
+    if named not in WRITTEN:
+        raise InvalidInput(f"format {wanted or ending!r} is not written", remedy="Use parquet, csv or jsonl.")
     if single and is_tab_separated(output):
         raise InvalidInput("tables with tabs are read, not written", remedy="Name the --output .csv.")
-    if single and is_gzip(output):
-        raise InvalidInput("output is not compressed by .gz", remedy="Use Parquet, which is compressed, or a folder.")
+    if single and packing_named(output):
+        raise InvalidInput(
+            f"output is not compressed as {packing_named(output)}",
+            remedy="Use Parquet, which is compressed, or a folder.",
+        )
     if single and "://" in output:
         raise InvalidInput("in an object store the output is a folder", remedy=f"Write --output {output}/.")
     return FileTarget(output, cast(Format, named), single)

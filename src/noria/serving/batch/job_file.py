@@ -9,6 +9,7 @@ import msgspec
 import yaml
 
 from noria.errors import InvalidConfig, NotFound
+from noria.structs import read_by_threads
 
 
 class JobModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +42,7 @@ class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="c
     max_retry_count: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
+@read_by_threads
 class _JobFile(msgspec.Struct, frozen=True, rename="camel"):
     kind: str
     spec: JobSpec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,8 +34,10 @@ class _Place:
 
 
 def array_lines(text: IO[bytes], rows: int) -> Iterator[bytes]:
-    """The elements as lines, in blocks of ``rows``. ``text`` begins with the array; what an element is like is not
-    looked at. Raises NoArray where the array is not closed, and the like."""
+    """The elements as lines, in blocks of ``rows``. ``text`` begins with the array, a byte order mark before it or not.
+
+    What an element is like is not looked at. Raises NoArray where the array is not closed, and the like.
+    """
     found: list[bytes] = []
     for element in _elements(text):
         found.append(element.replace(b"\n", b" "))
@@ -56,7 +59,8 @@ def _elements(text: IO[bytes]) -> Iterator[bytes]:
         for end in ends:
             element = bytes(held[start:end]).strip()
             if count == 0:
-                element = element[1:].lstrip()  # behind the bracket that opens the array
+                # Behind the bracket that opens the array.
+                element = element.removeprefix(codecs.BOM_UTF8).lstrip()[1:].lstrip()
             start, is_last = end + 1, held[end] != _COMMA
             if element:
                 yield element

@@ -69,8 +69,6 @@ class JsonRows(TextRows):
                 yield block if place or part.span[0] else block.removeprefix(codecs.BOM_UTF8)
             return
         with self.files.open(part.source) as text:
-            if text.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
-                text.seek(0)
             try:
                 yield from array_lines(text, rows)
             except NoArray as error:

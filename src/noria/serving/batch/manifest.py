@@ -10,10 +10,12 @@ import msgspec
 from noria.errors import Conflict
 from noria.ids import derived_id
 from noria.serving.batch.parts import Done, Listed
+from noria.structs import read_by_threads
 
 _SHOWN = 5
 
 
+@read_by_threads
 class Manifest(msgspec.Struct, frozen=True):
     """``work`` says all that decides about the output but the inputs' content, which ``listing`` stands for.
 

@@ -8,11 +8,11 @@ from noria.errors import InvalidInput
 from noria.serving.batch.csv_rows import CsvRows
 from noria.serving.batch.files import InputFiles
 from noria.serving.batch.json_rows import JsonRows
-from noria.serving.batch.parquet import ParquetRows
 from noria.serving.batch.parts import Source
 from noria.serving.batch.table_target import TableTarget
 from noria.serving.batch.tables import TableRows
 from noria.serving.batch.targets import FileTarget, Target
+from noria.serving.batch.typed_rows import TypedRows
 
 
 def check_apart(source: Source, target: Target) -> None:
@@ -20,7 +20,7 @@ def check_apart(source: Source, target: Target) -> None:
     match source, target:
         case TableRows(), TableTarget():
             overlap, where = (source.url, source.table) == (target.url, target.table), f"table {target.table}"
-        case ((CsvRows() | JsonRows() | ParquetRows()), FileTarget()):
+        case ((CsvRows() | JsonRows() | TypedRows()), FileTarget()):
             is_same_place, where = source.files.root == target.root, target.address
             overlap = is_same_place and (_is_written(source.files, target) or _is_read(source.files, target))
         case _:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from noria.errors import InvalidData
+from noria.structs import read_by_threads
 
 if TYPE_CHECKING:
     import polars as pl
@@ -83,6 +84,7 @@ class Source(Protocol):
         """The columns wanted of a part's rows, at most ``rows`` at a time; ``numbers`` of them are to be numbers."""
 
 
+@read_by_threads
 @dataclass(frozen=True, slots=True)
 class Done:
     """A part that is committed: how many rows were scored, and how many were left out."""

@@ -193,6 +193,8 @@ def prediction_type(bundle: Bundle, sample: Callable[[], Sequence[Any]]) -> Any:
         return pl.Float64()
     if bundle.task == "classification":
         kinds = set(map(type, bundle.classes))
+        if kinds == {float}:
+            return pl.Float64()
         return pl.Boolean() if kinds == {bool} else pl.Int64() if kinds <= {bool, int} else pl.String()
     answers = sample()
     if answers and all(isinstance(one, bool) for one in answers):

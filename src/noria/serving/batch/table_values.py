@@ -35,11 +35,13 @@ def _is_zoned_time(value: Any) -> bool:
     return type(value) is time and value.tzinfo is not None
 
 
-def read_all_times(driver_connection: Any) -> None:
-    """Have psycopg give times that Python has none of (infinity, the year 10000) as texts: it would end the query."""
+def read_any_value(driver_connection: Any) -> None:
+    """Have psycopg give times that Python has none of (infinity, the year 10000) as texts, for they would end the
+    query; and JSON as it is written, for a frame's objects have all the fields of one another."""
     from psycopg import DataError
     from psycopg.adapt import Loader
     from psycopg.pq import Format
+    from psycopg.types.string import TextLoader
 
     def reading(known: type[Any]) -> type[Loader]:
         class AnyTime(Loader):
@@ -55,10 +57,12 @@ def read_all_times(driver_connection: Any) -> None:
 
         return AnyTime
 
+    adapters = driver_connection.adapters
     for name in ("date", "timestamp", "timestamptz"):
-        oid = driver_connection.adapters.types[name].oid
-        known = driver_connection.adapters.get_loader(oid, Format.TEXT)
-        driver_connection.adapters.register_loader(oid, reading(known))
+        oid = adapters.types[name].oid
+        adapters.register_loader(oid, reading(adapters.get_loader(oid, Format.TEXT)))
+    for name in ("json", "jsonb"):
+        adapters.register_loader(name, TextLoader)
 
 
 def type_of(name: str, values: Sequence[Any], digits: Digits) -> pl.DataType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from sqlalchemy import column as sql_column
 from sqlalchemy import table as sql_table
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from noria.errors import InvalidData, InvalidInput, MissingExtra, Unavailable
+from noria.errors import InvalidData, InvalidInput, MissingExtra, NoriaError, Unavailable
 from noria.serving.batch.parts import Batch, Listed, Part
-from noria.serving.batch.table_values import Digits, batch_of, plain, read_all_times, type_of
+from noria.serving.batch.table_values import Digits, batch_of, plain, read_any_value, type_of
 from noria.store.foreign import driver_url, filled_in, verbatim, without_password
 
 if TYPE_CHECKING:
@@ -26,6 +27,18 @@ if TYPE_CHECKING:
 SCHEMES = ("sqlite", "postgresql", "postgres", "postgresql+psycopg")
 _SAMPLED_ROWS = 1000
 _BUSY_SECONDS = 60
+_PRIMARY = 0xFF
+"""The part of SQLite's codes that says what, not where."""
+_PASSING = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+)
+_VALUES = re.compile(r"\n(?:DETAIL|CONTEXT):")
+"""Where PostgreSQL begins to say what is in a row, which goes into no log."""
 _END = re.compile(r";\s*(--[^'\"$\n]*(\n\s*|\Z)|/\*[^'\"$]*?\*/\s*|;\s*)*\Z")
 """The semicolons that end a statement, and comments behind them; a quote may mean that it is all within a text."""
 
@@ -158,8 +171,10 @@ def connected(url: str) -> Iterator[Connection]:
         try:
             with engine.begin() as connection:
                 if engine.dialect.name == "postgresql":
-                    read_all_times(connection.connection.driver_connection)
+                    read_any_value(connection.connection.driver_connection)
                 yield connection
+        except engine.dialect.loaded_dbapi.Error as error:  # of a COPY, of which SQLAlchemy does not know
+            raise _fault(url, error) from error
         finally:
             engine.dispose()
     except (ImportError, NoSuchModuleError) as error:
@@ -167,12 +182,23 @@ def connected(url: str) -> Iterator[Connection]:
             f"{without_password(url)} needs a driver: {error}", remedy="pip install 'noria[postgres]'"
         ) from None
     except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", None) or error).strip()
-        kind = Unavailable if getattr(error, "connection_invalidated", False) or "connect" in cause else InvalidData
-        raise kind(
-            f"the database at {without_password(url)} says: {cause}",
-            remedy="Check its URL, table and query; a --query can leave out a column whose values cannot be read.",
-        ) from error
+        raise _fault(url, getattr(error, "orig", None) or error) from error
+
+
+def _fault(url: str, cause: Exception) -> NoriaError:
+    said = f"the database at {without_password(url)} says: {_VALUES.split(str(cause), maxsplit=1)[0].strip()}"
+    if _may_pass(cause):
+        return Unavailable(said, remedy="Check that it runs, takes these credentials, has room, and is locked by none.")
+    remedy = "Check its URL, table and query; a --query can leave out a column whose values cannot be read."
+    return InvalidData(said, remedy=remedy)
+
+
+def _may_pass(cause: Exception) -> bool:
+    """Whether the database, not what was asked of it, is at fault: locks, deadlocks, a full disk, no connection."""
+    code = getattr(cause, "sqlite_errorcode", None)
+    if code is not None:
+        return code & _PRIMARY in _PASSING
+    return any(kind.__name__ == "OperationalError" for kind in type(cause).__mro__)  # as PEP 249 calls it
 
 
 def engine_of(url: str) -> Engine:

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from noria.errors import InvalidData
-from noria.serving.batch.files import InputFiles, is_gzip
+from noria.serving.batch.files import InputFiles
 from noria.serving.batch.parts import Batch, Listed, Part
 from noria.serving.batch.text_blocks import EndlessRecord, record_blocks
 
@@ -55,7 +55,7 @@ class TextRows:
         for listed in self.files.files:
             if not listed.size:
                 continue
-            if self.files.root != "/" or is_gzip(listed.name) or self.is_one_document(listed.name):
+            if self.files.root != "/" or self.files.is_packed(listed.name) or self.is_one_document(listed.name):
                 found.append(Part(len(found), listed.name, (0, None)))
             else:
                 found += self._cut(listed.name, rows, len(found))

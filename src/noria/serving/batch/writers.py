@@ -29,9 +29,10 @@ class FrameWriter(Protocol):
 def check_types(format_: Format, schema: Mapping[str, pl.DataType]) -> None:
     """Raises InvalidInput that names the columns which a format cannot hold."""
     if bad := [f"{name} ({kind})" for name, kind in schema.items() if not _goes_into(format_, kind)]:
+        leave = "eave them out: --keep with the names of the others, or --keep none."
         raise InvalidInput(
             f"columns of these types do not go into {format_}: {', '.join(bad)}",
-            remedy="Use --format parquet, or leave them out: --keep with the names of the others, or --keep none.",
+            remedy=f"L{leave}" if format_ == "parquet" else f"Use --format parquet, or l{leave}",
         )
 
 

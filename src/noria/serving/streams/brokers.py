@@ -32,7 +32,8 @@ _READ = {**_WRITTEN, "kafka": r"\^.+|[A-Za-z0-9._-]{1,249}", "nats": r"(\*|[^\s.
 
 @dataclass(frozen=True, slots=True)
 class StreamUrl:
-    """``kind`` and ``server`` of a broker, its options, and the name of a stream there. ``shown`` has no password.
+    """``kind`` and ``server`` of a broker (of Kafka and NATS several, between commas), its options, and the name of a
+    stream there. ``shown`` has no password.
 
     ``places`` are the broker's addresses as HOST:PORT/DATABASE, however they were written.
     """
@@ -117,7 +118,7 @@ def _places(kind: str, parts: SplitResult, shown: str) -> frozenset[str]:
     """Where a broker is. Raises InvalidInput for hosts, ports and databases that are none."""
     hosts = parts.netloc.rpartition("@")[2].split(",")
     database = parts.path.strip("/")
-    if (kind != "kafka" and len(hosts) > 1) or not re.fullmatch(r"[0-9]*" if kind == "redis" else "", database):
+    if (kind == "redis" and len(hosts) > 1) or not re.fullmatch(r"[0-9]*" if kind == "redis" else "", database):
         raise _no_stream(shown)
     found = []
     for host in hosts:

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from noria.errors import InvalidInput, NoriaError, Unavailable
 from noria.serving.streams.brokers import StreamUrl
-from noria.serving.streams.messages import Answer, Message, NotTaken, forbidden, unauthenticated
+from noria.serving.streams.messages import OUR_HEADERS, Answer, Kept, Message, NotTaken, forbidden, unauthenticated
 
 _DELIVERY_MILLIS = 30_000
 _TICK_SECONDS = 0.5
@@ -208,7 +208,7 @@ class KafkaWriter:
     def _produce(self, answer: Answer, faults: dict[str, KafkaError]) -> None:
         identity = answer.idempotency_key
         key = identity.encode() if answer.key is None else answer.key
-        headers: list[tuple[str, str | bytes | None]] = list(answer.all_headers.items())
+        headers, body = _headers(answer), None if answer.kept and answer.kept.is_null else answer.body
 
         def delivered(error: KafkaError | None, _message: Any) -> None:
             if error is not None:
@@ -216,7 +216,7 @@ class KafkaWriter:
 
         while True:
             try:
-                self._producer.produce(self._stream.stream, answer.body, key, headers=headers, on_delivery=delivered)
+                self._producer.produce(self._stream.stream, body, key, headers=headers, on_delivery=delivered)
                 return
             except BufferError:  # the local queue is full
                 self._producer.poll(_TICK_SECONDS)
@@ -271,14 +271,26 @@ class _Quiet:
 
 def _message(one: Any) -> Message:
     topic, partition, offset = one.topic(), one.partition(), one.offset()
-    headers, fault = {}, ""
+    given: Sequence[tuple[str, bytes | None]] = ()
+    fault = ""
     try:
-        headers = {name: (value or b"").decode(errors="replace") for name, value in one.headers() or ()}
+        given = one.headers() or ()
     except Exception as error:  # names that are no UTF-8: whatever it is, the messages behind it are not held up
         fault = f"its headers cannot be read: {error}"
     handle = (topic, partition, offset)
     position = f"{topic}/{partition}/{offset}-{one.timestamp()[1]}"  # a topic that is made anew begins at 0 again
-    return Message(position, one.value() or b"", str(partition), one.key(), headers, handle, fault)
+    headers = {name: (value or b"").decode(errors="replace") for name, value in given}
+    kept = Kept(given, one.value() is None)
+    return Message(position, one.value() or b"", str(partition), one.key(), headers, handle, fault, kept)
+
+
+def _headers(answer: Answer) -> list[tuple[str, str | bytes | None]]:
+    """An answer's headers as they are produced: of what is kept those that Noria does not write itself."""
+    written: list[tuple[str, str | bytes | None]] = list(answer.all_headers.items())
+    if answer.kept is None:
+        return written
+    ours = [(name, value) for name, value in written if name in OUR_HEADERS]
+    return [*((name, value) for name, value in answer.kept.headers if name not in OUR_HEADERS), *ours]
 
 
 @contextmanager

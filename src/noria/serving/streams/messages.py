@@ -19,6 +19,8 @@ HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 SIZE_HEADER = "noria-size-bytes"
 """How large the body was that a notice stands for."""
 
+OUR_HEADERS = frozenset((SOURCE_HEADER, KEY_HEADER, REASON_HEADER, SIZE_HEADER))
+
 
 class NotTaken(InvalidData):
     """Answers that a broker takes from nobody, however often they are sent; all the others of their batch it has.
@@ -36,12 +38,20 @@ class NotTaken(InvalidData):
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What goes back into Kafka as it came: headers of any bytes, several of a name, and whether there is no body."""
+
+    headers: Sequence[tuple[str, bytes | None]]
+    is_null: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """A message as it was consumed.
 
     ``position`` says where it stands: topic/partition/offset-time, stream/id or stream/sequence-time.
     ``partition`` is what order is kept within; ``handle`` is what its broker acknowledges it by. A ``fault`` says why
-    it could not be read as it is: it is set aside.
+    it could not be read as it is: it is set aside. ``kept`` is what Kafka alone has of it.
     """
 
     position: str
@@ -51,16 +61,19 @@ class Message:
     headers: Mapping[str, str] = field(default_factory=dict)
     handle: Any = None
     fault: str = ""
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A message to produce. ``idempotency_key`` depends on the message it answers alone."""
+    """A message to produce. ``idempotency_key`` depends on the message it answers alone; what is ``kept`` of that one
+    goes into Kafka in place of ``headers`` of the same names."""
 
     idempotency_key: str
     body: bytes
     key: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    kept: Kept | None = None
 
     @property
     def all_headers(self) -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -15,13 +17,14 @@ from nats.errors import NoRespondersError
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import APIError, NotFoundError
 
-from noria.errors import NoriaError, Unavailable
+from noria.errors import InvalidInput, NoriaError, Unavailable
 from noria.serving.streams.brokers import StreamUrl
 from noria.serving.streams.messages import HEADER_NAME, Answer, Message, NotTaken, forbidden, unauthenticated
 
 _ACK_SECONDS = 30.0
 """What a consumer holds for longer without a sign of life is given to another."""
 _WAIT_SECONDS = 5.0
+_CLOSE_SECONDS = 2.0
 _MESSAGE_TOO_LARGE = 10_054
 """JetStream's code for more than its stream takes, where that is less than the server does."""
 _FOR_SERVERS = "nats-"
@@ -30,6 +33,8 @@ _HEADER_LINES = b"NATS/1.0\r\n\r\n"
 _UNKNOWN_USER, _FORBIDDEN = "authorization violation", "permissions violation"
 """What a server says of whoever asks, in its own words: the client has no kinds of errors for them."""
 
+_GROUP = re.compile(r"[^\s.*>/\\]{1,255}")
+"""What JetStream takes as a consumer's name."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 T = TypeVar("T")
@@ -40,6 +45,11 @@ class NatsReader:
     """A durable pull consumer; its name is the group's."""
 
     def __init__(self, stream: StreamUrl, group: str) -> None:
+        if not _GROUP.fullmatch(group):
+            raise InvalidInput(
+                f"{group!r} is no name of a JetStream consumer",
+                remedy="Name a --group without spaces and any of . * > / \\, of 255 characters at most.",
+            )
         self._stream, self._group = stream, group
         self._ack_seconds = float(stream.options.get("ack_seconds", _ACK_SECONDS))
         self.hold_seconds = self._ack_seconds / 4
@@ -101,9 +111,24 @@ class NatsReader:
             self._subscription = None
 
     async def _subscribe(self) -> Any:
+        """The group's consumer. Raises InvalidInput where it cannot read what it is asked for, or would lose it."""
         context = await self._link.context()
+        subject, group = self._stream.stream, self._group
+        if len(streams := await self._link.stream_names(subject)) > 1:
+            raise InvalidInput(
+                f"{self._stream.shown} is in several JetStream streams: {', '.join(streams)}",
+                remedy="Name subjects of one of them, and start a process for each.",
+            )
         config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=self._ack_seconds)
-        return await context.pull_subscribe(self._stream.stream, durable=self._group, config=config)
+        found = await context.pull_subscribe(subject, durable=group, config=config)
+        about = (await found.consumer_info()).config
+        read = about.filter_subjects or [about.filter_subject or subject]
+        if read != [subject] or about.ack_policy != AckPolicy.EXPLICIT:
+            raise InvalidInput(
+                f"{self._stream.shown}: the consumer {group} reads {', '.join(read)} (ack policy {about.ack_policy})",
+                remedy="Name another --group: it is made with what this stream needs.",
+            )
+        return found
 
 
 class NatsWriter:
@@ -167,6 +192,7 @@ class _Link:
         self._client: Client | None = None
         self._context: Any = None
         self._fault = self.forbidden = ""
+        self._untried = 0
         self._broken = asyncio.Event()
 
     @property
@@ -196,19 +222,27 @@ class _Link:
             doing.cancel()
             watching.cancel()
 
+    async def stream_names(self, subject: str) -> list[str]:
+        """The JetStream streams that hold a subject, or some of a pattern's."""
+        client, asked = self._client, json.dumps({"subject": subject}).encode()
+        assert client is not None
+        answer = await client.request("$JS.API.STREAM.NAMES", asked, timeout=_WAIT_SECONDS)
+        return json.loads(answer.data).get("streams") or []
+
     async def close(self) -> None:
         """Close the connection, if there is one."""
         if self._client is not None:
-            with suppress(NatsError, OSError, RuntimeError):  # it has more to write, and nowhere to
-                await self._client.close()
+            await _closed(self._client)
 
     async def _connected(self) -> Client:
         """A new connection. Raises ConnectionError, Unauthenticated: the client would try for it without end."""
         client = Client()
+        servers = _servers(self._stream.server)
+        self._untried = len(servers)
         try:
             async with asyncio.timeout(_WAIT_SECONDS):
                 await client.connect(
-                    self._stream.server,
+                    servers,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=1,
                     connect_timeout=2,
@@ -216,17 +250,18 @@ class _Link:
                     disconnected_cb=self._break,
                 )
         except TimeoutError:
-            await client.close()
+            await _closed(client)
             raise ConnectionError(self._fault or "nobody answers") from None
         except (NoriaError, OSError):
-            await client.close()
+            await _closed(client)
             raise
         return client
 
     async def _note(self, error: Exception) -> None:
         """A lost connection is told of by the call that needs it; this is why there is none.
 
-        Raises ConnectionError or Unauthenticated out of ``connect``, which would try for ever.
+        Raises ConnectionError, once it comes of all servers, or Unauthenticated out of ``connect``, which would try for
+        ever.
         """
         self._fault = str(error) or type(error).__name__
         said = self._fault.lower()
@@ -236,11 +271,27 @@ class _Link:
         if self._client is None or self._client.is_closed:
             if _UNKNOWN_USER in said:
                 raise unauthenticated(self._stream.shown, self._fault)
-            raise ConnectionError(self._fault)
+            self._untried -= 1
+            if self._untried <= 0:
+                raise ConnectionError(self._fault)
 
     async def _break(self) -> None:
         """What was asked over a connection that is lost is not answered over the next one."""
         self._broken.set()
+
+
+async def _closed(client: Client) -> None:
+    """Close a connection, though it may have more to write and nowhere to, or wait for a server's farewell."""
+    with suppress(NatsError, OSError, RuntimeError, TimeoutError):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await client.close()
+
+
+def _servers(url: str) -> list[str]:
+    """Each server of a cluster by a URL of its own; user and password are the same for all."""
+    scheme, _, rest = url.partition("://")
+    user, at, hosts = rest.rpartition("@")
+    return [f"{scheme}://{user}{at}{host}" for host in hosts.rstrip("/").split(",")]
 
 
 def _headers(answer: Answer) -> dict[str, str]:

@@ -238,7 +238,7 @@ def _answer(message: Message, body: bytes) -> Answer:
 def _dead_letter(message: Message, error: NoriaError) -> Answer:
     """The message as it came, with where it stood and why it has no answer."""
     about = {SOURCE_HEADER: message.position, REASON_HEADER: f"{error.code}: {error.message}"[:_LONGEST_REASON]}
-    return Answer(message.position, message.body, message.key, _cleaned({**message.headers, **about}))
+    return Answer(message.position, message.body, message.key, _cleaned({**message.headers, **about}), message.kept)
 
 
 def _notice(letter: Answer, fault: str) -> Answer:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import redis.asyncio as redis
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 
 from noria.errors import InvalidInput, NoriaError, Unavailable
 from noria.serving.streams.brokers import StreamUrl
@@ -19,6 +26,8 @@ _DATA = b"data"
 _CLAIM_MILLIS = 30_000
 """Entries that a member of the group holds for longer without a sign of life are taken over."""
 _WAIT_SECONDS = 5.0
+_NO_DATABASE = ("DB index is out of range", "SELECT is not allowed in cluster mode")
+"""What servers, and nodes of clusters, say of a database that they do not have."""
 
 
 class RedisReader:
@@ -29,22 +38,21 @@ class RedisReader:
         self._claim_millis = int(stream.options.get("claim_ms", _CLAIM_MILLIS))
         self.hold_seconds = self._claim_millis / 1000 / 4
         self._me = f"{socket.gethostname()}-{os.getpid()}"
-        self._redis = _connect(stream)
+        self._link = _Link(stream)
         self._joined = False
 
     async def receive(self, most: int, seconds: float) -> Sequence[Message]:
         """See Reader."""
         async with _telling(self._stream):
+            client = await self._link.client()
             if not self._joined:
-                await self._join()
+                await self._join(client)
             try:
-                left = await self._redis.xautoclaim(self._name, self._group, self._me, self._claim_millis, count=most)
+                left = await client.xautoclaim(self._name, self._group, self._me, self._claim_millis, count=most)
                 entries = [entry for entry in left[1] if entry[1]]
                 if not entries:
                     waiting = max(1, int(seconds * 1000))
-                    found = await self._redis.xreadgroup(
-                        self._group, self._me, {self._name: ">"}, count=most, block=waiting
-                    )
+                    found = await client.xreadgroup(self._group, self._me, {self._name: ">"}, count=most, block=waiting)
                     entries = found[0][1] if found else []
             except ResponseError as error:
                 if "NOGROUP" not in str(error):
@@ -56,20 +64,23 @@ class RedisReader:
     async def acknowledge(self, messages: Sequence[Message]) -> None:
         """See Reader."""
         async with _telling(self._stream):
-            await self._redis.xack(self._name, self._group, *(message.handle for message in messages))
+            client = await self._link.client()
+            await client.xack(self._name, self._group, *(message.handle for message in messages))
 
     async def hold(self, messages: Sequence[Message]) -> None:
         """See Reader."""
         async with _telling(self._stream):
             first, last = messages[0].handle, messages[-1].handle
-            held = await self._redis.xpending_range(self._name, self._group, first, last, len(messages), self._me)
+            client = await self._link.client()
+            held = await client.xpending_range(self._name, self._group, first, last, len(messages), self._me)
             if mine := [entry["message_id"] for entry in held]:  # the others were taken over: two would answer them
-                await self._redis.xclaim(self._name, self._group, self._me, 0, mine, justid=True)
+                await client.xclaim(self._name, self._group, self._me, 0, mine, justid=True)
 
     async def lag(self) -> int | None:
         """See Reader: what nobody received yet, and what nobody acknowledged."""
         async with _telling(self._stream):
-            for group in await self._redis.xinfo_groups(self._name):
+            client = await self._link.client()
+            for group in await client.xinfo_groups(self._name):
                 if group["name"] == self._group.encode():
                     return int(group["pending"]) + int(group.get("lag") or 0)
         return None
@@ -78,17 +89,18 @@ class RedisReader:
         """See Reader. A member that holds nothing is forgotten."""
         try:
             async with _telling(self._stream):
-                held = await self._redis.xpending_range(self._name, self._group, "-", "+", 1, self._me)
+                client = await self._link.client()
+                held = await client.xpending_range(self._name, self._group, "-", "+", 1, self._me)
                 if self._joined and not held:
-                    await self._redis.xgroup_delconsumer(self._name, self._group, self._me)
+                    await client.xgroup_delconsumer(self._name, self._group, self._me)
         except NoriaError:
             pass  # it is gone anyway
         finally:
-            await self._redis.aclose()
+            await self._link.close()
 
-    async def _join(self) -> None:
+    async def _join(self, client: Any) -> None:
         try:
-            await self._redis.xgroup_create(self._name, self._group, id="0", mkstream=True)
+            await client.xgroup_create(self._name, self._group, id="0", mkstream=True)
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
@@ -106,15 +118,15 @@ class RedisWriter:
     def __init__(self, stream: StreamUrl) -> None:
         self._stream = stream
         self._longest = int(stream.options["maxlen"]) if "maxlen" in stream.options else None
-        self._redis = _connect(stream)
+        self._link = _Link(stream)
 
     async def send(self, answers: Sequence[Answer]) -> None:
         """See Writer."""
         if not answers:
             async with _telling(self._stream):
-                await self._redis.ping()
+                await (await self._link.client()).ping()
             return
-        async with _telling(self._stream), self._redis.pipeline(transaction=True) as pipeline:
+        async with _telling(self._stream), (await self._link.client()).pipeline(transaction=True) as pipeline:
             for answer in answers:
                 headers = {name.encode(): value for name, value in answer.all_headers.items()}
                 fields: dict[Any, Any] = {**headers, _DATA: answer.body}  # a header called data is not the message
@@ -123,7 +135,7 @@ class RedisWriter:
 
     async def close(self) -> None:
         """See Writer."""
-        await self._redis.aclose()
+        await self._link.close()
 
 
 def _text(found: bytes) -> str:
@@ -131,8 +143,30 @@ def _text(found: bytes) -> str:
     return found.decode(errors="replace")
 
 
-def _connect(stream: StreamUrl) -> Any:
-    return redis.Redis.from_url(stream.server, socket_connect_timeout=_WAIT_SECONDS, socket_timeout=2 * _WAIT_SECONDS)
+class _Link:
+    """A client for one server or, where that belongs to a cluster, for whichever of its nodes has the stream."""
+
+    def __init__(self, stream: StreamUrl) -> None:
+        self._server = stream.server
+        self._waits: dict[str, Any] = {"socket_connect_timeout": _WAIT_SECONDS, "socket_timeout": 2 * _WAIT_SECONDS}
+        self._client: Any = redis.Redis.from_url(self._server, **self._waits)
+        self._is_known = False
+
+    async def client(self) -> Any:
+        """The client. Raises RedisError, OSError while the server cannot be asked what it is."""
+        if not self._is_known:
+            about: dict[str, Any] = {}
+            with suppress(ResponseError):  # what this user may not ask, or a proxy does not know, is no cluster
+                about = await self._client.info("cluster")
+            if about.get("cluster_enabled"):
+                await self._client.aclose()
+                self._client = RedisCluster.from_url(self._server, **self._waits)
+            self._is_known = True
+        return self._client
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        await self._client.aclose()
 
 
 @asynccontextmanager
@@ -143,8 +177,8 @@ async def _telling(stream: StreamUrl) -> AsyncIterator[None]:
         raise unauthenticated(stream.shown, error) from error
     except NoPermissionError as error:
         raise forbidden(stream.shown, error) from error
-    except (RedisError, OSError) as error:
-        if "DB index is out of range" in str(error):
+    except (RedisError, RedisClusterException, OSError) as error:
+        if any(said in str(error) for said in _NO_DATABASE):
             raise InvalidInput(
                 f"{stream.shown}: that Redis has no such database",
                 remedy="Name one it has: redis://HOST:6379/0#STREAM.",

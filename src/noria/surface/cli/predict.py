@@ -50,7 +50,7 @@ def batch(
         str, typer.Option(help="Folder, file (.parquet, .csv, .jsonl), s3:// URL or DATABASE_URL#TABLE.")
     ] = "",
     job: Annotated[Path | None, typer.Option(help="YAML file of kind BatchJob, in place of all of these.")] = None,
-    input_format: Annotated[str, typer.Option(help="parquet, csv, jsonl; by the files' names by default.")] = "",
+    input_format: Annotated[str, typer.Option(help="parquet, arrow, orc, avro, csv, jsonl; by names by default.")] = "",
     format_: Annotated[str, typer.Option("--format", help="Of the output: parquet (default), csv, jsonl.")] = "",
     query: Annotated[str, typer.Option(help="SELECT whose rows are scored, of the database --input names.")] = "",
     key: Annotated[

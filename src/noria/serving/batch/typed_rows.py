@@ -1,29 +1,39 @@
-"""Rows out of Parquet files, by row groups."""
+"""Rows out of files whose columns have types, by groups of rows."""
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from noria.errors import InvalidData
-from noria.serving.batch.files import InputFiles
+from noria.serving.batch.column_files import ColumnFile, open_columns
+from noria.serving.batch.files import Format, InputFiles
 from noria.serving.batch.parts import Batch, Listed, Part
 
 if TYPE_CHECKING:
     import polars as pl
 
 _MOST_DIGITS = 38
+_NAMES: Mapping[Format, str] = {"parquet": "Parquet", "arrow": "Arrow", "orc": "ORC", "avro": "Avro"}
+_OFFSET = re.compile(r"[+-]\d\d:?\d\d")
+"""A time zone that Arrow knows by its distance from UTC, and Polars does not."""
 
 
 @dataclass(frozen=True)
-class ParquetRows:
-    """Rows of Parquet files. They share the columns that are asked for; the first file says their types, and others may
-    have wider ones of the same kind."""
+class TypedRows:
+    """Rows of files of a ``format`` that has types.
+
+    They share the columns that are asked for; the first file says their types, and others may have wider ones of the
+    same kind.
+    """
 
     files: InputFiles
+    format: Format = "parquet"
     typed = True
 
     @property
@@ -35,11 +45,11 @@ class ParquetRows:
     def _footers(self) -> _Footers:
         found: _Footers | None = None
         for listed in self.files.files:
-            with _opened(self.files, listed.name) as file:
-                fields = file.schema_arrow if found is None else _fields(file.schema_arrow, found.types)
-                types = _frame(fields.empty_table(), self.shown(listed.name)).schema
-                rows = [file.metadata.row_group(place).num_rows for place in range(file.metadata.num_row_groups)]
-            found = _Footers(dict(types), frozenset(), {}) if found is None else found.widened(types)
+            with self._opened(listed.name) as file:
+                fields = file.schema if found is None else _fields(file.schema, found.types)
+                types = _types(fields)
+                rows = file.group_rows
+            found = _Footers(types, frozenset(), {}) if found is None else found.widened(types)
             found.group_rows[listed.name] = rows
         assert found is not None
         return found
@@ -59,7 +69,7 @@ class ParquetRows:
         return self.files.files
 
     def parts(self, rows: int) -> Sequence[Part]:
-        """See Source: row groups of one file that follow each other."""
+        """See Source: groups of one file that follow each other."""
         found: list[Part] = []
         for listed in self.files.files:
             counts = self._footers.group_rows[listed.name]
@@ -78,16 +88,35 @@ class ParquetRows:
         types = {name: self.number_type(name) if name in numbers else schema[name] for name in columns}
         hive = self.files.hive.get(part.source, {})
         stored = [name for name in columns if name not in hive]
-        with _opened(self.files, part.source) as file:
-            if missing := [name for name in stored if name not in file.schema_arrow.names]:
+        with self._opened(part.source) as file:
+            if missing := [name for name in stored if name not in file.schema.names]:
                 raise InvalidData(
                     f"{self.shown(part.source)} lacks columns: {', '.join(missing)}",
-                    remedy=f"It has: {', '.join(file.schema_arrow.names)}.",
+                    remedy=f"It has: {', '.join(file.schema.names)}.",
                 )
-            for records in file.iter_batches(rows, row_groups=range(*part.span), columns=stored):
+            for records in file.batches(range(*part.span), stored, rows):
                 frame = _frame(records, self.shown(part.source)) if stored else pl.DataFrame(height=len(records))
                 added = [pl.lit(hive[name], schema[name]).alias(name) for name in columns if name in hive]
                 yield Batch(_as(frame.with_columns(added), types, numbers, self.shown(part.source)).select(columns))
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[ColumnFile]:
+        """A file, open. Raises InvalidData for what is none of its format, or is damaged."""
+        import polars as pl
+        import pyarrow
+
+        with self.files.open(name, by_name=True) as file:
+            if not file.seekable():
+                raise InvalidData(f"{self.shown(name)} is compressed as a whole", remedy="Decompress it first.")
+            try:
+                yield open_columns(file, self.format)
+            except (pyarrow.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+                if isinstance(error, OSError) and error.errno is not None:  # of the disk below
+                    raise
+                raise InvalidData(
+                    f"{self.shown(name)} is no {_NAMES[self.format]} file, or is damaged: {error}",
+                    remedy="Make it anew, or name another --input-format.",
+                ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +126,7 @@ class _Footers:
 
     types: Mapping[str, pl.DataType]
     mixed: frozenset[str]
-    group_rows: dict[str, list[int]]
+    group_rows: dict[str, Sequence[int]]
 
     def widened(self, others: Mapping[str, pl.DataType]) -> _Footers:
         """With a further file that has ``others``."""
@@ -107,6 +136,19 @@ class _Footers:
         types = {name: _wider(kind, differing.get(name, kind)) for name, kind in self.types.items()}
         mixed = {name for name, kind in differing.items() if _sort(kind) and _sort(kind) != _sort(types[name])}
         return _Footers(types, self.mixed | mixed, self.group_rows)
+
+
+def _types(fields: Any) -> dict[str, pl.DataType]:
+    """The types of columns; that of any objects, which no output takes, where frames have none for one."""
+    import polars as pl
+    import pyarrow
+
+    try:
+        return dict(_frame(fields.empty_table(), "").schema)
+    except (InvalidData, pyarrow.ArrowException):
+        if len(fields) == 1:
+            return {fields.names[0]: pl.Object()}
+    return {name: kind for field in fields for name, kind in _types(pyarrow.schema([field])).items()}
 
 
 def _fields(schema: Any, names: Collection[str]) -> Any:
@@ -145,35 +187,12 @@ def _wider(one: pl.DataType, other: pl.DataType) -> pl.DataType:
     return one
 
 
-class _opened:
-    """A Parquet file, open. Raises InvalidData for what is none."""
-
-    def __init__(self, files: InputFiles, name: str) -> None:
-        self._name, self._opening = files.shown(name), files.open(name)
-
-    def __enter__(self) -> Any:
-        import pyarrow
-        import pyarrow.parquet
-
-        file = self._opening.__enter__()
-        try:
-            return pyarrow.parquet.ParquetFile(file)
-        except pyarrow.ArrowInvalid as error:
-            self._opening.__exit__(None, None, None)
-            raise InvalidData(
-                f"{self._name} is no Parquet file: {error}", remedy="Name another --input-format."
-            ) from None
-
-    def __exit__(self, *error: Any) -> None:
-        self._opening.__exit__(*error)
-
-
 def _frame(records: Any, name: str) -> pl.DataFrame:
     """Arrow's records as a frame. Raises InvalidData for a column of a type that frames do not have."""
     import polars as pl
 
     try:
-        frame = pl.from_arrow(records)
+        frame = pl.from_arrow(_in_known_zones(records))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         kinds = ", ".join(f"{field.name} ({field.type})" for field in records.schema)
         raise InvalidData(
@@ -183,6 +202,17 @@ def _frame(records: Any, name: str) -> pl.DataFrame:
         ) from None
     assert isinstance(frame, pl.DataFrame)
     return frame
+
+
+def _in_known_zones(records: Any) -> Any:
+    """Instants of a zone like +05:30 in UTC: the same instants."""
+    import pyarrow
+
+    for place, field in enumerate(records.schema):
+        if pyarrow.types.is_timestamp(field.type) and _OFFSET.fullmatch(field.type.tz or ""):
+            utc = records.column(place).cast(pyarrow.timestamp(field.type.unit, "UTC"))
+            records = records.set_column(place, field.name, utc)
+    return records
 
 
 def _as(frame: pl.DataFrame, types: Mapping[str, pl.DataType], numbers: Sequence[str], name: str) -> pl.DataFrame:
