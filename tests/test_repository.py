@@ -87,6 +87,12 @@ def test_every_extra_is_documented():
     assert [name for name in extras if f"| `{name}` |" not in text] == []
 
 
+@pytest.mark.parametrize("package", ["noria", "noria.features"])
+def test_public_names_are_found_by_completion_and_help(package):
+    public = import_module(package)
+    assert set(public.__all__) <= set(dir(public))
+
+
 def test_every_command_is_documented():
     text = (ROOT / "docs/reference/commands.md").read_text()
     assert [name for name, _ in every_command() if f"| `{name}` |" not in text] == []

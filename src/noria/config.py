@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -304,7 +304,7 @@ _S = TypeVar("_S", bound=ServerSettings)
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # TOML is UTF-8 in any locale
     except FileNotFoundError:
         raise InvalidConfig(
             f"no {CONFIG_FILE} in {path.parent}", remedy="Change to a project's folder, or make one with `noria init`."
@@ -321,7 +321,7 @@ def _validated(kind: type[_S], document: dict[str, Any], environment: Mapping[st
     try:
         return kind.model_validate(document)
     except ValidationError as error:
-        at_fault = [_variable_of(item["loc"], variables) or str(path) for item in error.errors()]
+        at_fault = [_variable_of(dict(item), variables) or str(path) for item in error.errors()]
         raise InvalidConfig(
             f"{', '.join(dict.fromkeys(at_fault))} cannot be used",
             details=[_finding(item["loc"], item["type"], item["msg"]) for item in error.errors()],
@@ -353,10 +353,11 @@ def _overrides(environment: Mapping[str, str]) -> Iterator[tuple[str, list[str],
             yield name, keys, _value(text)
 
 
-def _variable_of(location: Sequence[int | str], variables: Mapping[tuple[str, ...], str]) -> str:
-    """The variable that gave what is at ``location``, of several the one that says most; empty for the file."""
-    ends = range(len(location), 0, -1)
-    return next((variables[keys] for end in ends if (keys := tuple(map(str, location[:end]))) in variables), "")
+def _variable_of(fault: Mapping[str, Any], variables: Mapping[tuple[str, ...], str]) -> str:
+    """The variable that gave what is at fault, of several the one that says most; empty for the file."""
+    place, is_unknown = tuple(map(str, fault["loc"])), fault["type"] == "extra_forbidden"
+    fitting = [at for at in variables if at == place[: len(at)] or (is_unknown and at[: len(place)] == place)]
+    return variables[max(fitting, key=len)] if fitting else ""
 
 
 def _value(text: str) -> object:
@@ -368,7 +369,7 @@ def _value(text: str) -> object:
 
 def _set(document: dict[str, Any], keys: list[str], value: object) -> None:
     for key in keys[:-1]:
-        document = document.setdefault(key, {})
+        document = document.setdefault(key, {}) if isinstance(document.get(key, {}), dict) else {}
     document[keys[-1]] = value
 
 

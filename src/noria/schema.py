@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from noria.errors import InvalidConfig
 
@@ -27,6 +27,10 @@ class Column:
     one_of: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise InvalidConfig(
+                f"column {self.name!r} is of no known kind: {self.kind!r}", remedy=f"Use {', '.join(get_args(Kind))}."
+            )
         if (self.minimum is not None or self.maximum is not None) and self.kind not in ("integer", "number"):
             raise InvalidConfig(
                 f"column {self.name!r} is of kind {self.kind!r} and cannot have a range",

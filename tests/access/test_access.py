@@ -195,6 +195,26 @@ def test_a_session_signs_in_and_out_and_no_other_page_uses_it(guarded):
         assert browser.get("/").status_code == 303
 
 
+def test_signing_in_leads_back_to_the_page_that_was_asked_for_and_nowhere_else(guarded):
+    with httpx.Client(base_url=guarded.url, headers={"accept": "text/html"}) as browser:
+        asked = browser.get("/rollouts/abc")
+        assert (asked.status_code, asked.headers["location"]) == (303, "/login?next=/rollouts/abc")
+        form = browser.get(asked.headers["location"]).text
+        assert '<input type="hidden" name="next" value="/rollouts/abc">' in form
+        wrong = browser.post("/login", data={"name": "a<b", "password": "x", "next": "/rollouts/abc"}).text
+        assert 'value="a&lt;b"' in wrong and 'value="/rollouts/abc"' in wrong
+        for wanted, led in [("/rollouts/abc", "/rollouts/abc"), ("//elsewhere.example", "/"), ("https://a.b", "/")]:
+            answer = browser.post("/login", data={"name": "ada", "password": PASSWORD, "next": wanted})
+            assert (answer.status_code, answer.headers["location"]) == (303, led)
+
+
+def test_a_button_of_a_session_that_has_ended_leads_to_the_sign_in(guarded):
+    headers = {"accept": "text/html", "origin": guarded.url, "cookie": "noria_session=ended"}
+    pressed = httpx.post(f"{guarded.url}/rollouts/abc/pause", headers=headers)
+    assert (pressed.status_code, pressed.headers["location"]) == (303, "/login")
+    assert httpx.post(f"{guarded.url}/api/2.0/mlflow/runs/search", headers=headers).status_code == 401
+
+
 def test_without_accounts_no_other_machine_is_let_near(guarded, monkeypatch, tmp_path):
     monkeypatch.delenv("NORIA_ACCESS__ENABLED", raising=False)
     url = f"sqlite:///{tmp_path}/noria.db"

@@ -104,6 +104,24 @@ def test_what_a_variable_says_wrongly_is_told_of_the_variable_and_not_of_the_fil
     assert caught.value.message == f"{tmp_path / 'noria.toml'}, {name} cannot be used"
 
 
+@pytest.mark.parametrize(("name", "place"), [("NORIA_GATWAY__PORT", "gatway"), ("NORIA_GATEWAY__PROT", "gateway.prot")])
+def test_a_typo_in_a_variables_name_is_told_of_the_variable(tmp_path, name, place):
+    with pytest.raises(InvalidConfig) as caught:
+        load(tmp_path, GOOD, {name: "1"})
+    assert caught.value.message == f"{name} cannot be used"
+    assert caught.value.details[0].startswith(f"{place}: unknown key; did you mean")
+
+
+def test_a_file_is_utf8_in_any_locale_with_or_without_a_byte_order_mark(tmp_path):
+    (tmp_path / "noria.toml").write_bytes(
+        "\ufeff[access.oidc]\nissuer = 'https://läden.example'\nclient_id = 'n'".encode()
+    )
+    read = load_server_settings(tmp_path, environment={}).access.oidc
+    assert read is not None and read.issuer == "https://läden.example"
+    with pytest.raises(InvalidConfig, match=r"server: Input should be a valid"):
+        load(tmp_path, f"server = 'x'\n{GOOD}", {"NORIA_SERVER__PORT": "1"})
+
+
 @pytest.mark.parametrize("url", ["mongodb://x", "features.db", "sqlite:///", "redis://"])
 def test_what_names_no_online_store_is_told_before_anybody_looks_something_up(tmp_path, url):
     with pytest.raises(InvalidConfig) as caught:

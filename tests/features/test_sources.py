@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, text
 
 from noria.errors import InvalidConfig, InvalidData
 from noria.features import Entity, FeatureView, Field, FileSource, PushSource, SqlSource, join_as_of
+from noria.features.project_code import read_definitions
 from noria.features.sources import Source, inferred_fields
 from noria.features.types import Array, Float64, Int64, String, Struct, UnixTimestamp
 
@@ -305,3 +306,15 @@ def test_a_missing_or_ill_typed_column_is_named_with_what_there_is(tmp_path):
 def test_a_database_that_does_not_answer_is_told_without_a_traceback(source, message, tmp_path):
     with pytest.raises((InvalidData, InvalidConfig), match=message):
         read(source, tmp_path)
+
+
+def test_a_table_of_text_is_told_how_it_becomes_one_that_is_read(tmp_path):
+    (tmp_path / "orders.csv").write_text("shop,event_timestamp,orders\nnorth,2026-01-01T00:00:00Z,1\n")
+    with pytest.raises(InvalidData, match=r"'orders\.csv' is text, and Parquet is read\nWrite it once: pl\.read_csv"):
+        FileSource(path="orders.csv").scan(tmp_path)
+
+
+def test_a_repo_that_still_imports_feast_is_told_what_to_import(tmp_path):
+    (tmp_path / "repo.py").write_text("from feast.types import Int64\n")
+    with pytest.raises(InvalidConfig, match=r"repo\.py, line 1: .*\nImport from noria\.features what it imports"):
+        read_definitions(tmp_path)

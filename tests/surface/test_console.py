@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
+from noria.access import Grant, Identity, Role
+from noria.audit.watch import ChainWatch
+from noria.clock import SystemClock
+from noria.registry import NewVersion, Policies, register_version
+from noria.rollout import Variant, set_routes
+from noria.store.database import Database
 from noria.surface.cli.processes import Child
+from noria.surface.console.overview import gather
+from noria.surface.console.pages import STATIC, template
 from support import require
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
@@ -65,3 +75,28 @@ def test_an_address_that_leads_nowhere_is_a_page_of_the_console_to_people(browse
     assert page.get_by_text("hourly-demand@1").first.is_visible()
     page.context.close()
     assert "html" not in httpx.get(console + path).headers["content-type"]
+
+
+def test_many_deployments_and_versions_of_long_names_have_an_index_and_fit(browser, tmp_path):
+    database, name = Database(f"sqlite:///{tmp_path / 'noria.db'}"), "d" * 120
+    database.migrate()
+    with database.write() as tx:
+        for number in range(1, 33):
+            new = NewVersion(model="m" * 120, source=f"mlflow-artifacts:/{number}")
+            register_version(tx, new, policies=Policies(), at=NOW + timedelta(hours=number), actor="trainer")
+        for number in range(1, 5):
+            routes = [Variant("champion", "m" * 120, number, "s", "", 100)]
+            set_routes(tx, f"{name}{number}", routes, at=NOW, actor="someone", reason="r" * 300)
+    overview = gather(database, ChainWatch(database, SystemClock()), Identity("someone", [Grant(Role.ADMIN)]))
+    shown = template("overview.html").render(overview=overview, width=900, height=240, signed_in="", fault=None)
+    page = browser.new_page(viewport={"width": 420, "height": 900})
+    page.set_content(shown)
+    page.add_style_tag(path=STATIC / "console.css")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
+    assert page.locator("tbody th").nth(4).inner_text().endswith("@32")
+    page.get_by_role("link", name=f"{name}3").click()
+    assert page.locator("#deployment-3 h2").inner_text() == f"Live traffic of {name}3"
+    page.get_by_text("2 earlier").click()
+    assert page.get_by_role("rowheader").filter(has_text="@1").last.is_visible()
+    page.close()
+    database.close()

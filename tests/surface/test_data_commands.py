@@ -15,6 +15,7 @@ run = CliRunner().invoke
 def test_data_goes_around_by_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "[odd] name").write_text("1")
+    assert (run(app, ["data", "add", "nothing"]).exit_code, (tmp_path / ".dvc").exists()) == (2, False)
     refused = run(app, ["data", "list"])
     assert refused.exit_code == 1 and "noria data add" in refused.stderr
     (added,) = json.loads(run(app, ["data", "add", "[odd] name", "--json"]).stdout)

@@ -6,11 +6,13 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from typer.testing import CliRunner
 
 from noria.config import load_server_settings
 from noria.registry import NewVersion, Policies, Stage, register_version, transition
 from noria.rollout import Variant, set_routes
 from noria.store.workspace import Workspace
+from noria.surface.cli.main import app
 from noria.tracking import experiments, runs
 from noria.tracking.entities import Metric
 from support import noria
@@ -53,6 +55,14 @@ def test_the_lineage_goes_back_to_data_and_code_and_on_to_where_it_served(folder
     assert (found["aliases"], len(found["moves"])) == (["champion"], 1)
     assert [(item["deployment"], item["percent"]) for item in found["deployments"]] == [("shop", 100)]
     assert "None → Production by someone: better" in noria("models", "lineage", "m", "1", cwd=folder).stdout
+
+
+def test_a_model_that_is_not_there_has_no_empty_lists(folder):
+    for words in [("models", "versions"), ("models", "history"), ("rollout", "list")]:
+        refused = CliRunner().invoke(app, [*words, "nobodys", "--json", "--project", str(folder)])
+        assert (refused.exit_code, json.loads(refused.stdout)["error"]["title"]) == (1, "not found")
+    cardless = CliRunner().invoke(app, ["models", "card", "m", "1", "--project", str(folder)])
+    assert (cardless.exit_code, "m@1 has no model card" in cardless.output) == (1, True)
 
 
 def test_files_are_listed_and_downloaded(folder):

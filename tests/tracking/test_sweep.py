@@ -77,9 +77,10 @@ def test_a_trial_whose_worker_was_killed_runs_again(folder):
     assert float(repeated.params["x"]) in {float(run.params["x"]) for run in children(best)}
 
 
-def test_a_trial_that_always_kills_its_worker_is_given_up(folder):
+def test_a_trial_whose_worker_is_always_interrupted_is_given_up_without_a_traceback(folder, capfd):
     with pytest.raises(NoriaError, match="no trial of the sweep"):
         nt.sweep(sweep_objectives.always_dies, search_space={"x": (0.0, 1.0)}, trials=1)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_sweep_without_any_value_says_so_and_ends_failed(folder):

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 
 from noria.data.validation import validate
 from noria.errors import InvalidConfig
-from noria.schema import Column
+from noria.schema import Column, Kind
 
 if TYPE_CHECKING:
     import polars as pl
+
+_AS_NUMBERS = (
+    "A model here learns numbers from numbers: make it one in `source`, such as (pl.col(...) == 'yes').cast(pl.Int8). "
+    "A model that takes texts is trained elsewhere, logged by an MLflow client, and deployed."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,19 @@ class Observations:
                 f"observations {self.name!r} use columns without a contract: {', '.join(unknown)}",
                 remedy="Add a Column(...) for each to `columns`.",
             )
+        kinds = {column.name: column.kind for column in self.columns}
+        for name in (self.event_time, self.label_time):
+            if kinds[name] != "instant":
+                raise self._misused(name, kinds[name], "is a time", 'Declare it as "instant", a datetime in UTC.')
+        for name in (self.label, *self.request_columns):
+            if kinds[name] in ("text", "instant"):
+                use = "is the label" if name == self.label else "is sent to the model"
+                raise self._misused(name, kinds[name], use, _AS_NUMBERS)
+
+    def _misused(self, name: str, kind: Kind, use: str, remedy: str) -> InvalidConfig:
+        return InvalidConfig(
+            f"column {name!r} of observations {self.name!r} {use}, and cannot be of kind {kind!r}", remedy=remedy
+        )
 
     def load(self) -> pl.DataFrame:
         """All rows in order of event time. Raises InvalidData naming the failing rows."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from noria.errors import InvalidData
-from noria.schema import Column, has_kind
+from noria.schema import Column, Kind, has_kind
 
 if TYPE_CHECKING:
     import polars as pl
@@ -45,7 +45,22 @@ def _shape_findings(frame: pl.DataFrame, columns: Sequence[Column]) -> Iterator[
         if column.name not in frame.columns:
             yield f"column {column.name!r} is missing; there are {', '.join(frame.columns)}"
         elif not has_kind(frame.schema[column.name], column.kind):
-            yield f"column {column.name!r} is {frame.schema[column.name]}, not {column.kind}"
+            dtype = frame.schema[column.name]
+            yield f"column {column.name!r} is {dtype}, not {column.kind}{_hint(column.name, dtype, column.kind)}"
+
+
+def _hint(name: str, dtype: pl.DataType, kind: Kind) -> str:
+    """How such a column becomes an instant: what a table read from a file nearly always needs."""
+    import polars as pl
+
+    if kind != "instant":
+        return ""
+    if isinstance(dtype, pl.Datetime):
+        zone = "replace_time_zone" if dtype.time_zone is None else "convert_time_zone"
+        return f": pl.col({name!r}).dt.{zone}('UTC') is"
+    if dtype == pl.Date:
+        return f": pl.col({name!r}).cast(pl.Datetime).dt.replace_time_zone('UTC') is"
+    return f": pl.col({name!r}).str.to_datetime(time_zone='UTC') is" if dtype == pl.String else ""
 
 
 def _key_findings(frame: pl.DataFrame, key: str) -> Iterator[str]:
@@ -79,4 +94,4 @@ def _findings(frame: pl.DataFrame, column: Column, key: str) -> Iterator[str]:
 def _rows(rows: pl.DataFrame, key: str) -> str:
     named = ", ".join(str(value) for value in rows[key].head(_NAMED_ROWS))
     more = ", ..." if rows.height > _NAMED_ROWS else ""
-    return f"{rows.height} rows (key {key}: {named}{more})"
+    return f"{rows.height} {'row' if rows.height == 1 else 'rows'} (key {key}: {named}{more})"

@@ -77,3 +77,8 @@ def __getattr__(name: str) -> object:
     if name in _OUTDATED:
         raise ImportError(f"noria.features has no {name}; write {_OUTDATED[name]}")
     return _load(name)
+
+
+def __dir__() -> list[str]:
+    """The public names too, for completion and ``help``."""
+    return sorted({*globals(), *__all__})

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 FileFormat = Literal["parquet", "delta", "iceberg"]
+_TEXTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".csv.gz")
 _READERS: Mapping[FileFormat, str] = {"parquet": "scan_parquet", "delta": "scan_delta", "iceberg": "scan_iceberg"}
 
 
@@ -60,6 +61,12 @@ class FileSource(Source):
     def _scan(self, folder: Path) -> pl.LazyFrame:
         import polars as pl
 
+        if self.file_format == "parquet" and self.path.lower().endswith(_TEXTS):
+            raise InvalidData(
+                f"source {self.name!r} is text, and Parquet is read",
+                remedy=f"Write it once: pl.read_csv({self.path!r}, try_parse_dates=True).write_parquet(...). "
+                "Or let the view's source be a function that returns the frame.",
+            )
         if self._local is not None:
             return scan_local(folder / self._local)
         read = getattr(pl, _READERS[self.file_format])

@@ -83,8 +83,10 @@ def _import(path: Path) -> Any:
         raise InvalidConfig(f"{path.name}: {error.message}", remedy=error.remedy) from error
     except Exception as error:
         line = getattr(error, "lineno", None) or _line(error, path)
+        is_feasts = isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] == "feast"
         raise InvalidConfig(
-            f"{path.name}, line {line}: {type(error).__name__}: {error}", remedy=f"Mend {path}."
+            f"{path.name}, line {line}: {type(error).__name__}: {error}",
+            remedy="Import from noria.features what it imports from feast." if is_feasts else f"Mend {path}.",
         ) from error
     return module
 

@@ -137,8 +137,8 @@ def load_project(folder: Path) -> Project:
         observations=replace(observations, source=_remembered(observations.source, folder)),
         taken=tuple(taken),
         sources={view.name: _prepared(view, folder) for view in _stored(taken)},
-        estimator=_get(train, TRAIN_FILE, "estimator", Callable),
-        search_space=getattr(train, "search_space", lambda _trial: {}),
+        estimator=_telling(_get(train, TRAIN_FILE, "estimator", Callable), folder),
+        search_space=_telling(getattr(train, "search_space", lambda _trial: {}), folder),
         policies=Policies.from_settings(settings.policies, accounts=settings.access.enabled),
     )
 
@@ -204,6 +204,21 @@ def _remembered(source: Callable[[], Any], folder: Path) -> Callable[[], Any]:
             raise _user_error(error, folder / FEATURES_FILE) from error
 
     return remembered
+
+
+def _telling(function: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    """The same function of train.py, a mistake in it told by file and line."""
+
+    @functools.wraps(function)
+    def telling(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except NoriaError:
+            raise
+        except Exception as error:
+            raise _user_error(error, folder / TRAIN_FILE) from error
+
+    return telling
 
 
 def _import(path: Path, name: str) -> ModuleType:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from noria.clock import iso, to_millis
 from noria.data import DatasetVersion, snapshot
-from noria.errors import InvalidData
+from noria.errors import InvalidConfig, InvalidData
 from noria.features import ViewSpec, catalog
 from noria.features.completion import completed
 from noria.features.function_code import dump
@@ -26,7 +26,7 @@ from noria.monitoring.profile import Reference, build_profile, losses, names_of,
 from noria.optimize.bundle import ONNX_FILE, Bundle, ComputedSpec, Kind, read_bundle, write_bundle
 from noria.optimize.onnx import convert, onnx_scores, source_scores
 from noria.pipelines.evaluation import evaluate, evaluate_slices, gain, primary_metric
-from noria.pipelines.project import Project
+from noria.pipelines.project import TRAIN_FILE, Project
 from noria.registry import ModelVersion, NewVersion, Signature, register_version
 from noria.store.blobs import folder_digest
 from noria.store.workspace import Workspace, artifact_key, artifact_uri
@@ -98,8 +98,7 @@ def train_version(
     progress("tune")
     params = _tune(project, split, labels)
     progress("fit")
-    model = project.estimator(params, project.settings.project.seed)
-    model.fit(split.train, _targets(project, labels))
+    model = _fitted(project, params, split.train, labels)
     progress("evaluate")
     metrics = _metrics(project, workspace, request, split, model)
     progress("convert")
@@ -161,13 +160,12 @@ def _tune(project: Project, split: _Split, labels: Floats) -> dict[str, Any]:
     """Optuna over the project's search space, judged on the newest quarter of the training rows."""
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a trial that cannot be done is told by the error it raises
     task, seed = project.settings.model.task, project.settings.project.seed
     cut = round(len(labels) * (1 - project.settings.model.validation_fraction))
 
     def objective(trial: optuna.Trial) -> float:
-        model = project.estimator(project.search_space(trial), seed)
-        model.fit(split.train[:cut], _targets(project, labels[:cut]))
+        model = _fitted(project, project.search_space(trial), split.train[:cut], labels[:cut])
         return evaluate(task, source_scores(model, task, split.train[cut:]), labels[cut:])[primary_metric(task)]
 
     directions = optuna.study.StudyDirection
@@ -175,6 +173,44 @@ def _tune(project: Project, split: _Split, labels: Floats) -> dict[str, Any]:
     study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=seed))
     study.optimize(objective, n_trials=project.settings.model.trials)
     return dict(project.search_space(optuna.trial.FixedTrial(study.best_params)))
+
+
+def _fitted(project: Project, params: Mapping[str, Any], matrix: Floats, labels: Floats) -> Any:
+    """The user's estimator, fitted. Raises InvalidData for labels that nothing is learned from, else InvalidConfig."""
+    is_classification = project.settings.model.task == "classification"
+    if is_classification:
+        _check_classes(project.observations.label, labels)
+    model = project.estimator(params, project.settings.project.seed)
+    needed = ("fit", "predict_proba" if is_classification else "predict")
+    if lacking := [name for name in needed if not callable(getattr(model, name, None))]:
+        raise InvalidConfig(
+            f"`estimator` in {TRAIN_FILE} gave {type(model).__name__}, which has no {' and no '.join(lacking)}",
+            remedy="Return an unfitted estimator with scikit-learn's interface; a classifier with probabilities.",
+        )
+    try:
+        model.fit(matrix, _targets(project, labels))
+    except Exception as error:
+        raise InvalidConfig(
+            f"{type(model).__name__} of {TRAIN_FILE} cannot be fitted on {len(matrix)} rows of "
+            f"{', '.join(project.inputs)}: {type(error).__name__}: {error}",
+            remedy=f"Mend `estimator` or `search_space` in {TRAIN_FILE}, or what the inputs hold.",
+        ) from error
+    return model
+
+
+def _check_classes(label: str, labels: Floats) -> None:
+    """Raises InvalidData unless there are zeros and ones, and nothing else."""
+    found = np.unique(labels)
+    if others := [f"{value:g}" for value in found if value not in (0, 1)]:
+        raise InvalidData(
+            f"label {label!r} has values besides 0 and 1: {', '.join(others[:5])}",
+            remedy="A classification here has two classes; one of more is logged by an MLflow client, and deployed.",
+        )
+    if len(found) < 2:
+        raise InvalidData(
+            f"label {label!r} is {found[0]:g} in all of the {len(labels)} oldest rows, which are learned from",
+            remedy="Both classes must occur there: check the label, and model.train_since in noria.toml.",
+        )
 
 
 def _targets(project: Project, labels: Floats) -> NDArray[Any]:

@@ -26,6 +26,10 @@ from noria.tracking.sweep_storage import open_storage, sampler_of
 
 _LONGEST_ERROR = 5000
 _RUN = "noria.run_id"
+_COMMAND = (  # Ctrl-C reaches every process of the terminal: the leader tells of it, so a worker just leaves
+    "import os, signal; signal.signal(signal.SIGINT, lambda *_: os._exit(130)); "
+    "from noria.tracking.sweep_process import main; main()"
+)
 
 
 class Worker:
@@ -36,7 +40,7 @@ class Worker:
 
         content = base64.b64encode(cloudpickle.dumps(task))
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from noria.tracking.sweep_process import main; main()"],
+            [sys.executable, "-c", _COMMAND],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

@@ -12,6 +12,7 @@ from noria.access import Grant, Role
 from noria.access import tokens as token_records
 from noria.access import users as user_records
 from noria.clock import SystemClock
+from noria.errors import InvalidInput
 from noria.surface.cli.context import JsonOption, ProjectOption, actor, clear_errors, open_records, out, show, talk
 
 users = typer.Typer(no_args_is_help=True, add_completion=False, help="Users of the server and their roles.")
@@ -89,6 +90,7 @@ def password(
     chosen = _password(from_stdin=password_stdin)
     with workspace.database.write() as tx:
         user_records.set_password(tx, name, chosen, at=SystemClock().now(), actor=actor())
+    out.print(f"{name} has a new password", highlight=False)
 
 
 @users.command()
@@ -97,6 +99,7 @@ def disable(name: NameArgument, project: ProjectOption = None) -> None:
     """Shut a user out, with every token."""
     with open_records(project).database.write() as tx:
         user_records.set_disabled(tx, name, True, at=SystemClock().now(), actor=actor())
+    out.print(f"{name} is shut out", highlight=False)
 
 
 @users.command()
@@ -105,6 +108,7 @@ def enable(name: NameArgument, project: ProjectOption = None) -> None:
     """Let a disabled user in again."""
     with open_records(project).database.write() as tx:
         user_records.set_disabled(tx, name, False, at=SystemClock().now(), actor=actor())
+    out.print(f"{name} may sign in again", highlight=False)
 
 
 @tokens.command()
@@ -157,9 +161,12 @@ def revoke_token(
     """End a token."""
     with open_records(project).database.write() as tx:
         token_records.revoke_token(tx, token_id, at=SystemClock().now(), actor=actor())
+    out.print(f"{token_id} is revoked", highlight=False)
 
 
 def _password(*, from_stdin: bool) -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\n")
-    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+    if not sys.stdin.isatty():
+        raise InvalidInput("nobody is there to type the password", remedy="Pipe it in, with --password-stdin.")
+    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))

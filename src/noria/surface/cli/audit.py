@@ -38,12 +38,20 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Walk the whole chain and hold the records against it; exit 1 when anything was changed behind it."""
+    kept = read_anchors(_place(anchors)) if anchors else []
+    if anchors and not kept:
+        raise NotFound(
+            f"there is no anchor at {anchors}",
+            remedy="Name where `noria audit anchor` keeps them; without --anchors the chain alone is verified.",
+        )
     with _open(project, database).read() as tx:
-        found = verify_chain(tx, read_anchors(_place(anchors)) if anchors else [])
+        found = verify_chain(tx, kept)
     if as_json:
-        print(json.dumps({"verified": True, "entries": found.entries, "head": found.head}))
+        document = {"verified": True, "entries": found.entries, "head": found.head, "anchors": len(kept)}
+        print(json.dumps(document))
     else:
-        out.print(f"{found.entries} entries verified, head {found.head}", highlight=False)
+        against = f", against {len(kept)} {'anchor' if len(kept) == 1 else 'anchors'}" if kept else ""
+        out.print(f"{found.entries} entries verified{against}, head {found.head}", highlight=False)
 
 
 @app.command()
@@ -76,7 +84,7 @@ def export(
 def show_entries(
     project: ProjectOption = None,
     database: DatabaseOption = None,
-    limit: Annotated[int, typer.Option(help="How many of the newest.")] = 30,
+    limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 30,
     about: Annotated[str, typer.Option(help="Only those that name this, such as run:ID or model:NAME.")] = "",
     as_json: JsonOption = False,
 ) -> None:

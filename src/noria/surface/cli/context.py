@@ -99,7 +99,7 @@ def by_default(command: str) -> type[TyperGroup]:
 
     class Group(TyperGroup):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            if args and args[0] not in ("--help", *self.commands):
+            if args and args[0] not in ("--help", "-h", *self.commands):
                 args = [command, *args]
             return super().parse_args(ctx, args)
 
@@ -142,6 +142,7 @@ def show(rows: Sequence[Mapping[str, object]], *, as_json: bool, title: str) -> 
     """Print ``rows`` as a table (times in UTC, to the minute), or as JSON (RFC 3339).
 
     Where the terminal is too narrow sentences are broken between words, but never a name or an id: those are copied.
+    Into a pipe or a file each row goes as one line, for what reads lines.
     """
     if as_json:
         print(json.dumps(list(rows), default=_plain))
@@ -155,12 +156,18 @@ def show(rows: Sequence[Mapping[str, object]], *, as_json: bool, title: str) -> 
     for place, column in enumerate(rows[0] if rows else ["(none)"]):
         is_prose = any(" " in row[place] for row in cells)
         least = min(_LEAST_PROSE, max(len(row[place]) for row in cells)) if is_prose else None
-        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=not is_prose, min_width=least)
+        is_time = any(isinstance([*row.values()][place], datetime) for row in rows)
+        heading = column.replace("_", " ") + (" (UTC)" if is_time else "")
+        table.add_column(heading, overflow="fold", no_wrap=not is_prose, min_width=least)
     for row in cells:
         table.add_row(*row)
-    needed = Measurement.get(out, out.options.update(max_width=_WIDEST), table).minimum
-    table.width = needed if needed > out.width else None
+    needed = Measurement.get(out, out.options.update(max_width=_WIDEST), table)
+    table.width = needed.maximum if _is_piped() else needed.minimum if needed.minimum > out.width else None
     out.print(table, crop=False)
+
+
+def _is_piped() -> bool:
+    return not out.is_terminal and "COLUMNS" not in os.environ
 
 
 def _plain(value: object) -> str:
@@ -192,14 +199,16 @@ def _lines(content: object) -> Iterator[str]:
         for name, value in content.items():
             if isinstance(value, list):
                 yield f"{name}:"
-                yield from (f"  {item}" for item in value)
-            elif isinstance(value, Mapping):
-                yield f"{name}: " + ", ".join(f"{key} = {item}" for key, item in value.items())
+                yield from (f"  {_told(item)}" for item in value)
             else:
                 yield f"{name}: {_told(value)}"
     elif isinstance(content, list):
         for item in content:
-            yield ", ".join(f"{key}: {value}" for key, value in item.items()) if isinstance(item, dict) else str(item)
+            yield (
+                ", ".join(f"{key}: {_told(value)}" for key, value in item.items())
+                if isinstance(item, dict)
+                else str(item)
+            )
     else:
         yield _told(content)
 
@@ -207,4 +216,11 @@ def _lines(content: object) -> Iterator[str]:
 def _told(value: object) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} = {_inner(item)}" for key, item in value.items())
     return "unknown" if value is None else str(value)
+
+
+def _inner(value: object) -> str:
+    """A value inside of another, told apart from those beside it."""
+    return f"({_told(value)})" if isinstance(value, Mapping) else "" if value is None else _told(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from noria.data.dvc.checkout import CheckedOut
 from noria.data.dvc.diff import Change, Side
 from noria.data.dvc.listing import Tracked
 from noria.data.dvc.transfer import Transfer
+from noria.errors import InvalidInput
 from noria.surface.cli.context import JsonOption, clear_errors, show, talk
 
 app = typer.Typer(
@@ -38,6 +40,8 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Track files or folders, or record what they hold now."""
+    if missing := [path for path in paths if not os.path.lexists(path)]:  # before this folder is made a project
+        raise InvalidInput(f"{Path(missing[0]).absolute()} does not exist", remedy="Check the name.")
     repository = dvc.open_or_make_repository(Path.cwd())
     with _bar() as tell:
         added = dvc.add(repository, paths, tell)

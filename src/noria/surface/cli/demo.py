@@ -130,6 +130,7 @@ def _progress() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=talk,
+        disable=not talk.is_terminal,
     )
 
 

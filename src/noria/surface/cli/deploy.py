@@ -15,11 +15,12 @@ from noria.rollout.deployments import (
     addresses_of,
     all_deployments,
     drop_keys,
+    get_deployment,
     list_keys,
     revoke_key,
     routes_now,
+    tell_gateways,
     withdraw,
-    write_routes,
 )
 from noria.store.database import Transaction
 from noria.surface.cli.context import (
@@ -138,7 +139,7 @@ def withdraw_(
         typer.confirm(f"Withdraw {name}? Its clients get no more answers.", abort=True, err=True)
     with workspace.database.write() as tx:
         withdraw(tx, name, at=SystemClock().now(), actor=actor(), reason=reason)
-    write_routes(workspace, name)
+    tell_gateways(workspace, name)
     out.print(f"{name} is withdrawn", highlight=False)
 
 
@@ -154,7 +155,7 @@ def add(
     workspace = open_records(project)
     with workspace.database.write() as tx:
         key, secret = add_key(tx, deployment, name, at=SystemClock().now(), actor=actor())
-    write_routes(workspace, deployment)
+    tell_gateways(workspace, deployment)
     show([{"key_id": key.key_id, "deployment": deployment, "key": secret}], as_json=as_json, title="Keep this key")
 
 
@@ -168,6 +169,8 @@ def list_keys_(
     """List the keys."""
     with open_records(project).database.read() as tx:
         found = list_keys(tx, deployment)
+        if deployment is not None and not found:
+            get_deployment(tx, deployment)  # tells of a name that is none
     rows = [
         {
             "key_id": key.key_id,
@@ -193,7 +196,7 @@ def revoke(
     with workspace.database.write() as tx:
         deployment = next((key.deployment for key in list_keys(tx) if key.key_id == key_id), "")
         revoke_key(tx, key_id, at=SystemClock().now(), actor=actor())
-    write_routes(workspace, deployment)
+    tell_gateways(workspace, deployment)
     out.print(f"{key_id} is revoked", highlight=False)
 
 
@@ -210,5 +213,5 @@ def drop(
         typer.confirm(f"Let everyone use {deployment} without a key?", abort=True, err=True)
     with workspace.database.write() as tx:
         dropped = drop_keys(tx, deployment, at=SystemClock().now(), actor=actor())
-    write_routes(workspace, deployment)
+    tell_gateways(workspace, deployment)
     out.print(f"{deployment} needs no key; {dropped} forgotten", highlight=False)

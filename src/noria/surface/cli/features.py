@@ -167,7 +167,7 @@ def materialize(
     if incremental and since:
         raise InvalidInput("--incremental and --since both say where to begin", remedy="Give one of them.")
     store, end = open_store(project), _instant(until) if until else SystemClock().now()
-    with Progress(*_COLUMNS, console=talk, transient=True) as bars:
+    with Progress(*_COLUMNS, console=talk, disable=not talk.is_terminal, transient=True) as bars:
         tasks = {view.name: bars.add_task(view.name, total=None) for view in store.list_feature_views() if view.online}
 
         def progress(one: Materialized) -> None:
@@ -220,7 +220,8 @@ def parity(
     folder, _, workspace = open_workspace(project)
     loaded = load_project(folder)
     begin, end = (_instant(since) if since else None), (_instant(until) if until else None)
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=talk) as bars:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=talk, disable=not talk.is_terminal) as bars:
         task = bars.add_task("reading the log", total=None)
 
         def progress(view: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -9,11 +10,13 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import structlog
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from noria import __version__
 
 _COMMANDS: Mapping[str, str] = {
     "demo": "demo:demo",
@@ -48,6 +51,10 @@ _COMMANDS: Mapping[str, str] = {
 class _Commands(TyperGroup):
     """Loads a command when it is asked for."""
 
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = dict.fromkeys(_COMMANDS, cast(TyperCommand, None))  # names alone: "did you mean" goes by them
+
     def list_commands(self, ctx: Any) -> list[str]:
         del ctx
         return list(_COMMANDS)
@@ -68,11 +75,23 @@ class _Commands(TyperGroup):
         return command
 
 
-app = typer.Typer(name="noria", cls=_Commands, no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    name="noria", cls=_Commands, no_args_is_help=True, context_settings={"help_option_names": ["--help", "-h"]}
+)
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"noria {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
-def noria() -> None:
+def noria(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
     """Production machine learning as one audited loop."""
 
 
@@ -80,6 +99,8 @@ def main() -> None:
     """Entry point: logs to stderr, JSON when that is no terminal."""
     # LightGBM's threads wait for each other at every split: spinning, they take minutes beside one busy processor.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an arrow or a name that a terminal's encoding lacks is no fault
+        sys.stdout.reconfigure(errors="backslashreplace")
     renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[

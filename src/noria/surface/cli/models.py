@@ -8,10 +8,11 @@ import typer
 
 from noria.access import Role
 from noria.clock import SystemClock
+from noria.errors import NotFound
 from noria.registry import approve as record_approval
 from noria.registry import get_version, list_versions
 from noria.registry.approvals import approvals
-from noria.registry.models import aliases, list_models
+from noria.registry.models import aliases, get_model, list_models
 from noria.registry.stages import history, parse_stage
 from noria.store.workspace import artifact_key
 from noria.surface.cli.context import (
@@ -63,7 +64,7 @@ def versions(model: ModelArgument, project: ProjectOption = None, as_json: JsonO
                 "created_at": version.created_at,
                 "approvals": len(approvals(tx, model, version.version)),
             }
-            for version in list_versions(tx, model)
+            for version in list_versions(tx, get_model(tx, model).name)
         ]
     show(rows, as_json=as_json, title=f"Versions of {model}")
 
@@ -156,7 +157,14 @@ def card(model: ModelArgument, version: VersionArgument, project: ProjectOption 
     workspace = open_records(project)
     with workspace.database.read() as tx:
         found = get_version(tx, model, version)
-    print(workspace.artifacts.read(f"{artifact_key(found.source)}/card.md").decode())
+    try:
+        text = workspace.artifacts.read(f"{artifact_key(found.source)}/card.md").decode()
+    except NotFound:
+        raise NotFound(
+            f"{found.label} has no model card",
+            remedy=f"`noria run` writes one; of others `noria models lineage {model} {version}` tells the origin.",
+        ) from None
+    print(text)
 
 
 @app.command(name="history")
@@ -173,6 +181,6 @@ def history_(model: ModelArgument, project: ProjectOption = None, as_json: JsonO
                 "actor": move.actor,
                 "reason": move.reason,
             }
-            for move in history(tx, model)
+            for move in history(tx, get_model(tx, model).name)
         ]
     show(rows, as_json=as_json, title=f"Stage moves of {model}")

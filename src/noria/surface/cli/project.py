@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,8 @@ def init(
     folder.mkdir(parents=True, exist_ok=True)
     for file, target in zip(files, targets, strict=True):
         target.write_text(file.read_text())
-    out.print(f"wrote {', '.join(target.name for target in targets)}; next: noria run", highlight=False)
+    first = "" if folder == Path() else f"cd {shlex.quote(str(folder))}, then "
+    out.print(f"wrote {', '.join(target.name for target in targets)}; next: {first}noria run", highlight=False)
 
 
 @clear_errors
@@ -40,7 +42,8 @@ def run(project: ProjectOption = None, as_json: JsonOption = False) -> None:
 
     loaded = load_project(find_project(project))
     workspace = Workspace(loaded.folder, loaded.settings)
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=talk) as bars:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=talk, disable=not talk.is_terminal) as bars:
         task = bars.add_task("starting", total=None)
         version, refusal = train_now(
             loaded, workspace, actor=actor(), progress=lambda text: bars.update(task, description=text)

@@ -13,7 +13,7 @@ from noria.clock import SystemClock
 from noria.errors import InvalidInput, NotFound
 from noria.registry import Policies
 from noria.rollout import Rollout, Strategy
-from noria.rollout.deployments import own_name
+from noria.rollout.deployments import get_deployment, own_name
 from noria.rollout.records import (
     RolloutDecision,
     RolloutStep,
@@ -130,6 +130,8 @@ def list_(
     """List the rollouts, newest first."""
     with open_records(project).database.read() as tx:
         rows = [_row(rollout, percent_now(tx, rollout)) for rollout in reversed(list_rollouts(tx, deployment))]
+        if deployment is not None and not rows:
+            get_deployment(tx, deployment)  # tells of a name that is none
     show(rows if as_json else [_narrow(row) for row in rows], as_json=as_json, title="Rollouts")
 
 
@@ -166,20 +168,20 @@ def explain(which: WhichArgument, project: ProjectOption = None, as_json: JsonOp
         return
     document: dict[str, object] = {
         "rollout": _without_nothing(row),
-        "plan": _flat(rollout.plan.as_document()),
+        "plan": _flat(rollout.plan.told()),
         "steps": [
-            f"{one.started_at:%Y-%m-%d %H:%M:%S}  step {one.step + 1}: {rollout.steps[one.step]:g}%, "
+            f"{one.started_at:%Y-%m-%d %H:%M:%S} UTC  step {one.step + 1}: {rollout.steps[one.step]:g}%, "
             f"route revision {one.revision}"
             for one in steps
         ],
         "decisions": [
-            f"{one.decided_at:%Y-%m-%d %H:%M:%S}  {one.decision.value.replace('_', ' ')} at {one.percent:g}%: "
+            f"{one.decided_at:%Y-%m-%d %H:%M:%S} UTC  {one.decision.value.replace('_', ' ')} at {one.percent:g}%: "
             f"{one.evidence.get('reason')}"
             for one in decisions
         ],
     }
     if shares:
-        document["shares"] = [f"{at:%Y-%m-%d %H:%M:%S}  {_shares(each)}" for at, each in shares[-20:]]
+        document["shares"] = [f"{at:%Y-%m-%d %H:%M:%S} UTC  {_shares(each)}" for at, each in shares[-20:]]
     if look is not None and rollout.is_open:
         document["now"] = _readable(look[0], "waits_because")
     show_sections(document, as_json=False)
@@ -343,7 +345,7 @@ def _narrow(row: Mapping[str, object]) -> dict[str, object]:
         "strategy": row["strategy"],
         "versions": f"{row['challengers']} vs {row['champion']}",
         "status": f"{status} {row['percent']:.3g}%" if row["ended_at"] is None else status,
-        "started": f"{started:%d %b %H:%M}",
+        "started (UTC)": f"{started:%d %b %H:%M}",
     }
 
 

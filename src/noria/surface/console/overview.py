@@ -11,7 +11,7 @@ from noria.audit import AuditEntry
 from noria.audit.watch import ChainWatch, Watched
 from noria.errors import BrokenChain
 from noria.monitoring.records import Verdict, list_verdicts, list_windows
-from noria.registry import ModelVersion, list_versions
+from noria.registry import ModelVersion, Stage, list_versions
 from noria.rollout import RouteTable
 from noria.rollout.deployments import published_routes
 from noria.rollout.records import (
@@ -85,9 +85,15 @@ def gather(database: Database, watch: ChainWatch, identity: Identity) -> Overvie
             may_change = identity.may(Permission.MAINTAIN, routes.variants[0].model)
             deployments.append(Deployment(name, routes, chart, verdicts[::-1][:_VERDICTS], rollouts, may_change))
         return Overview(
-            versions=list_versions(tx)[::-1],
+            versions=_in_order(list_versions(tx)),
             deployments=deployments,
             entries=audit.entries(tx, limit=_AUDIT_ENTRIES, without=_LOGGING),
             chain=chain,
             fault=fault,
         )
+
+
+def _in_order(versions: Sequence[ModelVersion]) -> list[ModelVersion]:
+    """Those in Production, then all others, the newest first."""
+    newest = sorted(versions, key=lambda one: (one.created_at, one.version), reverse=True)
+    return sorted(newest, key=lambda one: one.stage is not Stage.PRODUCTION)

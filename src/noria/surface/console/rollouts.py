@@ -236,6 +236,8 @@ def _measures(seen: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
             found += _measures(value, f"{told} · ")
         elif isinstance(value, float):
             found.append((told, f"{value:.6g}"))
+        elif isinstance(value, int) and value >= 10_000:
+            found.append((told, f"{value:,}"))
         elif isinstance(value, list):
             found.append((told, ", ".join(map(str, value))))
         elif value is not None:

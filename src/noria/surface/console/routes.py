@@ -38,9 +38,17 @@ def console_routes(workspace: Workspace, policies: Policies, clock: Clock) -> li
     return [
         Route("/", pages.overview, methods=["GET"]),
         Route("/deployments/{name}/rollback", pages.roll_back, methods=["POST"]),
+        Route("/deployments/{name}/rollback", _back, methods=["GET"]),
         Route("/rollouts/{rollout_id}", pages.rollout, methods=["GET"]),
         Route("/rollouts/{rollout_id}/{action}", pages.change, methods=["POST"]),
+        Route("/rollouts/{rollout_id}/{action}", _back, methods=["GET"]),
     ]
+
+
+async def _back(request: Request) -> Response:
+    """From a button's address, where a refusal leaves the browser, to the page that has the button."""
+    rollout_id = request.path_params.get("rollout_id")
+    return RedirectResponse("/" if rollout_id is None else f"/rollouts/{quote(rollout_id)}", 303)
 
 
 class _Pages:

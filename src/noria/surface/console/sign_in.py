@@ -20,7 +20,7 @@ from noria.store.database import Database
 from noria.surface.console.pages import HEADERS, template
 from noria.surface.errors import outside
 from noria.surface.http.bodies import read_body
-from noria.surface.http.guard import COOKIE
+from noria.surface.http.guard import COOKIE, PAGES
 
 _FLOW_COOKIE = "noria_sign_in"
 _FLOW_SECONDS = 600
@@ -52,29 +52,32 @@ class _Desk:
         self.database, self.clock = database, clock
         self._settings, self._authenticator = settings, authenticator
 
-    async def form(self, _request: Request) -> Response:
-        return self.page()
+    async def form(self, request: Request) -> Response:
+        return self.page(wanted=request.query_params.get("next", ""))
 
-    def page(self, fault: NoriaError | None = None) -> Response:
-        """The sign-in page, with what went wrong."""
-        content = template("sign_in.html").render(signed_in="", fault=fault, oidc=self._settings.oidc is not None)
+    def page(self, fault: NoriaError | None = None, *, name: str = "", wanted: str = "") -> Response:
+        """The sign-in page, with what went wrong, who tried, and the page that was asked for."""
+        content = template("sign_in.html").render(
+            signed_in="", fault=fault, oidc=self._settings.oidc is not None, name=name, wanted=wanted
+        )
         return HTMLResponse(content, 200 if fault is None else outside(fault).status, HEADERS)
 
     async def by_password(self, request: Request) -> Response:
+        name = wanted = ""
         try:
             body = await read_body(request, largest=_LARGEST_FORM_BYTES)
             fields = parse_qs(body.decode(errors="replace"))
-            name, password = (fields.get(key, [""])[0] for key in ("name", "password"))
+            name, password, wanted = (fields.get(key, [""])[0] for key in ("name", "password", "next"))
             identity = await run_in_threadpool(self._authenticator.authenticate, name, password)
         except NoriaError as error:
-            return self.page(error)
-        return await self.welcome(request, identity)
+            return self.page(error, name=name, wanted=wanted)
+        return await self.welcome(request, identity, wanted)
 
-    async def welcome(self, request: Request, identity: Identity) -> Response:
-        """Begin a session."""
+    async def welcome(self, request: Request, identity: Identity, wanted: str = "") -> Response:
+        """Begin a session, at the page that was asked for; what is no page of the console is passed over."""
         lifetime = timedelta(hours=self._settings.session_hours)
         token = await run_in_threadpool(self._new_session, identity.name, lifetime)
-        answer = RedirectResponse("/", 303)
+        answer = RedirectResponse(wanted if wanted.startswith(PAGES) else "/", 303)
         secure = request.url.scheme == "https"
         answer.set_cookie(
             COOKIE, token, max_age=int(lifetime.total_seconds()), httponly=True, samesite="lax", secure=secure
