@@ -8,8 +8,10 @@ import lightgbm
 import mlflow
 import numpy as np
 import pandas as pd
+import pydantic
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types.schema import AnyType, Array, Map, Object, Property
 
 
 class Sums(mlflow.pyfunc.PythonModel):
@@ -73,6 +75,27 @@ class Nothings(mlflow.pyfunc.PythonModel):
         return [row] * len(model_input)
 
 
+class Nested(mlflow.pyfunc.PythonModel):
+    """What it was given in each column, and as what, in JSON's words."""
+
+    def predict(self, context, model_input, params=None):  # noqa: ARG002  MLflow's signature
+        return [repr({name: row[name] for name in sorted(row)}) for row in model_input.to_dict("records")]
+
+
+class Order(pydantic.BaseModel):
+    """What a client orders."""
+
+    item: str
+    count: int = 1
+
+
+class Orders(mlflow.pyfunc.PythonModel):
+    """Objects in and out, as the hints say."""
+
+    def predict(self, model_input: list[Order]) -> list[Order]:
+        return [Order(item=one.item.upper(), count=one.count * 2) for one in model_input]
+
+
 class Dates(mlflow.pyfunc.PythonModel):
     """The instants as it was given them, and as what."""
 
@@ -92,6 +115,14 @@ COLUMNS = [
     ColSpec("long", "count", required=False),
     ColSpec("string", "word", required=False),
 ]
+NESTED = [
+    ColSpec(Array(DataType.double), "array"),
+    ColSpec(Object([Property("a", DataType.string), Property("b", DataType.long, required=False)]), "object"),
+    ColSpec(Map(DataType.string), "map"),
+    ColSpec(AnyType(), "any"),
+    ColSpec("binary", "binary"),
+    ColSpec("long", "count"),
+]
 MODELS = {
     "sums": (Sums(), ModelSignature(Schema([TensorSpec(FLOAT, (-1, 2, 3))]), Schema([TensorSpec(FLOAT, (-1,))]))),
     "named": (Named(), ModelSignature(Schema(NAMED))),
@@ -102,6 +133,8 @@ MODELS = {
         Scaled(),
         ModelSignature(Schema([TensorSpec(FLOAT, (-1, 2, 3))]), params=ParamSchema([ParamSpec("k", "double", 2.0)])),
     ),
+    "nested": (Nested(), ModelSignature(Schema(NESTED))),
+    "orders": (Orders(), None),
     "dates": (Dates(), ModelSignature(Schema([ColSpec("datetime", "at", required=False)]))),
     "nothings": (Nothings(), ModelSignature(Schema([ColSpec("double"), ColSpec("double")]))),
     "bycolumn": (ByColumn(), ModelSignature(Schema([ColSpec("double", "a")]))),

@@ -22,15 +22,16 @@ from sklearn.svm import NuSVC
 from sklearn.tree import DecisionTreeClassifier
 from xgboost import XGBClassifier, XGBRegressor
 
-from noria.optimize.bundle import Bundle
+from noria.optimize.bundle import ONNX_FILE, Bundle
 from noria.optimize.conversion import run
 from noria.optimize.conversion.closeness import largest_difference
 from noria.optimize.conversion.samples import sample
+from noria.optimize.onnx import onnx_scores
 from noria.optimize.prepare import prepare
 from noria.serving.items import Outcome, outcome_of
 from noria.serving.runtimes import Rows, load
 from noria.serving.runtimes.boosters import BoosterRuntime
-from optimize.logged_models import prepared, signature_of
+from optimize.logged_models import converted, prepared, signature_of
 from support import mlflow_models_environment
 
 RANDOM = np.random.default_rng(1)
@@ -113,6 +114,16 @@ def test_the_threshold_that_a_model_was_tuned_to_is_the_one_it_is_served_with(tm
     found = prepared(tmp_path, model, signature_of(NUMBERS))
     assert found.bundle.decision_threshold == pytest.approx(model.best_threshold_)
     assert served(tmp_path, found.bundle, NUMBERS).predictions == model.predict(NUMBERS).tolist()
+
+
+def test_a_row_that_half_of_a_forest_votes_for_is_of_the_class_that_the_model_says(tmp_path):
+    doubtful = (NUMBERS.a + RANDOM.normal(size=COUNT) > 0).astype(int)
+    model = RandomForestClassifier(20, random_state=0).fit(NUMBERS, doubtful)
+    fresh = NUMBERS + RANDOM.normal(size=(COUNT, 2)) * [0.1, 10]
+    assert np.isclose(model.predict_proba(fresh)[:, 1], 0.5).sum() > 20
+    result = converted(tmp_path, model, signature_of(NUMBERS))
+    answers = onnx_scores(tmp_path / "prepared" / ONNX_FILE, fresh.to_numpy(np.float32))
+    assert (answers > result["threshold"]).tolist() == model.predict(fresh).astype(bool).tolist()
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import xgboost
-from sklearn.compose import ColumnTransformer
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.ensemble import (
+    BaggingClassifier,
     HistGradientBoostingRegressor,
     RandomForestClassifier,
     StackingClassifier,
@@ -16,9 +17,10 @@ from sklearn.ensemble import (
 )
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from noria.optimize.bundle import Bundle
 from noria.optimize.conversion.run import _task_of
@@ -104,6 +106,25 @@ def test_a_null_among_texts_is_imputed_as_the_model_imputes_it(imputer, encoder,
     assert np.isnan(scores[-1]) == unknown_is_refused
 
 
+@pytest.mark.parametrize(
+    ("numeric", "last"),
+    [
+        (StandardScaler(), RandomForestClassifier(9, random_state=0)),
+        (make_pipeline(SimpleImputer(), StandardScaler()), xgboost.XGBClassifier(n_estimators=5)),
+    ],
+)
+@pytest.mark.parametrize("names", [("Größe (cm)", "a b", "numbers"), ("a", "label", "1.5")])
+def test_numbers_scaled_beside_encoded_texts_reach_trees_as_the_doubles_that_they_are(names, numeric, last, tmp_path):
+    places, numbers = RANDOM.choice(["Oslo", "Bonn", "Rome"], COUNT), MIXED.a * 1000 + 3000
+    frame = pd.DataFrame(dict(zip(names, (places, numbers, MIXED["count"]), strict=True)))
+    encoder = OneHotEncoder(handle_unknown="ignore")
+    encoded = ColumnTransformer([("texts", encoder, [names[0]]), ("numbers", numeric, list(names[1:]))])
+    model = make_pipeline(encoded, last).fit(frame, (IS_MANY & (places != "Rome")).astype(int))
+    found = outcome(tmp_path, model, frame, frame)
+    assert found.predictions == model.predict(frame).tolist()
+    assert found.scores == pytest.approx(model.predict_proba(frame)[:, 1], abs=1e-6)
+
+
 @pytest.mark.parametrize("together", [VotingClassifier, StackingClassifier])
 def test_models_made_of_forests_and_others_become_graphs(together, tmp_path):
     members = [("forest", RandomForestClassifier(3, random_state=0)), ("line", LogisticRegression())]
@@ -113,6 +134,45 @@ def test_models_made_of_forests_and_others_become_graphs(together, tmp_path):
     found = outcome(tmp_path, model, numbers, numbers)
     assert found.predictions == model.predict(numbers).tolist()
     assert found.probabilities == pytest.approx(model.predict_proba(numbers).max(axis=1), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        BaggingClassifier(n_estimators=3, random_state=0),
+        VotingClassifier([(str(depth), DecisionTreeClassifier(max_depth=depth)) for depth in (3, 6)], voting="soft"),
+    ],
+)
+def test_a_missing_number_takes_the_side_that_each_of_several_trees_learned(model, tmp_path):
+    numbers = MIXED[["a"]].mask(RANDOM.random((COUNT, 1)) < 0.2)
+    found = outcome(tmp_path, model.fit(numbers, IS_MANY.astype(int)), numbers, numbers)
+    assert found.predictions == model.predict(numbers).tolist()
+    assert found.scores == pytest.approx(model.predict_proba(numbers)[:, 1], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("func", "inverse", "last"),
+    [
+        (np.log1p, np.expm1, make_pipeline(StandardScaler(), LinearRegression())),
+        (np.log, np.exp, LinearRegression()),
+        (np.sqrt, np.square, DecisionTreeRegressor(max_depth=3)),
+        (None, None, HistGradientBoostingRegressor(max_iter=5, loss="poisson")),
+    ],
+)
+def test_a_model_of_the_logarithm_of_its_target_answers_the_target(func, inverse, last, tmp_path):
+    numbers = MIXED[["a", "count"]]
+    target = TransformedTargetRegressor(last, func=func, inverse_func=inverse) if func else last
+    model = make_pipeline(StandardScaler(), target).fit(numbers, np.exp(numbers.a) + numbers["count"] / 10 + 1)
+    assert outcome(tmp_path, model, numbers, numbers).scores == pytest.approx(model.predict(numbers), rel=1e-5)
+
+
+def test_a_model_that_is_sent_an_instant_beside_what_it_takes_is_served_as_it_was_logged(tmp_path):
+    frame = MIXED.assign(at=pd.Timestamp("2024-01-31"))[["at", "a", "count"]]
+    model = make_pipeline(ColumnTransformer([("n", "passthrough", ["a"])]), LogisticRegression()).fit(frame, IS_MANY)
+    columns = [{"name": "at", "type": "datetime"}, *signature_of(MIXED[["a", "count"]])]
+    told = converted(tmp_path, model, columns)
+    assert told["failures"] == ["at: no graph takes instants, bytes or nested values"]
+    assert (told["known"]["task"], told["known"]["classes"]) == ("classification", [False, True])
 
 
 def test_a_number_that_no_float32_holds_is_refused_as_the_model_refuses_it(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -32,13 +34,15 @@ def of(operator, output, *, inputs=("x",), attributes=None):
     return graph([node], [VALUE("x", FLOAT, ROWS)], [output])
 
 
-def ready(folder, model, **saving):
-    """What preparation makes of a graph as MLflow logs it."""
+def ready(folder, model, columns=(), **saving):
+    """What preparation makes of a graph as MLflow logs it, with a signature of doubles called ``columns`` or none."""
     logged, out = folder / "logged", folder / "out"
     logged.mkdir()
     out.mkdir()
     onnx.save_model(model, str(logged / "model.onnx"), **saving)
-    (logged / "MLmodel").write_text(yaml.safe_dump({"flavors": {"onnx": {"data": "model.onnx"}}}))
+    inputs = json.dumps([{"name": name, "type": "double"} for name in columns])
+    document = {"flavors": {"onnx": {"data": "model.onnx"}}, "signature": {"inputs": inputs}}
+    (logged / "MLmodel").write_text(yaml.safe_dump(document))
     return prepare(logged, out)
 
 
@@ -67,6 +71,19 @@ def test_weights_in_files_beside_the_graph_come_along(tmp_path):
     x = RANDOM.normal(size=(5, 3)).astype(np.float32)
     assert infer(tmp_path, found, x)["y"] == pytest.approx(x @ weight, abs=1e-5)
     assert found.bundle.rows_alone
+
+
+def test_texts_are_lowered_where_no_language_is_installed(tmp_path):
+    node = helper.make_node("StringNormalizer", ["x"], ["y"], case_change_action="LOWER")
+    ends = (VALUE(name, TensorProto.STRING, ["rows"]) for name in "xy")
+    found = ready(tmp_path, graph([node], *([end] for end in ends)))
+    assert infer(tmp_path, found, np.array(["ÄB", "c"], dtype=object))["y"].tolist() == ["äb", "c"]
+
+
+@pytest.mark.parametrize(("columns", "known"), [(["b", "a", "c"], ["b", "a", "c"]), (["a"], None), ([], None)])
+def test_a_matrix_keeps_the_names_of_the_columns_it_was_logged_with(columns, known, tmp_path):
+    found = ready(tmp_path, of("Identity", VALUE("y", FLOAT, ROWS)), columns)
+    assert found.bundle.options.get("columns") == known
 
 
 def test_weights_that_were_lost_are_told(tmp_path):

@@ -54,11 +54,11 @@ def test_a_python_model_without_a_signature_is_refused_with_a_way(tmp_path):
     assert "signature=" in refused.value.remedy
 
 
-def test_a_python_model_of_nested_values_is_refused_by_the_columns_name(tmp_path):
-    inputs = [{"name": "tags", "type": "array", "items": {"type": "string"}}, {"name": "age", "type": "double"}]
+def test_a_python_model_of_values_that_no_request_holds_is_refused_by_the_columns_name(tmp_path):
+    inputs = [{"name": "words", "type": "sparkml_vector"}, {"name": "age", "type": "double"}]
     document = {"flavors": {"python_function": {}}, "signature": {"inputs": json.dumps(inputs)}}
     (tmp_path / "MLmodel").write_text(yaml.safe_dump(document))
-    with pytest.raises(InvalidData, match=r"takes tags \(array\)"):
+    with pytest.raises(InvalidData, match=r"takes: words \(sparkml_vector\)"):
         prepare(tmp_path, tmp_path / "prepared")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import subprocess
 from collections.abc import Iterator
@@ -20,6 +22,8 @@ from support import mlflow_models_environment
 pytestmark = pytest.mark.peer
 SCRIPT = Path(__file__).with_name("save_python_models.py")
 NAMES = ("sums", "named", "total", "matrix", "columns", "scaled", "dates", "bycolumn", "nothings", "category")
+NAMES += ("nested", "orders")
+NESTED = {"array": [1.0, 2.5], "object": {"a": "é"}, "map": {"k": "v"}, "any": [1, None], "binary": "aGk=", "count": 7}
 TENSOR = [[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]]
 
 
@@ -124,6 +128,48 @@ def test_a_dict_of_columns_is_one_object_a_row(client):
 def test_nothing_is_null_and_bytes_are_base64_and_columns_without_names_are_places(client):
     (found,) = answers(client, "nothings", {"instances": [[1.0, 2.0]]})
     assert found == {"na": None, "nat": None, "bytes": "YWI=", "columns": [0, 1]}
+
+
+def test_nested_values_and_bytes_reach_the_model_as_what_they_are(client):
+    read = {"any": [1, None], "array": [1.0, 2.5], "binary": b"hi", "count": 7, "map": {"k": "v"}, "object": {"a": "é"}}
+    told = repr(read)
+    split = {"columns": list(NESTED), "data": [list(NESTED.values())]}
+    by_column = {name: [value] for name, value in NESTED.items()}
+    for rows in ({"dataframe_records": [NESTED]}, {"dataframe_split": split}, {"inputs": by_column}):
+        assert answers(client, "nested", rows) == [told]
+    for features in (NESTED, list(NESTED.values())):
+        assert client.post("/models/nested/predict", json={"features": features}).json()["prediction"] == told
+    texts = {name: value if name == "binary" else json.dumps(value) for name, value in NESTED.items()}
+    columns = [(name, "BYTES", [1, 1], [texts[name]]) for name in NESTED if name != "count"]
+    assert infer(client, "nested", *columns, ("count", "INT64", [1, 1], [7]))["prediction"][2] == [told]
+    table = io.StringIO()
+    csv.writer(table).writerows([texts, texts.values()])
+    answer = client.post("/models/nested/invocations", content=table.getvalue(), headers={"content-type": "text/csv"})
+    assert answer.json() == {"predictions": [told]}
+    assert client.get("/models/nested/openapi.json").status_code == 200
+    for anything in (5, 2.5, "5", False, {"k": [1]}):
+        rows = {"instances": [{"features": NESTED | {"any": anything}}]}
+        (found,) = client.post("/models/nested/predict/batch", json=rows).json()["predictions"]
+        assert found["prediction"] == repr(read | {"any": anything})
+
+
+@pytest.mark.parametrize(
+    "spoilt", [{"array": ["a"]}, {"array": 1.5}, {"object": {"c": 1}}, {"map": None}, {"count": [7]}]
+)
+def test_nested_values_of_another_shape_are_refused(client, spoilt):
+    bodies = {"predict": {"features": NESTED | spoilt}, "invocations": {"dataframe_records": [NESTED | spoilt]}}
+    assert [client.post(f"/models/nested/{path}", json=body).status_code for path, body in bodies.items()] == [400, 400]
+
+
+def test_a_predict_with_type_hints_is_given_values_of_these_types(client):
+    values = [{"item": "nut"}, {"item": "bolt", "count": 3}]
+    doubled = [{"item": "NUT", "count": 2}, {"item": "BOLT", "count": 6}]
+    assert answers(client, "orders", {"inputs": values}) == doubled
+    rows = {"instances": [{"features": [value]} for value in values]}
+    found = client.post("/models/orders/predict/batch", json=rows).json()["predictions"]
+    assert [one["prediction"] for one in found] == doubled
+    refused = client.post("/models/orders/invocations", json={"inputs": [{"count": 1}]})
+    assert refused.status_code == 400 and "item" in refused.text
 
 
 def test_a_classifier_of_categories_says_how_likely_its_label_is(client, saved):

@@ -11,12 +11,18 @@ import numpy as np
 
 from noria.errors import CorruptArtifact
 from noria.features import ViewSpec
+from noria.structs import read_by_threads
 
 BUNDLE_FILE = "bundle.json"
 ONNX_FILE = "model.onnx"
 
+GRAPH = "ONNX"
+"""The algorithm of what was logged as a graph, whose outputs MLflow answers by their names."""
+
 Task = Literal["classification", "regression", "generic"]
-Kind = Literal["double", "float", "long", "integer", "boolean", "string", "datetime"]
+Kind = Literal[
+    "double", "float", "long", "integer", "boolean", "string", "datetime", "binary", "array", "object", "map", "any"
+]
 """Kinds of columns, as MLflow's signatures name them."""
 
 DTYPES: Mapping[str, type] = {
@@ -26,8 +32,11 @@ DTYPES: Mapping[str, type] = {
 }  # fmt: skip
 """The Open Inference Protocol's datatypes."""
 
-TEXTS = ("string", "datetime")
-"""The kinds that travel as texts beside the numbers."""
+NESTED = ("array", "object", "map", "any")
+"""The kinds whose values are whatever JSON holds."""
+
+TEXTS = ("string", "datetime", "binary", *NESTED)
+"""The kinds that travel as texts beside the numbers: bytes in base64, what is nested as JSON."""
 
 
 class TensorSpec(msgspec.Struct, frozen=True):
@@ -52,6 +61,7 @@ class ComputedSpec(msgspec.Struct, frozen=True):
         return tuple(f"{self.name}__{field}" for field in self.fields)
 
 
+@read_by_threads
 class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a gateway needs beside the model's own file.
 
@@ -65,6 +75,8 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     probabilities, as MLflow's clients expect it.
 
     ``example`` is a row it can score, in the order of its inputs; without one a row of zeros must do.
+
+    ``one_value`` says that each row is a single value, whose column has a name only because every column has one.
 
     A model of tensors has ``tensors`` and ``outputs`` instead; ``rows_alone`` says that it was found to score each row
     by itself, so that requests may be scored together: where nobody found out, they are not. ``runtime`` names what
@@ -80,7 +92,7 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     decision_threshold: float = 0.5
     kinds: Mapping[str, Kind] = {}
     onnx_strings: str = ""
-    classes: tuple[bool | int | str, ...] = (0, 1)
+    classes: tuple[bool | int | float | str, ...] = (0, 1)
     tensors: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     runtime: str = "onnx"
@@ -93,6 +105,7 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     rows_alone: bool = False
     null_text: str = "None"
     predicts_scores: bool = False
+    one_value: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from noria.errors import InvalidData
 from noria.optimize.bundle import DTYPES, ONNX_FILE, TensorSpec
+from noria.optimize.conversion.converter_gaps import lower_anywhere
 from noria.optimize.conversion.tensor_rows import OPEN_SIZES, Arrays, each_alone, made_up
 
 _TRIED_ROWS = 5
@@ -42,6 +43,7 @@ def take_graph(logged: Path, out: Path) -> LoggedGraph:
     model = _read(logged)
     scalars = _scalars(model)
     unzipped = _without_zipmaps(model)
+    lower_anywhere(model)
     _write(model, out)
     try:
         options = onnxruntime.SessionOptions()

@@ -25,6 +25,7 @@ from noria.errors import CorruptArtifact, InvalidData
 from noria.optimize.bundle import (
     BUNDLE_FILE,
     DTYPES,
+    GRAPH,
     ONNX_FILE,
     Bundle,
     Kind,
@@ -37,7 +38,7 @@ from noria.optimize.environments import environment_for, fits_here, python_of, r
 from noria.optimize.logged_graphs import take_graph
 from noria.optimize.onnx import ParityBroken, check_parity
 
-REVISION = 2
+REVISION = 3
 """Of the way in which models are prepared: raised when what is prepared answers otherwise, or faster, than before."""
 MLMODEL_FILE = "MLmodel"
 MODEL_FOLDER = "model"
@@ -66,6 +67,19 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
+class _Logged:
+    """An MLflow model: its folder, and what its MLmodel says.
+
+    ``one_value``: that the signature was read off the type hints of a predict, which takes a list of values.
+    """
+
+    folder: Path
+    flavors: Mapping[str, Any]
+    signature: Mapping[str, Any]
+    one_value: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """What a version is served from: its runtime, and what there is to say about how it came about."""
 
@@ -81,12 +95,13 @@ def prepare(folder: Path, out: Path, progress: Progress = lambda _: None) -> Pre
     if (folder / BUNDLE_FILE).is_file():
         shutil.copytree(folder, out, dirs_exist_ok=True)
         return Prepared(read_bundle(out), ["as it was registered"])
-    flavors, signature = _read(folder)
+    logged = _read(folder)
+    flavors, signature = logged.flavors, logged.signature
     columns, tensors, optional = _columns(signature), _tensors(signature), _optional(signature)
     notes: list[str] = []
     known: Mapping[str, Any] = {}
     if "onnx" in flavors:
-        return _graph(folder, out, flavors["onnx"])
+        return _graph(folder, out, flavors["onnx"], [] if tensors else [name for name, _ in columns])
     if convertible := [name for name in _CONVERTIBLE if name in flavors]:
         progress("convert")
         taken = [(name, "double") for name, _ in columns] if tensors else columns
@@ -107,14 +122,18 @@ def prepare(folder: Path, out: Path, progress: Progress = lambda _: None) -> Pre
             details=notes,
             remedy="Log it with a python_function flavor, as all of MLflow's log_model functions do.",
         )
-    return _pyfunc(folder, out, signature, known, notes, progress)
+    return _pyfunc(logged, out, known, notes, progress)
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Flavors and signature of an MLflow model."""
+def _read(folder: Path) -> _Logged:
     try:
         document: Any = yaml.safe_load((folder / MLMODEL_FILE).read_text())
-        return dict(document.get("flavors") or {}), document.get("signature") or {}
+        return _Logged(
+            folder,
+            dict(document.get("flavors") or {}),
+            document.get("signature") or {},
+            document.get("is_signature_from_type_hint") is True,
+        )
     except (OSError, yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
         raise CorruptArtifact(
             f"{folder.name!r} is no MLflow model: its {MLMODEL_FILE} cannot be read: {error}",
@@ -237,34 +256,32 @@ def _column_bundle(result: Mapping[str, Any], **more: Any) -> Bundle:
     )
 
 
-def _graph(folder: Path, out: Path, flavor: Mapping[str, Any]) -> Prepared:
-    """A model that is a graph already. Raises InvalidData for one that cannot be served."""
+def _graph(folder: Path, out: Path, flavor: Mapping[str, Any], columns: Sequence[str]) -> Prepared:
+    """A model that is a graph already, of whose only matrix the signature may name ``columns``.
+
+    Raises InvalidData for one that cannot be served.
+    """
     graph = take_graph(folder / flavor["data"], out)
-    bundle = Bundle(
-        "generic", tensors=graph.taken, outputs=graph.given, options={"algorithm": "ONNX"}, rows_alone=graph.rows_alone
-    )
+    options: dict[str, Any] = {"algorithm": GRAPH}
+    if columns and [spec.shape[1:] in ((len(columns),), (-1,)) for spec in graph.taken] == [True]:
+        options["columns"] = columns
+    bundle = Bundle("generic", tensors=graph.taken, outputs=graph.given, options=options, rows_alone=graph.rows_alone)
     write_bundle(out, bundle)
     return Prepared(bundle, ["the graph as it was logged", *graph.notes])
 
 
-def _pyfunc(
-    folder: Path,
-    out: Path,
-    signature: Mapping[str, Any],
-    known: Mapping[str, Any],
-    notes: Sequence[str],
-    progress: Progress,
-) -> Prepared:
+def _pyfunc(logged: _Logged, out: Path, known: Mapping[str, Any], notes: Sequence[str], progress: Progress) -> Prepared:
     """The model as it is, for a process with its own environment. Raises InvalidData where nobody knows what it takes.
 
     ``known`` is what the conversion found out: task and classes, and columns for want of a signature.
     """
+    signature = logged.signature
     columns = _columns(signature) or ([] if _entries(signature, "inputs") else known.get("columns", []))
     if not columns and not _tensors(signature):
         raise _no_inputs(notes)
     _check_kinds(columns)
     progress("environment")
-    interpreter_of(folder)
+    interpreter_of(logged.folder)
     kinds = {name: cast(Kind, kind) for name, kind in columns if kind != "double"}
     params = {entry["name"]: entry.get("default") for entry in _entries(signature, "params")}
     bundle = Bundle(
@@ -276,22 +293,23 @@ def _pyfunc(
         tensors=() if columns else _tensors_taken(signature),
         outputs=() if columns else _tensors_given(signature),
         optional=tuple(_optional(signature)),
+        one_value=logged.one_value and len(columns) == 1,
         runtime="pyfunc",
         options={"algorithm": "python_function", "params": params, "categorical": known.get("categorical", [])},
     )
     write_bundle(out, bundle)
-    shutil.copytree(folder, out / MODEL_FOLDER)
+    shutil.copytree(logged.folder, out / MODEL_FOLDER)
     (out / ONNX_FILE).unlink(missing_ok=True)  # a graph that differs
     return Prepared(bundle, [*notes, "served by a process with the model's own environment"])
 
 
 def _check_kinds(columns: Sequence[tuple[str, str]]) -> None:
-    """Raises InvalidData for a column of values that no row of a request holds, as lists and objects."""
+    """Raises InvalidData for a column of values that no request holds, such as Spark's vectors."""
     known = get_args(Kind)
     if strange := [f"{name} ({kind})" for name, kind in columns if kind not in known]:
         raise InvalidData(
-            f"a model of columns takes one value in each, and this one takes {', '.join(strange)}",
-            remedy=f"Log it with a signature of {', '.join(known)}; what is nested can be sent as JSON in a string.",
+            f"no request holds values of the columns that this model takes: {', '.join(strange)}",
+            remedy=f"Log it with a signature of {', '.join(known)}.",
         )
 
 

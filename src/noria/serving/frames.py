@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import InvalidInput
-from noria.serving.inputs import PredictionRequest, ill_typed_feature
+from noria.serving.inputs import PredictionRequest, ill_typed_feature, is_nested, json_text
 from noria.serving.live import Arm
 
 Columns = Mapping[str, Sequence[Any]]
@@ -28,7 +28,8 @@ def arrays_of(arm: Arm, columns: Columns) -> tuple[NDArray[np.float64], NDArray[
     rows = _rows(columns)
     given = dict.fromkeys(bundle.optional, [None] * rows) | dict(columns)
     numbers = [_numbers(name, given[name]) for name in bundle.number_names]
-    strings = [_strings(name, given[name]) for name in (bundle.inputs[place] for place in bundle.string_places)]
+    texts = [bundle.inputs[place] for place in bundle.string_places]
+    strings = [_jsons(given[name]) if is_nested(bundle, name) else _strings(name, given[name]) for name in texts]
     matrix = np.stack(numbers, axis=1) if numbers else np.empty((rows, 0))
     return matrix, np.stack(strings, axis=1) if strings else None
 
@@ -93,6 +94,11 @@ def _strings(name: str, column: Sequence[Any]) -> NDArray[np.object_]:
     if bad := [value for value in column if not isinstance(value, str | None)]:
         raise ill_typed_feature(name, bad[0], "a text", "columns")
     return np.array(column, dtype=object)
+
+
+def _jsons(column: Sequence[Any]) -> NDArray[np.object_]:
+    """What is nested, as texts of JSON."""
+    return np.array([json_text(value) for value in column], dtype=object)
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -13,7 +13,7 @@ import msgspec
 from noria.errors import InvalidInput, NoriaError
 from noria.features import OnlineFeatures, ViewSpec
 from noria.features.definition_watch import DefinitionWatch
-from noria.optimize.bundle import TEXTS, Bundle
+from noria.optimize.bundle import NESTED, TEXTS, Bundle
 from noria.serving.bare import bare
 from noria.store.keyvalue import KeyValueStore, open_keyvalue
 
@@ -22,7 +22,7 @@ _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _LAST_MILLI = 253_402_300_799_999
 
-Value = float | bool | str | None
+Value = float | bool | str | list[Any] | dict[str, Any] | None
 _NUMBERS = frozenset((float, bool, type(None)))
 _TEXTS = frozenset((str, type(None)))
 
@@ -47,6 +47,7 @@ class InputColumns:
         self._bundle = bundle
         self.names, self._taken = bundle.sent, len(bundle.request_columns)
         self._is_text = [bundle.kinds.get(name) in TEXTS for name in self.names]
+        self._nested = {at: bundle.kinds[name] for at, name in enumerate(self.names) if is_nested(bundle, name)}
         self.has_texts = any(self._is_text)
         self.takes_texts = bool(bundle.string_places)
         sent = self._taken
@@ -89,6 +90,8 @@ class InputColumns:
         return found
 
     def _split(self, values: Sequence[Value]) -> tuple[list[Any], list[str | None] | None]:
+        if self._nested:
+            values = [_nested_text(self._nested.get(at), value) for at, value in enumerate(values)]
         numbers = [value for value, is_text in zip(values, self._is_text, strict=True) if not is_text]
         texts = [value for value, is_text in zip(values, self._is_text, strict=True) if is_text]
         if not (_NUMBERS.issuperset(map(type, numbers)) and _TEXTS.issuperset(map(type, texts))):
@@ -127,6 +130,25 @@ class InputColumns:
         else:
             remedy = 'Leave "features" out; all inputs are looked up by "entities".'
         return InvalidInput("; ".join(findings), remedy=remedy)
+
+
+def is_nested(bundle: Bundle, name: str) -> bool:
+    """Whether a column holds whatever JSON does, as which it travels among the texts."""
+    return bundle.kinds.get(name) in NESTED
+
+
+def json_text(value: Any) -> str | None:
+    """A nested column's value as it travels; a null is none."""
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+def _nested_text(kind: str | None, value: Value) -> Value:
+    """A value of any column of a row as it travels; numbers of /predict are doubles, also where they are whole."""
+    if kind is None:
+        return value
+    if kind == "any" and isinstance(value, float) and value.is_integer():
+        return json_text(int(value))
+    return json_text(value)
 
 
 class NoColumns(InputColumns):
@@ -205,18 +227,14 @@ def ill_typed_feature(name: str, value: object, wanted: str, part: str = "featur
 
 
 def ill_typed(document: Any) -> str:
-    """The first ill-typed feature or entity key of a decoded request, in words; empty when there is none."""
+    """The first ill-typed entity key of a decoded request, in words; empty when there is none."""
     rows = document.get("instances", [document]) if isinstance(document, dict) else []
     for row in rows if isinstance(rows, list) else []:
-        for part, kinds, word in _PARTS:
-            given = row.get(part) if isinstance(row, dict) else None
-            for name, value in given.items() if isinstance(given, dict) else ():
-                if not isinstance(value, kinds):
-                    return ill_typed_feature(name, value, word, part).message
+        given = row.get("entities") if isinstance(row, dict) else None
+        for name, value in given.items() if isinstance(given, dict) else ():
+            if not isinstance(value, str | int):
+                return ill_typed_feature(name, value, "a string or int", "entities").message
     return ""
-
-
-_PARTS = (("features", (float, int, str, type(None)), "a number"), ("entities", (str, int), "a string or int"))
 
 
 def _inode(path: str) -> int:

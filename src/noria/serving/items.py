@@ -243,7 +243,7 @@ def _miscounted(rows: int, given: str) -> NoriaError:
 def _labels(bundle: Bundle, places: NDArray[np.integer[Any]]) -> list[Any]:
     classes = bundle.classes
     found: list[Any] = places.tolist()
-    are_places = classes == (0, 1) and classes[0] is not False  # which is 0 to Python, and another label to clients
+    are_places = classes == (0, 1) and classes[0].__class__ is int  # False and 0.0 are 0 to Python, not to clients
     return found if are_places else [classes[place] for place in found]
 
 

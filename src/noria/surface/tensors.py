@@ -248,6 +248,8 @@ def _prediction_type(bundle: Bundle) -> str:
     if bundle.task != "classification":
         return "BYTES"
     kinds = set(map(type, bundle.classes))
+    if kinds == {float}:
+        return "FP64"
     return "BOOL" if kinds == {bool} else "INT64" if kinds <= {bool, int} else "BYTES"
 
 

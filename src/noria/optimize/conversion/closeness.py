@@ -14,6 +14,8 @@ from noria.optimize.conversion.graphs import Column, Graph, graphs_of, scores_of
 _TIE = 1e-5
 """Labels of probabilities this close to each other may differ: they are ties that rounding decides."""
 _CLOSE_ENOUGH = 1e-6
+_ROUNDING = 1e-6
+"""By how much a graph's probability may be off for being summed in float32."""
 _SMALL = 0.1
 
 
@@ -110,6 +112,16 @@ def flips(
     clear: NDArray[np.bool_] = ordered[:, -1] - ordered[:, -2] >= 2 * tie
     differs: NDArray[np.bool_] = expected.argmax(axis=1) != answers.argmax(axis=1)
     return differs & clear
+
+
+def beside_ties(threshold: float, answers: NDArray[np.float64], is_second: NDArray[np.bool_]) -> float:
+    """The threshold, or one beside it by which a graph's ``answers`` say the second class more often where it is said.
+
+    Half of a forest's trees may vote for each class: what the model finds equal is a hair more or less as a sum of
+    float32, and would be said to be the other class.
+    """
+    near = [threshold, *(threshold + away for away in (_ROUNDING, -_ROUNDING))]
+    return min(near, key=lambda one: int(np.sum((answers > one) != is_second)))
 
 
 def _distance(found: Conversion) -> tuple[int, float]:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.optimize.conversion.marks import listed
 from noria.optimize.conversion.samples import NO_TEXT, deep_parts
 
 _WORDS_OF_ASCII, _WORDS = b"[a-zA-Z0-9_]+", rb"[\pL\pN_]{2,}"
@@ -30,8 +29,9 @@ def last_step(model: Any) -> Any:
 
 def correct(converted: Any, last: Any) -> None:
     """Have the graph that skl2onnx wrote of a model answer as that does; ``last`` is the model's last step."""
+    _join_as_doubles(converted)
     _send_missing_as(last, converted)
-    _lower_anywhere(converted)
+    lower_anywhere(converted)
     _take_words_of_all_scripts(converted)
     _take_logarithms_of_counts(converted)
 
@@ -120,27 +120,47 @@ def _with(model: Any, concerns: Callable[[Any], bool], change: Callable[[Any], N
 
 def _send_missing_as(model: Any, converted: Any) -> None:
     """Let missing numbers take the side of each split that ``model``'s trees learned: converters send all to one."""
-    trees = [getattr(one, "tree_", None) for one in listed(getattr(model, "estimators_", model))]
-    if any(tree is None for tree in trees):
-        return
-    nodes = [tree.__getstate__()["nodes"] for tree in trees if tree is not None]
-    if "missing_go_to_left" not in nodes[0].dtype.names:
+    nodes = [part.tree_.__getstate__()["nodes"] for part in deep_parts(model) if hasattr(part, "tree_")]
+    if not nodes or "missing_go_to_left" not in nodes[0].dtype.names:
         return
     sides = np.concatenate([tree["missing_go_to_left"] for tree in nodes]).astype(int).tolist()
+    attributes = (attribute for node in converted.graph.node for attribute in node.attribute)
+    tracks = [one for one in attributes if one.name == "nodes_missing_value_tracks_true"]
+    if sum(len(one.ints) for one in tracks) != len(sides):  # not these trees alone
+        return
+    start = 0
+    for one in tracks:
+        end = start + len(one.ints)
+        one.ints[:], start = sides[start:end], end
+
+
+def _join_as_doubles(converted: Any) -> None:
+    """Let what is a float32 whatever goes in, as what encoders give, be a double where it is joined to doubles."""
+    from onnx import TensorProto, helper, shape_inference
+
+    graph = shape_inference.infer_shapes(converted).graph
+    known = {one.name: one.type.tensor_type.elem_type for one in (*graph.input, *graph.value_info)}
+    nodes: list[Any] = []
     for node in converted.graph.node:
-        for attribute in node.attribute:
-            if attribute.name == "nodes_missing_value_tracks_true" and len(attribute.ints) == len(sides):
-                attribute.ints[:] = sides
+        types = {name: known.get(name) for name in node.input}
+        if node.op_type == "Concat" and TensorProto.DOUBLE in types.values():
+            for at, name in enumerate(node.input):
+                if types[name] == TensorProto.FLOAT:
+                    node.input[at] = f"{name}_as_double"
+                    nodes.append(helper.make_node("Cast", [name], [node.input[at]], to=TensorProto.DOUBLE))
+        nodes.append(node)
+    del converted.graph.node[:]
+    converted.graph.node.extend(nodes)
 
 
-def _lower_anywhere(converted: Any) -> None:
+def lower_anywhere(model: Any) -> None:
     """Let texts be lowered by the locale that every Linux has: ONNX Runtime's own choice, en_US, is in few containers.
 
     Without it neither the graph's check here nor a gateway elsewhere could load it.
     """
     from onnx import helper
 
-    for node in converted.graph.node if sys.platform == "linux" else ():
+    for node in model.graph.node if sys.platform == "linux" else ():
         if node.op_type == "StringNormalizer" and not any(one.name == "locale" for one in node.attribute):
             node.attribute.append(helper.make_attribute("locale", "C.UTF-8"))
 

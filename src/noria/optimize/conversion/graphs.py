@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 
 from noria.optimize.conversion.converter_gaps import as_converters_know, correct, last_step
 from noria.optimize.conversion.marks import booster_of
+from noria.optimize.conversion.samples import WHOLE, categories_of
+from noria.optimize.conversion.targets import fitted_on, undone
 
-NUMBERS, STRINGS = "numbers", "strings"
+NUMBERS, STRINGS = "row:numbers", "row:strings"
+"""No column is called that in a graph, where converters leave no colon in a name."""
 _OPSET, _ML_OPSET, _IR = 17, 3, 8
 _TEXTS = ("string",)
-_NUMERIC = ("double", "float", "long", "integer", "boolean")
+NUMERIC = ("double", "float", "long", "integer", "boolean")
 
 Column = tuple[str, str]
 """A name and a kind, as MLflow's signatures have them."""
@@ -52,12 +55,12 @@ def graphs_of(model: Any, columns: Sequence[Column]) -> Iterator[Graph | str]:
     columns by name, or some are no numbers, columns are fed one by one, split from one matrix of numbers and one of
     texts.
     """
-    estimator = unwrapped(model)
+    estimator, operators = fitted_on(unwrapped(model))
     for name, write in _ways(estimator, columns):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of the converters' own code, which users cannot act on
-                yield write()
+                yield undone(write(), operators)
         except Exception as error:  # whatever converters raise: another way may do
             yield f"{name}: {str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__}"
 
@@ -73,7 +76,7 @@ _DTYPES: Sequence[_DType] = ("float64", "float32")
 
 def _ways(model: Any, columns: Sequence[Column]) -> Iterator[tuple[str, Callable[[], Graph]]]:
     for by_column in (False, True):
-        if not by_column and any(kind not in _NUMERIC for _, kind in columns):
+        if not by_column and any(kind not in NUMERIC for _, kind in columns):
             continue
         where = "columns" if by_column else "matrix"
         for dtype in _DTYPES:
@@ -88,7 +91,7 @@ def _is_pipeline(model: Any) -> bool:
 
 def _whole(model: Any, columns: Sequence[Column], dtype: _DType, by_column: bool) -> Graph:
     """One conversion of all of it."""
-    converted = _convert(model, _types(columns, dtype, by_column), dtype)
+    converted = _convert(model, _types(model, columns, dtype, by_column), dtype)
     return _finished(converted, columns, dtype, by_column, f"{dtype} {'columns' if by_column else 'matrix'}")
 
 
@@ -97,12 +100,12 @@ def _staged(model: Any, columns: Sequence[Column], by_column: bool) -> Graph:
     from onnx import compose, helper
 
     before, last = model[:-1], model.steps[-1][1]
-    first = _convert(before, _types(columns, "float64", by_column), "float64")
+    first = _convert(before, _types(model, columns, "float64", by_column), "float64")
     width = int(getattr(last, "n_features_in_", 0)) or None
     second = _convert(last, [("staged", _tensor("float32", width))], "float32")
     for graph in (first, second):
         _normalize(graph)
-    first = compose.add_prefix(first, "before_", rename_inputs=False)
+    first = compose.add_prefix(first, "before_")
     second = compose.add_prefix(second, "last_", rename_outputs=False)
     found = first.graph.output[0].name
     first.graph.node.append(helper.make_node("Cast", [found], ["before_cast"], to=1))
@@ -191,18 +194,21 @@ def _register_boosters() -> None:
         update_registered_converter(xgboost.XGBRegressor, "XGBoostXGBRegressor", values, convert_xgboost)
 
 
-def _types(columns: Sequence[Column], dtype: str, by_column: bool) -> list[tuple[str, Any]]:
+def _types(model: Any, columns: Sequence[Column], dtype: str, by_column: bool) -> list[tuple[str, Any]]:
+    """What the converter is told of the columns: whole numbers are such to encoders alone, to all else floats."""
     from skl2onnx.common.data_types import Int64TensorType, StringTensorType
 
     if not by_column:
         return [("input", _tensor(dtype, len(columns)))]
-    kinds = {
-        "long": Int64TensorType,
-        "integer": Int64TensorType,
-        "boolean": Int64TensorType,
-        "string": StringTensorType,
-    }
-    return [(name, kinds[kind]([None, 1]) if kind in kinds else _tensor(dtype, 1)) for name, kind in columns]
+    encoded = categories_of(model, [name for name, _ in columns])
+    found: list[tuple[str, Any]] = []
+    for name, kind in columns:
+        if kind == "string":
+            found.append((name, StringTensorType([None, 1])))
+        else:
+            is_whole = kind in WHOLE and name in encoded
+            found.append((name, Int64TensorType([None, 1]) if is_whole else _tensor(dtype, 1)))
+    return found
 
 
 def _tensor(dtype: str, width: int | None) -> Any:
@@ -251,19 +257,17 @@ def _gather_columns(model: Any, columns: Sequence[Column], dtype: str) -> tuple[
 
     graph = model.graph
     element = TensorProto.DOUBLE if dtype == "float64" else TensorProto.FLOAT
-    declared = {one.name: one.type.tensor_type.elem_type for one in graph.input}
     nodes, places = [], {NUMBERS: 0, STRINGS: 0}
-    for name, kind in columns:
+    for (_, kind), end in zip(columns, graph.input, strict=True):
         source = STRINGS if kind in _TEXTS else NUMBERS
         place, places[source] = places[source], places[source] + 1
-        if name not in declared:
-            continue  # the graph does not use it
-        index = f"{name}__place"
+        name, declared = end.name, end.type.tensor_type.elem_type  # converters write a_b for a column "a b"
+        index = f"{name}:place"
         graph.initializer.append(numpy_helper.from_array(np.array([place], np.int64), index))
-        taken = name if declared[name] in (element, TensorProto.STRING) else f"{name}__taken"
+        taken = name if declared in (element, TensorProto.STRING) else f"{name}:taken"
         nodes.append(helper.make_node("Gather", [source, index], [taken], axis=1))
         if taken != name:
-            nodes.append(helper.make_node("Cast", [taken], [name], to=declared[name]))
+            nodes.append(helper.make_node("Cast", [taken], [name], to=declared))
     nodes.extend(graph.node)
     del graph.node[:]
     graph.node.extend(nodes)

@@ -37,6 +37,7 @@ def parts_within(model: Any) -> Iterator[Any]:
         "transformer_list",
         "estimators_",
         "estimator_",
+        "regressor_",
         "best_estimator_",
         "calibrated_classifiers_",
     ):

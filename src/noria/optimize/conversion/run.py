@@ -7,7 +7,6 @@ it result.json, which says what it is or why there is none.
 from __future__ import annotations
 
 import json
-import pickle
 import sys
 import time
 import traceback
@@ -16,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from noria.optimize.conversion.closeness import NotConverted, closest, flips, largest_difference
-from noria.optimize.conversion.graphs import session_of, unwrapped
+from noria.optimize.conversion.closeness import NotConverted, beside_ties, closest, flips, largest_difference
+from noria.optimize.conversion.graphs import NUMERIC, scores_of, session_of, unwrapped
 from noria.optimize.conversion.guards import guarded, refused_by
+from noria.optimize.conversion.loading import load
 from noria.optimize.conversion.marks import booster_of
 from noria.optimize.conversion.samples import (
     categories_of,
@@ -67,12 +67,14 @@ def _convert(
     if "pytorch" in flavors:
         data, write = folder / flavors["pytorch"]["model_data"], convert_torch if tensors else convert_torch_of_columns
         return write(data, out, tensors or columns, folder)
-    model = unwrapped(_load(folder, flavors))
+    model = unwrapped(load(folder, flavors))
     columns = [(name, kind) for name, kind in columns] or _columns_of(model)
     known |= {"columns": columns, "categorical": pandas_categories_of(model)}
     if (function := flavors.get("python_function", {}).get("predict_fn", "predict")) != "predict":
         raise NotConverted(f"it was logged to answer by its {function}")
     known |= _told_by(model, columns, _example(folder))
+    if strange := [name for name, kind in columns if kind not in (*NUMERIC, "string")]:
+        raise NotConverted(f"{', '.join(strange)}: no graph takes instants, bytes or nested values")
     if known["categorical"]:
         raise NotConverted(f"{', '.join(known['categorical'])}: no converter knows categories of pandas")
     if rounded := rounded_in(model, columns):
@@ -85,8 +87,8 @@ def _convert(
     refused = refused_by(ask, oddities, numbers, strings)
     sprinkle([one for one in oddities if one not in refused and not one.is_large], numbers, strings)
     expected = ask(numbers, strings)
-    gives_labels = task == "classification" and hasattr(model, "predict_proba")
-    threshold = _threshold_of(model, ask.labels(numbers, strings), expected) if gives_labels else 0.5
+    labels = ask.labels(numbers, strings) if task == "classification" and hasattr(model, "predict_proba") else None
+    threshold = 0.5 if labels is None else _threshold_of(model, labels, expected)
     categories = categories_of(model, [name for name, _ in columns])
     found = closest(
         model,
@@ -98,6 +100,9 @@ def _convert(
         threshold=threshold,
         null_text=null_text_of(categories),
     )
+    if labels is not None and len(classes) == 2:
+        answers = scores_of(found.graph, numbers, strings, labels=True)
+        threshold = beside_ties(threshold, answers, (labels == np.asarray(model.classes_))[:, 1])
     graph = guarded(found.graph, refused, numbers, strings, categories)
     (out / "model.onnx").write_bytes(graph.content)
     result: dict[str, Any] = {
@@ -229,48 +234,6 @@ class _Asked:
         return pd.DataFrame(found).astype(dict.fromkeys(self._categorical, "category"))
 
 
-def _load(folder: Path, flavors: dict[str, Any]) -> Any:
-    """The fitted object, without MLflow."""
-    if "lightgbm" in flavors:
-        import lightgbm
-
-        path = folder / flavors["lightgbm"]["data"]
-        if str(flavors["lightgbm"].get("model_class", "")).endswith("Booster"):
-            return lightgbm.Booster(model_file=str(path))
-        return _deserialized(path, flavors["lightgbm"])
-    if "xgboost" in flavors:
-        return _load_xgboost(folder, flavors["xgboost"])
-    sklearn = flavors.get("sklearn") or flavors.get("python_function") or {}
-    file = sklearn.get("pickled_model") or sklearn.get("model_path") or sklearn.get("data")
-    if file is None:
-        raise NotConverted(f"no converter knows models of the flavors {', '.join(sorted(flavors))}")
-    return _deserialized(folder / file, sklearn)
-
-
-def _deserialized(path: Path, flavor: dict[str, Any]) -> Any:
-    if flavor.get("serialization_format") == "skops":
-        import skops.io
-
-        return skops.io.load(path, trusted=flavor.get("skops_trusted_types") or [])
-    try:
-        with path.open("rb") as file:
-            return pickle.load(file)
-    except (pickle.UnpicklingError, KeyError):
-        import joblib
-
-        return joblib.load(path)
-
-
-def _load_xgboost(folder: Path, flavor: dict[str, Any]) -> Any:
-    import xgboost
-
-    path = str(folder / flavor["data"])
-    kind = str(flavor.get("model_class", "xgboost.core.Booster")).rsplit(".", 1)[-1]
-    model = getattr(xgboost, kind)()
-    model.load_model(path)
-    return model
-
-
 def _task_of(model: Any) -> tuple[str, list[Any]]:
     """What it predicts, and its classes."""
     classes = getattr(model, "classes_", None)
@@ -303,9 +266,7 @@ def _objective(model: Any) -> str:
 
 def _plain(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int | str) else str(value)
+    return value if isinstance(value, int | float | str) else str(value)
 
 
 def _columns_of(model: Any) -> list[tuple[str, str]]:

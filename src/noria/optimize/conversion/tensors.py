@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.optimize.conversion.closeness import NotConverted
+from noria.optimize.conversion.graphs import NUMERIC
 from noria.optimize.conversion.tensor_rows import OPEN_SIZES, SCALES, Arrays, difference, each_alone, made_up
 
 _ROWS = 8
@@ -82,7 +83,7 @@ def convert_torch_of_columns(data: Path, out: Path, columns: list[Any], folder: 
 
     It predicts a value when it has one output a row, else whatever it answers. Raises ValueError for columns of texts.
     """
-    if any(kind in ("string", "datetime") for _, kind in columns) or not columns:
+    if any(kind not in NUMERIC for _, kind in columns) or not columns:
         raise ValueError("a module takes numbers: log it with a signature of tensors or of columns of numbers")
     found = convert_torch(data, out, [["numbers", "float32", [-1, len(columns)]]], folder)
     (_, _, shape), *others = found["outputs"]

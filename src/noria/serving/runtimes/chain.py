@@ -18,12 +18,14 @@ from noria.serving.items import outcome_of
 from noria.serving.runtimes import load
 from noria.serving.runtimes.base import Floats, Labelled, Rows, Tensors, columns_of
 from noria.serving.runtimes.process import ModelProcesses
+from noria.structs import read_by_threads
 
 TRANSFORMER_FILE = "transformer.py"
 MEMBER = "model"
 _LONGEST_VALUE = 60
 
 
+@read_by_threads
 class Described(msgspec.Struct, frozen=True):
     """What a transformer says of itself: the functions it has, and columns and example when it names them."""
 

@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Iterator, ValuesView
+from collections.abc import Callable, Iterator, ValuesView
 from typing import Any
 
 _HEAD = struct.Struct("<II")
@@ -60,6 +60,8 @@ class _Pyfunc:
     def answer(self, header: dict[str, Any], arrays: dict[str, Any]) -> Any:
         if header["verb"] == "tensors":
             return _outputs(self._predict(self._tensors(arrays), header.get("params")))
+        if header.get("one_value"):
+            return _plain(self._predict(_values(arrays, header["kinds"]), header.get("params")))
         rows, categorical = self._fitted(_frame(arrays, header["kinds"])), header.get("categorical")
         if categorical:
             rows = rows.assign(**{name: _category(rows[name]) for name in categorical})
@@ -153,11 +155,23 @@ def _frame(arrays: dict[str, Any], kinds: dict[str, str]) -> Any:
     return pd.DataFrame({name: _column(array, kinds.get(name, "double")) for name, array in arrays.items()})
 
 
+def _values(arrays: dict[str, Any], kinds: dict[str, str]) -> Any:
+    """The values of the only column as a request has them: MLflow makes of them what the model's type hints say."""
+    ((name, array),) = arrays.items()
+    kind = kinds.get(name, "double")
+    return array.tolist() if kind in ("string", "datetime", "binary") else _column(array, kind).tolist()
+
+
 def _category(column: Any) -> Any:
     """A column as categories; of nulls alone there is one all the same, without which XGBoost fails."""
     import pandas as pd
 
     return pd.Categorical(column, categories=[""]) if column.isna().all() else column.astype("category")
+
+
+_NESTED = ("array", "object", "map", "any")
+_READ_OF: dict[str, Callable[[str], Any]] = {"binary": base64.b64decode, **dict.fromkeys(_NESTED, json.loads)}
+"""How the texts of a kind are read, where they stand for something else."""
 
 
 def _column(array: Any, kind: str) -> Any:
@@ -168,6 +182,8 @@ def _column(array: Any, kind: str) -> Any:
         return _instants(array.tolist())
     if kind == "string":
         return pd.Series(array.tolist())  # with the null that pandas has in texts
+    if kind in _READ_OF:
+        return pd.Series([None if text is None else _READ_OF[kind](text) for text in array.tolist()], dtype=object)
     whole = {"long": "int64", "integer": "int32", "boolean": "bool"}.get(kind)
     if whole is not None:  # without fractions: those were refused; MLflow refuses a null
         return array if np.isnan(array).any() else array.astype(whole)
@@ -215,6 +231,8 @@ def _plain(value: Any) -> Any:
         return None
     if hasattr(value, "isoformat"):
         return value.isoformat()
+    if hasattr(value, "model_dump"):  # an object of pydantic
+        return _plain(value.model_dump())
     if isinstance(value, bytes | bytearray):
         return base64.b64encode(value).decode()  # as MLflow's own server
     return value if isinstance(value, str | int | float | bool | None) else str(value)

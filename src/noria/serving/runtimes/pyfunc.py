@@ -34,13 +34,14 @@ class PyfuncRuntime:
         if self._whole is not None:
             self._whole.check(rows.numbers)
         columns, task = self._columns(rows), self._bundle.task
-        known = {"kinds": dict(self._bundle.kinds), "categorical": self._bundle.options.get("categorical", ())}
+        bundle = self._bundle
+        known = {"kinds": dict(bundle.kinds), "categorical": bundle.options.get("categorical", ())}
         if task == "classification":
             found = self._processes.ask("classes", columns, **known)
             return Labelled(
                 np.array(found["places"], dtype=np.intp), np.array(found["probabilities"], dtype=np.float64)
             )
-        found = self._processes.ask("rows", columns, **known, params=rows.params)
+        found = self._processes.ask("rows", columns, **known, one_value=bundle.one_value, params=rows.params)
         if isinstance(found, dict):
             found = _by_row(found)
         if not isinstance(found, list) or len(found) != len(rows):

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import InvalidInput
-from noria.optimize.bundle import DTYPES, TEXTS
+from noria.optimize.bundle import DTYPES, GRAPH, TEXTS, TensorSpec
 from noria.serving import Block, DataPlane
 from noria.serving.frames import Columns, arrays_of, columns_of_records, columns_of_rows, requests_of
+from noria.serving.inputs import is_nested
 from noria.serving.live import Arm, Live
 from noria.serving.runtimes import Tensors
 from noria.surface.http.gateway_requests import Request, admitted, beside
@@ -55,7 +56,8 @@ async def _invoke_tensors(plane: DataPlane, live: Live, request: Request) -> byt
         live, Block(rows, params=params or None, tensors=tensors), timeout=request.timeout
     )
     found = {name: tensor.tolist() for name, tensor in (outcome.tensors or {}).items()}
-    return _encode({"predictions": next(iter(found.values())) if len(found) == 1 else found})
+    alone = len(found) == 1 and live.champion.served.bundle.options.get("algorithm") != GRAPH
+    return _encode({"predictions": next(iter(found.values())) if alone else found})
 
 
 def _read(arm: Arm, request: Request) -> tuple[Columns, Mapping[str, Any]]:
@@ -69,21 +71,43 @@ def _read(arm: Arm, request: Request) -> tuple[Columns, Mapping[str, Any]]:
 def _read_tensors(arm: Arm, request: Request) -> tuple[Tensors, Mapping[str, Any]]:
     """The same for a model of tensors: one as nested lists, or several by name."""
     kind, content, params = _document(request)
-    specs = arm.served.bundle.tensors
+    specs = {spec.name: spec for spec in arm.served.bundle.tensors}
     if kind == "dataframe_split" and isinstance(content, dict):
-        content = content.get("data")
-    if kind == "instances" and isinstance(content, list) and content and isinstance(content[0], dict):
+        content = _split(arm, content) if _has_columns(arm, content) else content.get("data")
+    if isinstance(content, list) and content and isinstance(content[0], dict):
         content = columns_of_records(content)
+    known = arm.served.bundle.options.get("columns", ())
+    if isinstance(content, dict) and known and not set(specs) <= set(content):
+        content = _matrix(known, content)
     if not isinstance(content, dict) and len(specs) > 1:
-        names = ", ".join(spec.name for spec in specs)
-        raise InvalidInput(f"the model takes several tensors: {names}", remedy="Name them, in an object.")
-    named = content if isinstance(content, dict) else {specs[0].name: content}
-    datatypes = {spec.name: spec.datatype for spec in specs}
-    given = [_tensor(name, values, datatypes.get(name, "FP64")) for name, values in named.items()]
+        raise InvalidInput(f"the model takes several tensors: {', '.join(specs)}", remedy="Name them, in an object.")
+    named = content if isinstance(content, dict) else {next(iter(specs)): content}
+    given = [_tensor(name, values, specs.get(name)) for name, values in named.items()]
     return fitting(arm.served.bundle, given), params
 
 
-def _tensor(name: str, values: Any, datatype: str) -> InputTensor:
+def _has_columns(arm: Arm, split: Mapping[str, Any]) -> bool:
+    """Whether the columns of a dataframe are known to a model of tensors: where it knows none, places count."""
+    names, bundle = split.get("columns"), arm.served.bundle
+    wanted = {spec.name for spec in bundle.tensors}
+    return isinstance(names, list) and ("columns" in bundle.options or wanted <= set(map(str, names)))
+
+
+def _matrix(names: Sequence[str], columns: Columns) -> list[list[Any]]:
+    """The rows of a model that was logged with these columns, in their order. Raises InvalidInput."""
+    if missing := [name for name in names if name not in columns]:
+        raise InvalidInput(f"columns are missing: {', '.join(missing)}", remedy=f"The model takes: {', '.join(names)}.")
+    given = [columns[name] for name in names]
+    if not all(isinstance(column, Sequence) for column in given) or len(set(map(len, given))) > 1:
+        raise InvalidInput("the columns differ in length", remedy="Send one value a row in every column.")
+    return [list(row) for row in zip(*given, strict=True)]
+
+
+def _tensor(name: str, values: Any, spec: TensorSpec | None) -> InputTensor:
+    """Nested lists as a tensor; a column's plain values where that has one value a row in a list of its own."""
+    datatype = "FP64" if spec is None else spec.datatype
+    if spec is not None and spec.shape[1:] == (1,) and isinstance(values, Sequence):
+        values = [one if isinstance(one, list) else [one] for one in values]
     try:
         return InputTensor(name, datatype, _array(name, values, datatype))
     except (ValueError, TypeError, OverflowError) as error:
@@ -145,6 +169,8 @@ def _split(arm: Arm, content: Any) -> Columns:
 def _records(arm: Arm, content: Any) -> Columns:
     if not isinstance(content, list):
         raise InvalidInput("the rows are no list", remedy='Send [{"column": value}, ...].')
+    if arm.served.bundle.one_value:
+        return {arm.served.bundle.inputs[0]: content}
     if content and isinstance(content[0], dict):
         return columns_of_records(content)
     if content and not isinstance(content[0], list):
@@ -178,11 +204,26 @@ def _csv(arm: Arm, body: bytes) -> Columns:
     texts = {bundle.inputs[place] for place in bundle.string_places} | {*bundle.entity_keys}
     texts |= {name for name in bundle.sent if bundle.kinds.get(name) in TEXTS}
     columns = dict(zip(header, zip(*rest, strict=True) if rest else [()] * len(header), strict=True))
+
+    def read(name: str, column: Sequence[str]) -> Sequence[Any]:
+        if is_nested(bundle, name):
+            return _nested(name, column)
+        return [text or None for text in column] if name in texts else _numbers(name, column, bundle.kinds.get(name))
+
     return {
-        name: [text or None for text in column] if name in texts else _numbers(name, column, bundle.kinds.get(name))
-        for name, column in columns.items()
-        if name in {*bundle.inputs, *bundle.sent, *texts}
+        name: read(name, column) for name, column in columns.items() if name in {*bundle.inputs, *bundle.sent, *texts}
     }
+
+
+def _nested(name: str, column: Sequence[str]) -> Sequence[Any]:
+    """Values of whatever JSON holds, each as JSON."""
+    found: list[Any] = []
+    for line, text in enumerate(column, 2):
+        try:
+            found.append(msgspec.json.decode(text) if text else None)
+        except msgspec.DecodeError as error:
+            raise InvalidInput(f"line {line} of the CSV: {name} is no JSON: {error}", remedy="Send JSON.") from None
+    return found
 
 
 def _check_unlike(names: Sequence[Any], where: str) -> None:
