@@ -64,7 +64,7 @@ def test_a_prediction_is_in_the_log_once_its_answer_is_here(shared):
         (b'{"features": {"distance": "far", "hour": 1}}', 400, "features['distance'] is \"far\", not a number"),
         (b'{"entities": {"carrier": 1.5}}', 400, "entities['carrier'] is 1.5, not a string or int"),
         (b'{"entities": {"carrier": 18446744073709551615}}', 400, "9223372036854775807"),
-        (b'{"instances": [{"features": {"hour": []}}]}', 400, "features['hour'] is [], not a number"),
+        (b'{"instances": [{"features": {"distance": 1, "hour": []}}]}', 400, "'hour'] is [], not a number"),
         (b'{"instances": [], "entities": {"a": 1}}', 400, "beside"),
         (b'{"entities": {"": null}, "unit_id": Infinity}', 400, "malformed"),
     ],
