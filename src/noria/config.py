@@ -8,12 +8,13 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from noria.errors import InvalidConfig
+from noria.ladder import checked_ladder
 from noria.policy_file import PATTERN, read_policy_file
 from noria.project_files import CONFIG_FILE
 
@@ -145,7 +146,9 @@ class MonitorSettings(_Section):
 class RolloutSettings(_Section):
     """How a new version earns traffic: what `noria rollout start` and the wheel's canaries go by."""
 
-    steps: list[float] = Field([5, 10, 25, 50, 100], description="Percent of traffic at each step of a canary.")
+    steps: Annotated[list[float], AfterValidator(checked_ladder)] = Field(
+        [5, 10, 25, 50, 100], description="Percent of traffic at each step of a canary, the last of which has all."
+    )
     guards: list[Literal["errors", "latency", "scores", "quality", "reward"]] = Field(
         ["errors", "latency", "quality"], description="What is compared with the champion; the split always is."
     )
@@ -373,13 +376,17 @@ def _set(document: dict[str, Any], keys: list[str], value: object) -> None:
     document[keys[-1]] = value
 
 
+_RENAMED = {"canary": ["rollout"]}
+"""Keys that an older Noria had, by what has taken their place."""
+
+
 def _finding(location: tuple[int | str, ...], kind: str, message: str) -> str:
     where = ".".join(str(part) for part in location)
     known, key = _fields_at(location[:-1]), str(location[-1])
     if kind != "extra_forbidden":
         meaning = known[key].description if key in known else None
         return f"{where}: {message}" + (f" ({meaning.rstrip('.')})" if meaning else "")
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    near = _RENAMED.get(where, difflib.get_close_matches(key, known, n=1, cutoff=0.4))
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}" if known else ""
     return f"{where}: unknown key" + (f"; {hint}" if hint else "")
 

@@ -58,10 +58,10 @@ def guarded(tmp_path_factory):
             issuer.kill()
 
 
-def sign_in(url: str, name: str) -> tuple[httpx.Client, httpx.Response]:
+def sign_in(url: str, name: str, wanted: str = "") -> tuple[httpx.Client, httpx.Response]:
     """What a browser does: through the issuer's two forms and back."""
     browser = httpx.Client(base_url=url, follow_redirects=True, headers={"accept": "text/html"}, timeout=30)
-    page = browser.get("/login/oidc")
+    page = browser.get("/login/oidc", params={"next": wanted})
     for prompt in ("login", "consent"):
         action = re.findall(r'action="([^"]+)"', page.text)
         if not action:
@@ -89,7 +89,8 @@ def test_the_issuers_groups_are_roles(guarded):
 
 
 def test_a_token_made_in_a_session_serves_a_client(guarded):
-    browser, _ = sign_in(guarded[0], "admins-ada")
+    browser, page = sign_in(guarded[0], "admins-ada", "/rollouts/a.1")
+    assert page.url.path == "/rollouts/a.1"  # where it was asked for, though there is none
     made = browser.post("/api/noria/v1/tokens", json={"label": "ci", "days": 1}, headers={"origin": guarded[0]})
     assert made.status_code == 201, made.text
     bearer = {"authorization": f"Bearer {made.json()['token']}"}

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 
+from noria.client.address import Address
 from noria.client.load import Load, measure
-from noria.client.predictions import Address
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 

@@ -19,8 +19,8 @@ import polars as pl
 import pytest
 
 from noria.client import PredictionClient
+from noria.client.address import Address
 from noria.client.load import NEVER_DUE
-from noria.client.predictions import Address
 from noria.client.rows import encoded, listed
 from noria.errors import Conflict, DeadlineExceeded, Forbidden, InvalidInput, NotFound, Unavailable
 from noria.monitoring.log import LABELS, REWARDS, LabelRecord, RewardRecord, read_predictions, read_records
@@ -47,13 +47,15 @@ def client(gateway: tuple[World, str]) -> Iterator[PredictionClient]:
 
 
 @contextmanager
-def answering(answers: Sequence[bytes]) -> Iterator[str]:
-    """A server that gives one answer a connection, and hangs up."""
+def answering(answers: Sequence[bytes], asked: list[bytes] | None = None) -> Iterator[str]:
+    """A server that gives one answer a connection, and hangs up; what it was asked is added to ``asked``."""
 
     def answer_each(server: socket.socket) -> None:
         for answer in answers:
             with server.accept()[0] as connection:
-                connection.recv(65536)
+                request = connection.recv(65536)
+                if asked is not None:
+                    asked.append(request)
                 connection.sendall(answer)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -231,6 +233,15 @@ def test_a_proxys_refusals_are_the_errors_they_mean(status, kind):
         client.predict(FEATURES)
 
 
+def test_a_proxy_may_have_the_gateway_below_a_path_and_where_there_is_none_that_is_told():
+    asked, nothing = [], b'{"detail":"Not Found"}'
+    answer = f"HTTP/1.1 404 Not Found\r\ncontent-length: {len(nothing)}\r\n\r\n".encode() + nothing
+    refused = pytest.raises(NotFound, match="a gateway is asked, http://HOST:8000 by default")
+    with answering([answer], asked) as url, PredictionClient(f"{url}/our ml/", deployment="d") as client, refused:
+        client.predict(FEATURES)
+    assert asked[0].startswith(b"POST /our%20ml/models/d/predict HTTP/1.1\r\n")
+
+
 def test_refusals_are_the_errors_they_are(gateway, client):
     with pytest.raises(InvalidInput, match="not a number") as refused:
         client.predict({"distance": "far", "hour": 1}, entities=ENTITIES)
@@ -245,7 +256,7 @@ def test_refusals_are_the_errors_they_are(gateway, client):
     with PredictionClient("http://127.0.0.1:1") as nobody, pytest.raises(Unavailable, match="does not answer"):
         nobody.predict(FEATURES)
     ignored = ("http://me:pw@host", "http://host?x=1", "http://host#x")
-    for url in ("127.0.0.1:8000", "ftp://host", "http://host:x", "http://host/path", *ignored):
+    for url in ("127.0.0.1:8000", "ftp://host", "http://host:x", *ignored):
         with pytest.raises(InvalidInput, match="names no gateway"):
             PredictionClient(url)
 
@@ -305,6 +316,23 @@ def test_a_busy_gateway_is_asked_again_and_a_closed_connection_replaced():
 
     with answering(answers) as url, PredictionClient(url) as client:
         assert [client.info(), client.info()] == [{"a": 1}, {"a": 2}]
+
+
+class _Eager(PredictionClient):
+    """Asks over a connection the moment that it is kept, as another thread may."""
+
+    asked = False
+
+    def _keep(self, connection):
+        super()._keep(connection)
+        if not self.asked:
+            self.asked = True
+            assert self.info()
+
+
+def test_a_connection_is_kept_when_its_answer_is_over(gateway):
+    with _Eager(gateway[1], deployment="flights") as client:
+        assert client.info() and client.asked
 
 
 def test_threads_share_a_client(client):

@@ -29,8 +29,10 @@ def test_defaults_fill_what_is_left_out(tmp_path):
         ("[server]\nxyz = 1", "server.xyz: unknown key; there are host, port, allowed_hosts"),
         ('[server]\nport = "x"', "parse string as an integer (TCP port; 0 takes a free one)"),
         ("[rollout]\nmin_row = 1", "rollout.min_row: unknown key; did you mean 'min_rows'?"),
+        ("[canary]\nsteps = [100]", "canary: unknown key; did you mean 'rollout'?"),
         ('[policies."*".stages.Production]\nrequired_tag = ["x"]', "unknown key; did you mean 'required_tags'?"),
         ("[gateway]\nport = 70000", "gateway.port: Input should be less than or equal to 65535"),
+        ("[rollout]\nsteps = [5, 200]", "rollout.steps: Value error, 5, 200: no steps. Give rising percents above 0"),
         ("[gateway]\nport = 'many'", "gateway.port: Input should be a valid integer"),
     ],
 )

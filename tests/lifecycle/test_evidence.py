@@ -113,7 +113,11 @@ def test_a_unit_earned_nothing_for_an_arm_before_it_was_asked(tmp_path: Path) ->
     evidence = Evidence(tmp_path, "demand", NOW)
     evidence.refresh({1: 0})
     assert evidence.outcome(RewardPlan(window_minutes=0), NOW, "v2", 0.5).rewards == Moments(1, 7.0, 0.0)
-    assert evidence.rewards_told(RewardPlan(window_minutes=0)) == {"came_in": 3, "counted": 3, "earlier": 2}
+    assert evidence.rewards_told(RewardPlan(window_minutes=0), NOW) == {"came_in": 3, "counted": 3, "earlier": 2}
+    waiting = evidence.rewards_told(RewardPlan(window_minutes=60), NOW)
+    assert waiting == {"came_in": 3, "counted": 3, "not_final": 3, "earlier": 2}
+    final = evidence.rewards_told(RewardPlan(window_minutes=60), NOW + timedelta(hours=2))
+    assert final == {"came_in": 3, "counted": 3, "earlier": 2}
 
 
 def test_a_rollout_begun_by_a_clock_that_is_ahead_sees_what_was_logged_meanwhile(tmp_path: Path) -> None:

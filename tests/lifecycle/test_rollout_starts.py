@@ -157,6 +157,18 @@ def test_a_deployment_of_another_name_that_follows_production_keeps_what_it_was_
     assert stages(world)[:2] == [Stage.PRODUCTION, Stage.ARCHIVED]
 
 
+def test_one_rollout_at_a_time_decides_what_is_in_production(world):
+    deploy_as(world, "eu", f"models:/{MODEL}/Production")
+    shadow = planned(world.settings, Strategy.SHADOW)
+    first = world.rollouts.start("eu", [2], shadow, actor="ann", reason="try")
+    with pytest.raises(Conflict, match=r"of 'eu' is under way.*\n.*`noria rollout abort eu`"):
+        world.rollouts.start(MODEL, [3], shadow, actor="ann", reason="try")
+    deploy_as(world, "us", f"models:/{MODEL}/1")  # which leaves Production alone
+    world.rollouts.start("us", [3], shadow, actor="ann", reason="try")
+    world.rollouts.promote(first.rollout_id, actor="ann", reason="good")
+    assert stages(world) == [Stage.ARCHIVED, Stage.PRODUCTION, Stage.STAGING]
+
+
 @pytest.mark.parametrize("what", ["/1", "@live"])
 def test_a_deployment_beside_the_models_own_leaves_production_and_what_serves_it_alone(world, what):
     with world.workspace.database.write() as tx:

@@ -27,6 +27,7 @@ views = []
 observations = Observations(name="orders", source=orders, columns=columns, key="id", event_time="at", label="late",
                             label_time="at", request_columns=["x"])
 """
+PRUNING = "import optuna\ndef search_space(trial):\n    raise optuna.TrialPruned\n"
 TREE = "from sklearn.tree import DecisionTreeClassifier\ndef estimator(params, seed):\n    return "
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 
@@ -38,9 +39,10 @@ NOW = datetime(2026, 2, 1, tzinfo=UTC)
         ("pl.col('id') % 3", f"{TREE}DecisionTreeClassifier()", InvalidData, "values besides 0 and 1: 2$"),
         ("pl.col('id') % 2", f"{TREE}'tree'", InvalidConfig, "gave str, which has no fit and no predict_proba"),
         ("pl.col('id') % 2", f"{TREE}params['depth']", InvalidConfig, "train.py, line 3: KeyError: 'depth'"),
+        ("pl.col('id') % 2", f"{PRUNING}{TREE}'tree'", InvalidConfig, "train.py pruned each of 1 trials"),
         ("pl.col('id') % 2", f"{TREE}DecisionTreeClassifier(max_depth=-1)", InvalidConfig, r"on \d+ rows of x: .*-1"),
     ],
-    ids=["one class", "three classes", "no estimator", "a mistake in train.py", "params that do not fit"],
+    ids=["one class", "three classes", "no estimator", "a mistake in train.py", "all pruned", "params that do not fit"],
 )
 def test_a_label_or_an_estimator_that_cannot_be_learned_from_is_told(tmp_path, capfd, label, train, error, told):
     (tmp_path / "noria.toml").write_text(CONFIG)

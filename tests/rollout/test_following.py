@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 
 import pytest
@@ -22,6 +23,11 @@ def test_what_it_cannot_read_does_not_end_it(tmp_path):
     workspace = Workspace(tmp_path, ServerSettings())
     follower = RouteFollower(workspace)
     follower.look()
+    workspace.route_folder.mkdir(parents=True, exist_ok=True)
+    of_the_killed, of_now = (workspace.route_folder / f".staging-{name}" for name in ("killed", "now"))
+    for staged in (of_the_killed, of_now):
+        staged.touch()
+    os.utime(of_the_killed, (0, 0))
     with workspace.database.write() as tx:
         variant = Variant("champion", "m", 1, "models/1", "digest", 100.0)
         for name in ("demand", "returns"):
@@ -32,6 +38,7 @@ def test_what_it_cannot_read_does_not_end_it(tmp_path):
     with pytest.raises(CorruptArtifact, match="routes of 1 of 2 deployments") as told:
         write_all_routes(workspace)
     assert "demand: TypeError" in told.value.details[0]
+    assert (of_the_killed.exists(), of_now.exists()) == (False, True)
     follower.look()
     assert (workspace.route_file("demand").exists(), workspace.route_file("returns").exists()) == (False, True)
     with workspace.database.write() as tx:

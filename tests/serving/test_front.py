@@ -73,10 +73,16 @@ def test_a_browser_is_answered_for_the_origins_named_and_no_other(client, traine
         ("https://other.shop.test", "same-site", 403),
         (ORIGIN, "cross-site", 200),
         ("https://gateway.test", "same-origin", 200),
+        ("https://other.test", None, 403),  # as browsers do over plain HTTP
+        (ORIGIN, None, 200),
+        ("of the gateway itself", None, 200),
+        (None, None, 200),
     ],
 )
 def test_what_other_pages_have_browsers_send_unheard_is_refused(client, origin, site, status):
-    headers = {"Origin": origin, "Sec-Fetch-Site": site, "content-type": "text/plain"}  # which is sent without asking
+    origin = str(client.base_url).rstrip("/") if origin == "of the gateway itself" else origin
+    said = {"Origin": origin, "Sec-Fetch-Site": site, "content-type": "text/plain"}  # which is sent without asking
+    headers = {name: value for name, value in said.items() if value is not None}
     answers = [client.post("/predict", json=REQUEST, headers=headers)]
     answers.append(client.post("/rewards", json={"rewards": [{"value": 1, "unit_id": "u"}]}, headers=headers))
     assert [one.status_code for one in answers] == [status, status]
@@ -86,7 +92,7 @@ def test_what_other_pages_have_browsers_send_unheard_is_refused(client, origin, 
 def test_the_pages_that_may_call_are_written_as_people_write_addresses():
     pages = ["HTTPS://Shop.test:443/checkout", "http://[::1]:80/", "http://shop.test:8080", "*", "null"]
     assert origins_of(pages) == {"https://shop.test", "http://[::1]", "http://shop.test:8080", "*", "null"}
-    for page in ("shop.test", "https://", "https://shop.test:99999", ""):
+    for page in ("shop.test", "https://", "https://shop.test:99999", "https://*.shop.test", ""):
         with pytest.raises(InvalidConfig, match="is no origin"):
             origins_of([page])
 

@@ -14,14 +14,16 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, text, update
 
 from noria import audit
-from noria.errors import InvalidConfig, InvalidInput, Unavailable
+from noria.errors import BrokenChain, Conflict, InvalidConfig, InvalidInput, Unavailable
 from noria.registry import NewVersion, Policies, register_version
+from noria.rollout.deployments import all_deployments, own_name
+from noria.rollout.records import list_rollouts
 from noria.store import Database
 from noria.store.database import _MIGRATIONS, HEAD_REVISION
-from noria.store.tables import experiments, metadata
+from noria.store.tables import experiments, metadata, rollouts
 
 
 def row(name, **changed):
@@ -137,4 +139,36 @@ def test_a_database_of_the_first_revision_is_brought_up_to_date_and_its_chain_st
         made = register_version(tx, new, policies=Policies(), at=datetime(2026, 2, 1, tzinfo=UTC), actor="someone")
         assert made.version == 3
         assert audit.verify(tx).entries == 7
+    database.close()
+
+
+def test_what_an_older_noria_serves_is_deployed_after_the_upgrade_and_its_chain_still_holds(tmp_path):
+    path = tmp_path / "noria.db"
+    with closing(sqlite3.connect(path)) as old:  # routes and a canary under way, before deployments were recorded
+        old.executescript((Path(__file__).parent / "revision_0004.sql").read_text())
+    database = Database(f"sqlite:///{path}")
+    database.migrate()
+    audit.settle_all(database)
+    with database.read() as tx:
+        assert audit.verify(tx).entries == 4
+        assert own_name(tx, "m") == "shop"
+        assert [(one.deployment, one.model) for one in all_deployments(tx)] == [("shop", "m")]
+        assert [(one.status, one.plan.strategy, one.percent) for one in list_rollouts(tx)] == [("running", "canary", 5)]
+    with database.write() as tx:
+        tx.execute(update(rollouts).values(strategy="ab"))
+        with pytest.raises(BrokenChain, match=r"rollouts .* was changed"):
+            audit.verify(tx)
+    database.close()
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_a_database_of_a_newer_noria_is_refused_and_left_as_it_is(engine, new_database_url):
+    database = Database(new_database_url(engine))
+    database.migrate()
+    with database.write() as tx:
+        tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(Conflict, match="revision 9999 by a newer Noria; this one knows revisions up to"):
+        database.migrate()
+    with database.read() as tx:
+        assert tx.execute(text("SELECT version_num FROM alembic_version")).scalar() == "9999"
     database.close()

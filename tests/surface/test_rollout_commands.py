@@ -12,6 +12,7 @@ from lifecycle.rollout_world import MODEL, START, RolloutWorld
 from noria.lifecycle.deploying import deploy, parse_address
 from noria.registry import Stage, get_version
 from noria.registry.models import delete_alias, set_alias
+from noria.registry.stages import request_transition
 from noria.rollout import Strategy
 from noria.rollout.records import list_rollouts, seen_last
 from noria.surface.console.rollouts import gather_rollout
@@ -89,6 +90,10 @@ def test_an_ended_rollout_is_told_with_what_it_ended_by(tmp_path):
 def test_what_a_shadow_that_was_aborted_had_shown_is_still_told(tmp_path):
     world = serving(tmp_path)
     rollout = world.start(Strategy.SHADOW, world.add_version(), min_minutes=5)
+    world.rollouts.pause(rollout.rollout_id, actor="ann", reason="too early")
+    paused = told_json(world, "status", MODEL)
+    assert (paused["waits_because"], paused["looked_at"]) == ("it is paused: too early", None)
+    world.rollouts.resume(rollout.rollout_id, actor="ann", reason="now")
     world.send(400)
     world.pass_minutes(1)
     world.rollouts.look(rollout.rollout_id)
@@ -111,6 +116,7 @@ def test_a_bandits_shares_are_told_as_they_are(tmp_path):
     world.send(1000, reward=lambda answer, _row: float(answer.model_version == "2"))
     world.rollouts.look(rollout.rollout_id)
     status = told_json(world, "status", MODEL)
+    assert [status["rollout"][name] for name in ("challengers", "step", "steps")] == [[2], 1, [50.0]]
     assert (status["rollout"]["percent"], status["traffic"]) == (95.0, pytest.approx({"champion": 0.05, "v2": 0.95}))
     assert told_json(world, "list")[0]["percent"] == 95.0
     with world.workspace.database.read() as tx:
@@ -126,7 +132,7 @@ def test_a_bandits_shares_are_told_as_they_are(tmp_path):
     assert deployments(world)[0]["serves"] == f"champion {MODEL}@1 5%, v2 {MODEL}@2 95%"
 
 
-def test_an_alias_that_a_deployment_follows_is_said_to_be_gone(tmp_path):
+def test_what_a_deployment_follows_is_told_or_that_it_is_gone_or_nothing(tmp_path):
     world = serving(tmp_path)
     with world.workspace.database.write() as tx:
         set_alias(tx, MODEL, "champ", 1, at=START, actor="ann")
@@ -136,6 +142,13 @@ def test_an_alias_that_a_deployment_follows_is_said_to_be_gone(tmp_path):
     with world.workspace.database.write() as tx:
         delete_alias(tx, MODEL, "champ", at=START, actor="ann")
     assert [one["follows"] for one in deployments(world)] == ["", "@champ, which is gone"]
+    move = {"policies": world.policies, "at": START, "actor": "ann"}
+    request_transition(world.workspace.database, MODEL, world.add_version(), Stage.PRODUCTION, **move)
+    assert [one["production_beside"] for one in deployments(world)] == [2, None]
+    folder = world.workspace.folder.parent
+    mistyped = noria("deploy", "lst", cwd=folder, check=False)
+    assert mistyped.returncode == 1 and "Did you mean `noria deploy list`?" in mistyped.stderr
+    assert "nothing," in noria("deploy", "list", cwd=folder).stdout
 
 
 def test_rollouts_have_room_on_eighty_columns_and_comparisons_are_words(tmp_path):
@@ -144,7 +157,8 @@ def test_rollouts_have_room_on_eighty_columns_and_comparisons_are_words(tmp_path
         world, "start", f"models:/{MODEL}/{world.add_version()}", "--strategy", "ab", "--effect", "0.1",
         "--window-minutes", "0",
     )  # fmt: skip
-    assert "strategy: ab" in started and "ended_at" not in started
+    assert {"strategy: ab", "challengers: 2", "step: 1 of 1"} <= {line.strip() for line in started.splitlines()}
+    assert "ended_at" not in started
     (row,) = [one for one in told(world, "list").splitlines() if "running" in one]
     assert row.split()[1:3] == [MODEL, "ab"] and "running 50%" in row and ":" in row
     rollout = told_json(world, "list")[0]["rollout"]

@@ -305,6 +305,10 @@ def test_the_address_is_the_one_chosen_then_the_environment_then_the_project_aro
 def test_a_scheme_nobody_serves_is_refused(tmp_path):
     with pytest.raises(InvalidInput, match="sqlite"):
         session.backend("sqlite:///x.db")
+    with pytest.raises(InvalidInput, match="such as 'htp://x'"):
+        nt.set_tracking_uri("htp://x")
+    with pytest.raises(InvalidInput, match="'x' names nothing to log"):
+        nt.set_tags("x", run_id="any")
     with pytest.raises(InvalidConfig):
         session.backend(str(tmp_path))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Table, and_, select
+from sqlalchemy import Column, DefaultClause, Row, Table, and_, select
 
 from noria.store import tables
 from noria.store.database import Transaction, stream, to_json
@@ -63,7 +64,8 @@ def take(tx: Transaction, rows: Sequence[RowKey]) -> Seals:
     """The seals of ``rows`` as they now stand in the transaction."""
     found: dict[str, str | None] = {name_of(table, key): None for table, key in rows}
     for table in dict.fromkeys(table for table, _ in rows):
-        found |= dict(_digests(tx, table, [key for of, key in rows if of is table]))
+        keys = [key for of, key in rows if of is table]
+        found |= {one.name: one.digest() for one in _sealable(tx, table, keys)}
     return found
 
 
@@ -74,14 +76,14 @@ def faults(
     names, first = {table.name for table in checked}, _first_sealed(sealed)
     left = {name: digest for name, digest in sealed.items() if digest is not None and _table_of(name) in names}
     for table in checked:
-        for name, digest in _digests(tx, table, None):
-            expected = left.pop(name, None)
-            if is_open(name) or (expected is None and _is_older(name, first)):
+        for one in _sealable(tx, table, None):
+            expected = left.pop(one.name, None)
+            if is_open(one.name) or (expected is None and _is_older(one.name, first)):
                 continue
             if expected is None:
-                yield f"{name} is in the records, but in no audit entry"
-            elif expected != digest:
-                yield f"{name} was changed without an audit entry"
+                yield f"{one.name} is in the records, but in no audit entry"
+            elif expected != one.digest() and expected != one.digest(as_before=True):
+                yield f"{one.name} was changed without an audit entry"
     yield from (f"{name} was removed without an audit entry" for name in left if not is_open(name))
 
 
@@ -114,15 +116,29 @@ def _table_of(name: str) -> str:
     return name.partition(" ")[0]
 
 
-def _digests(tx: Transaction, table: Table, keys: Sequence[tuple[object, ...]] | None) -> Iterator[tuple[str, str]]:
-    """(name, digest) of the rows of those keys, or of all."""
+@dataclass(frozen=True, slots=True)
+class _Sealable:
+    """A row, and the content of the rows that are its parts, by their table."""
+
+    name: str
+    table: Table
+    row: Row[Any]
+    parts: Mapping[str, Sequence[object]]
+
+    def digest(self, *, as_before: bool = False) -> str:
+        """Of what ``_content`` is."""
+        content = _content(self.table, self.row, as_before=as_before)
+        return hashlib.sha256(to_json([content, dict(self.parts)] if self.parts else content).encode()).hexdigest()
+
+
+def _sealable(tx: Transaction, table: Table, keys: Sequence[tuple[object, ...]] | None) -> Iterator[_Sealable]:
+    """The rows of those keys, or all."""
     for rows in _rows(tx, table, keys):
         found = [(tuple(row._mapping[column.name] for column in table.primary_key), row) for row in rows]
         parts = _parts(tx, table, [key[0] for key, _ in found])
         for key, row in found:
-            content = _content(table, row)
             own = {of: rows_of[key[0]] for of, rows_of in parts.items() if key[0] in rows_of}
-            yield name_of(table, key), hashlib.sha256(to_json([content, own] if own else content).encode()).hexdigest()
+            yield _Sealable(name_of(table, key), table, row, own)
 
 
 def _rows(tx: Transaction, table: Table, keys: Sequence[tuple[object, ...]] | None) -> Iterator[Sequence[Row[Any]]]:
@@ -154,7 +170,15 @@ def _parts(tx: Transaction, table: Table, keys: Collection[object]) -> dict[str,
     return found
 
 
-def _content(table: Table, row: Row[Any]) -> dict[str, object]:
-    """All columns; one that was added later counts once it is filled, so that older seals still hold."""
-    late = {column.name for column in table.columns if column.info.get("added")}
-    return {name: value for name, value in row._mapping.items() if value or name not in late}
+def _content(table: Table, row: Row[Any], *, as_before: bool = False) -> dict[str, object]:
+    """All columns; one that was added later counts once it is filled, so that older seals still hold.
+
+    ``as_before`` it counts once it has another value than the one that rows got when it was added.
+    """
+    late = {one.name: _default(one) if as_before else None for one in table.columns if one.info.get("added")}
+    return {name: value for name, value in row._mapping.items() if name not in late or (value and value != late[name])}
+
+
+def _default(column: Column[Any]) -> object:
+    """What rows that are older than the column have in it."""
+    return column.server_default.arg if isinstance(column.server_default, DefaultClause) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby, islice
 from typing import Any
 
@@ -44,9 +44,11 @@ def verify(tx: Transaction, anchors: Sequence[Verification] = (), *, tracking: b
                 f"the chain has {entries} entries and does not continue the anchor of entry {anchor.entries}",
                 remedy=REMEDY,
             )
-    found = list(seals.faults(tx, seals.REGISTRY, sealed))
+    open_rows, noted = pending.unsettled(tx)
+    found = list(seals.faults(tx, seals.REGISTRY, sealed, open_rows.__contains__))
     if tracking:
-        found += _tracking_faults(tx, sealed, added)
+        tallies.add(added, noted)
+        found += _tracking_faults(tx, sealed, added, open_rows)
     if found:
         shown = found[:_FAULTS_SHOWN] + [f"and {len(found) - _FAULTS_SHOWN} more"] * (len(found) > _FAULTS_SHOWN)
         raise BrokenChain("the records are not what the audit chain says", details=shown, remedy=REMEDY)
@@ -67,10 +69,8 @@ def verify_since(tx: Transaction, known: Verification) -> Verification:
 
 
 def _tracking_faults(
-    tx: Transaction, sealed: Mapping[str, str | None], added: dict[str, dict[str, Counted]]
+    tx: Transaction, sealed: Mapping[str, str | None], added: dict[str, dict[str, Counted]], open_rows: Collection[str]
 ) -> Iterator[str]:
-    open_rows, noted = pending.unsettled(tx)
-    tallies.add(added, noted)
     yield from seals.faults(tx, seals.TRACKING, sealed, open_rows.__contains__)
     yield from _sum_faults(PARAMS, dict(_params(tx)), added)
     values: dict[str, Counted] = {}

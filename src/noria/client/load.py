@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, cast
 import httptools
 import uvloop
 
-from noria.client.predictions import Address, reach_remedy, refusal
+from noria.client.address import Address, reach_remedy
+from noria.client.predictions import refusal
 from noria.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -289,5 +290,6 @@ def _request(load: Load, body: bytes) -> bytes:
         **load.headers,
         "content-length": str(len(body)),
     }
-    lines = [f"POST {load.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    request = f"POST {load.address.prefix}{load.path} HTTP/1.1"
+    lines = [request, *(f"{name}: {value}" for name, value in headers.items()), "", ""]
     return "\r\n".join(lines).encode("latin-1") + body

@@ -6,17 +6,17 @@ import http.client
 import json
 import os
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
+from noria.client.address import Address, reach_remedy
 from noria.client.rows import encoded, features_of, listed
 from noria.client.tensors import infer_answer, infer_request
 from noria.errors import (
@@ -53,6 +53,7 @@ _ERRORS: Mapping[int, type[NoriaError]] = {
 }
 _BUSY = (429, 503)
 """Nothing was done: the same may be asked again."""
+_NO_GATEWAY = "Check the address: a gateway is asked, http://HOST:8000 by default; the server's port predicts nothing."
 _WAIT_SECONDS = 0.1
 _IDLE_KEPT = 8
 _PIECE_BYTES = 2**18
@@ -86,10 +87,10 @@ class PredictionClient:
     """Asks a gateway. Safe to share between threads, and with processes forked later: each request has a connection to
     itself.
 
-    ``url`` is http://, https:// or unix:///PATH of a socket. ``deployment`` is needed where several are served, ``key``
-    where they want one. ``timeout_seconds`` bounds each call, retries included; the gateway is told what is left, and
-    gives up by then as well. A busy gateway is asked up to ``retries`` times again. White space around a key, such as
-    the end of the line it was read from, is left out.
+    ``url`` is http:// or https://, with the path that a proxy has it under, if any, or unix:///PATH of a socket.
+    ``deployment`` is needed where several are served, ``key`` where they want one. ``timeout_seconds`` bounds each
+    call, retries included; the gateway is told what is left, and gives up by then, too. A busy one is asked up to
+    ``retries`` times again. White space around a key, such as the end of the line it was read from, is left out.
 
     Values may be numpy's or pandas': NaN, NaT and NA are sent as None; an infinite number is refused.
 
@@ -255,13 +256,13 @@ class PredictionClient:
             if current.sock is not None:
                 current.sock.settimeout(timeout)
             try:
-                current.request(method, path, body or None, dict(headers))
+                current.request(method, self._address.prefix + path, body or None, dict(headers))
                 connected = current.sock
                 with current.getresponse() as response:
                     answer = _body(response, connected, ends)
-                    found = {name.lower(): value for name, value in response.getheaders()}
-                    self._keep(current)
-                    return response.status, found, answer
+                found = {name.lower(): value for name, value in response.getheaders()}
+                self._keep(current)  # now that its answer is closed: another thread may ask over it at once
+                return response.status, found, answer
             except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
                 current.close()
                 if known is None:
@@ -288,53 +289,6 @@ class PredictionClient:
                 self._idle.append(connection)
                 return
         connection.close()
-
-
-class Address(msgspec.Struct, frozen=True):
-    """Where a gateway listens: a host and port, or the path of a Unix socket."""
-
-    scheme: str
-    host: str
-    port: int
-    socket_path: str = ""
-
-    @classmethod
-    def of(cls, url: str) -> Address:
-        """Raises InvalidInput for what names no gateway."""
-        parts = urlsplit(url)
-        if parts.scheme == "unix" and parts.path:
-            return cls("http", "localhost", 80, unquote(parts.path))
-        with suppress(ValueError):  # a port that is none
-            nothing_else = parts.path in ("", "/") and not (parts.query or parts.fragment or "@" in parts.netloc)
-            if parts.scheme in ("http", "https") and parts.hostname and nothing_else:
-                return cls(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
-        raise InvalidInput(f"{url!r} names no gateway", remedy="Write http://host:port, https:// or unix:///path.")
-
-    def __str__(self) -> str:
-        """As it is written."""
-        return f"unix://{self.socket_path}" if self.socket_path else f"{self.scheme}://{self.authority}"
-
-    @property
-    def authority(self) -> str:
-        """HOST:PORT, an IPv6 address in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    def connection(self, timeout_seconds: float) -> http.client.HTTPConnection:
-        """A connection, not yet made."""
-        if self.socket_path:
-            return _UnixConnection(self.socket_path, timeout_seconds)
-        if self.scheme == "http":
-            return http.client.HTTPConnection(self.host, self.port, timeout=timeout_seconds)
-        return http.client.HTTPSConnection(
-            self.host, self.port, timeout=timeout_seconds, context=ssl.create_default_context()
-        )
-
-
-def reach_remedy(error: Exception) -> str:
-    """What to do where no connection can be made."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return "Ask by a name that its certificate has; SSL_CERT_FILE names a file with an authority of your own."
-    return "Check the address, and that the gateway runs."
 
 
 def key_header(key: str) -> dict[str, str]:
@@ -369,17 +323,6 @@ def _body(response: http.client.HTTPResponse, connected: socket.socket, ends: fl
     return b"".join(parts)
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout_seconds: float) -> None:
-        super().__init__("localhost", timeout=timeout_seconds)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
 def refusal(status: int, answer: bytes, headers: Mapping[str, str]) -> NoriaError:
     """What a gateway's refusal says, in whichever of its shapes."""
     document: Any = {}
@@ -388,7 +331,9 @@ def refusal(status: int, answer: bytes, headers: Mapping[str, str]) -> NoriaErro
     document = document if isinstance(document, dict) else {}
     text = document.get("detail") or document.get("error") or document.get("message")
     message = str(text or f"the gateway answered {status}: {answer[:200].decode(errors='replace')}")
-    remedy, details = str(document.get("remedy", "")), [str(one) for one in document.get("errors", [])]
+    is_none = status == 404 and text in (None, "Not Found")
+    remedy = str(document.get("remedy", _NO_GATEWAY if is_none else ""))
+    details = [str(one) for one in document.get("errors", [])]
     if status == 429:
         after = headers.get("retry-after", "1")
         return Overloaded(message, remedy=remedy, retry_after=int(after) if after.isdigit() else 1)

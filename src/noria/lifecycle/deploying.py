@@ -186,9 +186,9 @@ def version_of(tx: Transaction, address: Address) -> ModelVersion:
     stage = parse_stage(follows)
     found = version_in_stage(tx, model, stage)
     if found is None:
-        count = len(list_versions(tx, model))
+        newest = max((one.version for one in list_versions(tx, model)), default=None)
         raise NotFound(
             f"model {model!r} has no version in {stage}",
-            remedy=f"Name one of its {count} versions, as in models:/{model}/{count}." if count else "Register one.",
+            remedy=f"Name a version by its number, as in models:/{model}/{newest}." if newest else "Register one.",
         )
     return found

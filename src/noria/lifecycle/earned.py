@@ -65,9 +65,19 @@ class Earned:
 
         return self._inside(units, answers, window_minutes).group_by("unit").agg(pl.col("value").sum())
 
-    def told(self, units: pl.DataFrame, answers: pl.DataFrame, window_minutes: float, since: int) -> Mapping[str, int]:
-        """As ``told``; those that do not count are of nobody who was asked, or too late."""
-        return told(self._rewards.frame(), self._inside(units, answers, window_minutes), "key", since)
+    def told(
+        self, units: pl.DataFrame, answers: pl.DataFrame, window_minutes: float, since: int, at: int
+    ) -> Mapping[str, int]:
+        """As ``told``; those that do not count are of nobody who was asked, or too late.
+
+        ``not_final`` are those that count of units whose window is not over ``at`` that instant (UTC milliseconds).
+        """
+        import polars as pl
+
+        inside = self._inside(units, answers, window_minutes)
+        waiting = inside.filter(pl.col("first") + window_minutes * MINUTE > at).height if window_minutes else 0
+        found = told(self._rewards.frame(), inside, "key", since)
+        return {**found, "not_final": waiting} if waiting else found
 
     def _inside(self, units: pl.DataFrame, answers: pl.DataFrame, window_minutes: float) -> pl.DataFrame:
         import polars as pl

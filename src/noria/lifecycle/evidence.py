@@ -30,6 +30,7 @@ from noria.monitoring.log import (
     FailureRecord,
     LabelRecord,
     PredictionBatch,
+    batches_in,
 )
 from noria.monitoring.tail import Tail
 from noria.rollout.bandits import ArmRewards
@@ -90,11 +91,10 @@ class Evidence:
 
     def refresh(self, steps: Mapping[int, int]) -> None:
         """Take in what the log holds by now."""
-        batches = msgspec.msgpack.Decoder(PredictionBatch).decode
-        for payload in self._tails[PREDICTIONS].read():
-            self._add(self._answered, batches(payload), steps)
-        for payload in self._tails[SHADOWS].read():
-            self._add(self._shadowed, batches(payload), steps)
+        for target, kind in ((self._answered, PREDICTIONS), (self._shadowed, SHADOWS)):
+            for payload in self._tails[kind].read():
+                for batch in batches_in(payload):
+                    self._add(target, batch, steps)
         self._add_failures(self._tails[FAILURES].read(), steps)
         self._add_outcomes()
 
@@ -238,9 +238,9 @@ class Evidence:
         final = units.filter("final")
         return ArmOutcome(variant, share, units.height, Moments.of(final["value"].to_numpy()))
 
-    def rewards_told(self, plan: RewardPlan) -> Mapping[str, int]:
-        """How many rewards came in since the rollout began, and how many of them count."""
-        return self._earned.told(self._units(), self.rows(), plan.window_minutes, self._since)
+    def rewards_told(self, plan: RewardPlan, at: datetime) -> Mapping[str, int]:
+        """How many rewards came in since the rollout began, how many of them count, and are not final at ``at``."""
+        return self._earned.told(self._units(), self.rows(), plan.window_minutes, self._since, to_millis(at))
 
     def arm_rewards(self, plan: RewardPlan, at: datetime, variant: str) -> ArmRewards:
         """A bandit's arm: what is final, what failed among it, and how many answers still wait."""
@@ -303,8 +303,8 @@ class Evidence:
 
     def _add(self, target: Growing, batch: PredictionBatch, steps: Mapping[int, int]) -> None:
         step = steps.get(batch.revision)
-        if batch.deployment != self._deployment or step is None:
-            return
+        if batch.deployment != self._deployment or step is None or not batch.latencies:
+            return  # without latencies: an older Noria's rows, which would count as fast ones
         columns = BatchColumns.of(batch)
         rows = len(columns.prediction_ids)
         target.add(

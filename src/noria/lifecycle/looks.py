@@ -267,7 +267,7 @@ def _ab(evidence: Evidence, rollout: Rollout, step: RolloutStep, variants: Mappi
     ]
     days = (at - rollout.started_at).total_seconds() / 86_400
     judged = judge_ab(plan, arms, guards, days=days)
-    outcomes = {"rewards": evidence.rewards_told(plan.rewards), **_labels_told(evidence, plan)}
+    outcomes = {"rewards": evidence.rewards_told(plan.rewards, at), **_labels_told(evidence, plan)}
     told = replace(judged, measures={**judged.measures, **outcomes})
     return Look(told, None if step.fixed else known or None)
 
@@ -286,7 +286,7 @@ def _bandit(
         "arms": {
             arm.name: {"rewards": arm.rewards.count, "mean": arm.rewards.mean, "pending": arm.pending} for arm in arms
         },
-        "rewards": evidence.rewards_told(plan.rewards),
+        "rewards": evidence.rewards_told(plan.rewards, at),
     }
     if harmed:
         measures["harmed"] = {name: finding.reason for name, finding in harmed.items()}

@@ -28,16 +28,16 @@ from noria.lifecycle.looks import (
 )
 from noria.lifecycle.rollout_routes import point_alias, route, route_to
 from noria.lifecycle.served_forms import check_preview, make_servable, variant_of
+from noria.lifecycle.startable import champion_of, check_startable
 from noria.lifecycle.troubles import Troubles
 from noria.optimize.bundle import Task
 from noria.registry import ModelVersion, Policies, Stage, approve, get_version, transition
 from noria.registry.stages import MoveRefused, gated, note_refusal
-from noria.rollout import Decision, Plan, Rollout, Strategy, Variant, current_routes
-from noria.rollout.deployments import check_served, find_deployment, serves_production, tell_gateways
+from noria.rollout import Decision, Plan, Rollout, Strategy, current_routes
+from noria.rollout.deployments import serves_production, tell_gateways
 from noria.rollout.moves import (
     Overtaken,
     begin_step,
-    check_none_open,
     check_versions,
     fix_step,
     record_decision,
@@ -83,9 +83,9 @@ class Rollouts:
         database, now = self._workspace.database, self._clock.now()
         check_plan(plan, len(challengers))
         with database.read() as tx:
-            champion = self._champion(tx, deployment)
+            champion = champion_of(tx, deployment)
             check_versions(champion.version, challengers)
-            self._check_startable(tx, deployment)
+            check_startable(tx, deployment, champion.model)
             versions = [get_version(tx, champion.model, number) for number in challengers]
             if not serves_production(tx, deployment, champion.model):
                 for version in versions:
@@ -95,7 +95,8 @@ class Rollouts:
             plan = replace(plan, guards=replace(plan.guards, task=self._loaded_task(version)))
         latencies = self._latencies_before(deployment, now)
         with gated(database, at=self._clock.now(), actor=actor, reason=reason) as tx:
-            if self._champion(tx, deployment).version != champion.version:
+            check_startable(tx, deployment, champion.model)
+            if champion_of(tx, deployment).version != champion.version:
                 raise Conflict(f"{deployment!r} serves another version by now", remedy="See how it stands, then retry.")
             for version in versions:
                 if get_version(tx, version.model, version.version).stage in (Stage.NONE, Stage.ARCHIVED):
@@ -365,27 +366,6 @@ class Rollouts:
     def _winner(rollout: Rollout, judgement: Judgement) -> int:
         named = [number for number in rollout.challengers if judgement.winner == f"v{number}"]
         return named[0] if named else rollout.challenger
-
-    @staticmethod
-    def _champion(tx: Transaction, deployment: str) -> Variant:
-        check_served(tx, deployment)
-        routes = current_routes(tx, deployment)
-        if routes is None:
-            raise Conflict(
-                f"nothing is deployed as {deployment!r}", remedy="Deploy a first version with `noria deploy`."
-            )
-        return routes.variants[0]
-
-    @staticmethod
-    def _check_startable(tx: Transaction, deployment: str) -> None:
-        check_none_open(tx, deployment)
-        record = find_deployment(tx, deployment)
-        if record is not None and record.follows and not record.follows.startswith(("@", Stage.PRODUCTION)):
-            raise Conflict(
-                f"deployment {deployment!r} serves what is in {record.follows}, and a version that is promoted enters "
-                "Production",
-                remedy="Roll out to a deployment that follows Production, an alias, or nothing.",
-            )
 
     def _move(self, tx: Transaction, version: ModelVersion, stage: Stage, actor: str, reason: str) -> None:
         transition(

@@ -16,6 +16,7 @@ from noria.lifecycle.looks import CHAMPION
 from noria.lifecycle.plans import plan_of
 from noria.lifecycle.rollouts import ACTOR, Rollouts
 from noria.lifecycle.served_forms import variant_of
+from noria.lifecycle.startable import rollout_beside
 from noria.monitoring.profile import read_profile
 from noria.monitoring.records import Verdict, WindowResult, list_verdicts, raise_verdict, set_outcome
 from noria.monitoring.watch import Watch, watch_day
@@ -23,7 +24,7 @@ from noria.pipelines import Project, TrainingRequest, train_version
 from noria.registry import ModelVersion, Stage, version_in_stage
 from noria.registry.stages import history
 from noria.rollout import Strategy, set_routes
-from noria.rollout.deployments import find_deployment, save_deployment, write_routes
+from noria.rollout.deployments import find_deployment, save_deployment, tell_gateways, write_routes
 from noria.rollout.evidence import QUALITY
 from noria.rollout.moves import check_none_open
 from noria.rollout.records import list_decisions, list_rollouts, open_rollout
@@ -57,10 +58,10 @@ class Wheel:
             )
         with self.workspace.database.write() as tx:
             self.serve(tx, version, reason=reason, actor=actor)
-        self.publish_routes()
+        tell_gateways(self.workspace, self.project.deployment)
 
     def serve(self, tx: Transaction, version: ModelVersion, *, reason: str, actor: str) -> None:
-        """``deploy`` within a transaction; ``publish_routes`` comes after it."""
+        """``deploy`` within a transaction; ``tell_gateways`` comes after it."""
         name, now = self.project.deployment, self.clock.now()
         check_none_open(tx, name)
         record = find_deployment(tx, name)
@@ -80,13 +81,14 @@ class Wheel:
             return
         with self.workspace.database.read() as tx:
             rollout = open_rollout(tx, self.project.deployment)
+            beside = rollout_beside(tx, self.project.deployment, self.project.settings.model.name)
             decided = self._decided_now(tx)
         results = self._watch(champion, day)
         if decided:
             pass
         elif rollout is not None and rollout.started_at < self.clock.now():
             self._rollouts.look(rollout.rollout_id)
-        elif rollout is None:
+        elif rollout is None and beside is None:
             self._answer(champion, results)
         self.publish_routes()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from noria.monitoring.older_log import RowRecord, records_together
 from noria.monitoring.segments import MILLIS_A_DAY, SegmentWriter, frames, segments
 from noria.structs import read_by_threads
 
@@ -36,7 +37,8 @@ class PredictionBatch(msgspec.Struct, array_like=True, frozen=True):
 
     ``prediction_ids`` has one id a row, or a single one that the rows number from 0. ``numbers`` is float64 of shape
     (rows, numeric inputs), ``strings`` a list a row; ``string_places`` says where those stand among the inputs.
-    ``scores`` is float64 (rows,), ``latencies`` float32 (rows,) in seconds. ``predictions`` is float64 (rows,), or the
+    ``scores`` is float64 (rows,), ``latencies`` float32 (rows,) in seconds, empty where none were logged (by a Noria of
+    before batches). ``predictions`` is float64 (rows,), or the
     labels themselves where they are no numbers. ``entities``, ``units`` and ``beside`` are empty, or one a row.
     """
 
@@ -125,6 +127,7 @@ class FailureRecord(msgspec.Struct, array_like=True, frozen=True):
     unit: str = ""
 
 
+_decode_batch = msgspec.msgpack.Decoder(PredictionBatch).decode
 _R = TypeVar("_R", LabelRecord, RewardRecord, FailureRecord)
 _T = TypeVar("_T")
 
@@ -186,8 +189,36 @@ def read_batches(root: Path, day: date | None = None, kind: str = PREDICTIONS) -
 
 def batches_of(segment: Path) -> Iterator[PredictionBatch]:
     """The batches of one segment."""
-    decode = msgspec.msgpack.Decoder(PredictionBatch).decode
-    return (decode(payload) for _, payload in frames(segment.read_bytes()))
+    return (batch for _, payload in frames(segment.read_bytes()) for batch in batches_in(payload))
+
+
+def batches_in(payload: bytes) -> Sequence[PredictionBatch]:
+    """The batches of one frame: one, or several of a frame that an older Noria wrote."""
+    try:
+        return (_decode_batch(payload),)
+    except msgspec.ValidationError:
+        return [_batch_of(records) for records in records_together(payload)]
+
+
+def _batch_of(records: Sequence[RowRecord]) -> PredictionBatch:
+    import numpy as np
+
+    first = records[0]
+    return PredictionBatch(
+        first.received_at,
+        first.deployment,
+        first.revision,
+        first.variant,
+        first.model,
+        first.version,
+        [record.prediction_id for record in records],
+        event_times=np.array([record.event_time for record in records], np.int64).tobytes(),
+        numbers=np.array([record.features for record in records], np.float64).tobytes(),
+        scores=np.array([record.score for record in records], np.float64).tobytes(),
+        predictions=np.array([record.prediction for record in records], np.float64).tobytes(),
+        latencies=b"",
+        entities=[record.entities for record in records],
+    )
 
 
 def labels_of(root: Path, prediction_ids: Collection[str], day: date) -> Mapping[str, LabelRecord]:
@@ -273,7 +304,7 @@ class BatchColumns:
             np.frombuffer(batch.numbers, np.float64).reshape(len(times), -1),
             np.frombuffer(batch.scores, np.float64),
             np.frombuffer(predictions, np.float64).tolist() if isinstance(predictions, bytes) else predictions,
-            np.frombuffer(batch.latencies, np.float32),
+            np.frombuffer(batch.latencies, np.float32) if batch.latencies else np.zeros(len(times), np.float32),
         )
 
     def features(self, row: int) -> list[Feature]:

@@ -207,7 +207,7 @@ def _remembered(source: Callable[[], Any], folder: Path) -> Callable[[], Any]:
 
 
 def _telling(function: Callable[..., Any], folder: Path) -> Callable[..., Any]:
-    """The same function of train.py, a mistake in it told by file and line."""
+    """The same function of train.py, a mistake in it told by file and line; Optuna's TrialPruned is none."""
 
     @functools.wraps(function)
     def telling(*arguments: Any) -> Any:
@@ -216,6 +216,10 @@ def _telling(function: Callable[..., Any], folder: Path) -> Callable[..., Any]:
         except NoriaError:
             raise
         except Exception as error:
+            from optuna import TrialPruned
+
+            if isinstance(error, TrialPruned):
+                raise
             raise _user_error(error, folder / TRAIN_FILE) from error
 
     return telling

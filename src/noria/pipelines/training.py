@@ -172,6 +172,11 @@ def _tune(project: Project, split: _Split, labels: Floats) -> dict[str, Any]:
     direction = directions.MAXIMIZE if task == "classification" else directions.MINIMIZE
     study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=seed))
     study.optimize(objective, n_trials=project.settings.model.trials)
+    if not any(trial.state is optuna.trial.TrialState.COMPLETE for trial in study.trials):
+        raise InvalidConfig(
+            f"`search_space` in {TRAIN_FILE} pruned each of {len(study.trials)} trials",
+            remedy="Let it pass some, or raise model.trials in noria.toml.",
+        )
     return dict(project.search_space(optuna.trial.FixedTrial(study.best_params)))
 
 

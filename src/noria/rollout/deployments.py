@@ -24,6 +24,7 @@ from noria.rollout.records import latest_shares, open_rollout
 from noria.rollout.route_records import current_routes, note
 from noria.rollout.routes import RouteTable, publish, unpublish
 from noria.store import tables
+from noria.store.blobs import discard_stale
 from noria.store.database import Transaction, from_json
 from noria.store.workspace import Workspace
 
@@ -265,6 +266,7 @@ def write_all_routes(workspace: Workspace) -> Mapping[str, int]:
     What cannot be read of one, such as a row that a newer program wrote, keeps no other waiting: it is told in the end,
     by CorruptArtifact.
     """
+    discard_stale(workspace.route_folder)
     with workspace.database.read() as tx:
         names = [row.deployment for row in tx.execute(select(tables.route_tables.c.deployment).distinct())]
     revisions, faults = {}, []

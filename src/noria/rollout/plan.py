@@ -10,6 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from noria.errors import InvalidInput
+from noria.ladder import GIVE_A_LADDER, is_ladder, rises
 from noria.rollout.bandits import BanditSettings
 from noria.rollout.evidence import ERRORS, LATENCY, QUALITY, REWARD, SCORES, GuardSettings
 from noria.rollout.experiments import ExperimentSettings
@@ -130,9 +131,8 @@ def _check_required(plan: Plan) -> None:
 
 def _check_steps(plan: Plan) -> None:
     steps, strategy = list(plan.steps), plan.strategy
-    ladder = bool(steps) and all(0 < step <= 100 for step in steps) and steps == sorted(set(steps))
     if strategy is Strategy.CANARY:
-        fits, remedy = steps[-1:] == [100], "Give rising percents above 0, the last being 100, such as 5,10,25,50,100."
+        fits, remedy = is_ladder(steps), GIVE_A_LADDER
     elif strategy in (Strategy.AB, Strategy.BANDIT):
         fits = len(steps) == 1 and steps[0] < 100
         remedy = "Give one percent above 0 and below 100, the challengers' together: the champion needs traffic too."
@@ -140,7 +140,7 @@ def _check_steps(plan: Plan) -> None:
         fits, remedy = len(steps) == 1, "Give one percent above 0, such as 100: the share of the requests it is asked."
     else:
         fits, remedy = steps == [100], "Give none: it is switched to at once, with all the traffic."
-    if not (ladder and fits):
+    if not (rises(steps) and fits):
         percents = ", ".join(f"{step:g}" for step in steps) or "nothing"
         raise InvalidInput(f"{percents}: these are no steps for {strategy}", remedy=remedy)
 

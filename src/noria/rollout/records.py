@@ -107,10 +107,11 @@ def latest_look(tx: Transaction, rollout_id: str) -> tuple[Mapping[str, object],
     return None if row is None else (from_json(row.evidence), from_millis(row.looked_at))
 
 
-def seen_last(tx: Transaction, rollout: Rollout) -> tuple[Mapping[str, object], datetime] | None:
+def seen_last(tx: Transaction, rollout: Rollout) -> tuple[Mapping[str, object], datetime | None] | None:
     """What is known of a rollout, and as of when: what the newest look saw, and over that what an ended one ended by.
 
-    The look that decides is kept with its decision. One by hand rests on a reason alone, beside what was seen before.
+    The look that decides is kept with its decision. One by hand rests on a reason alone, beside what was seen before;
+    where nobody had looked before there is no instant of it.
     One that is paused waits for that, whatever was seen; a step that has just begun waits for its first look.
     """
     look, decisions = latest_look(tx, rollout.rollout_id), list_decisions(tx, rollout.rollout_id)
@@ -122,12 +123,13 @@ def seen_last(tx: Transaction, rollout: Rollout) -> tuple[Mapping[str, object], 
         began = f"step {rollout.step + 1} has begun: nobody has looked at it yet"
         return ({"reason": began}, last.decided_at) if is_new else look
     if rollout.status == PAUSED:
-        seen, at = look or ({}, last.decided_at)
+        seen, at = look or ({}, None)
         why = last.evidence.get("reason")
         return {**seen, "reason": f"it is paused: {why}" if why else "it is paused"}, at
     by_hand = not set(last.evidence) - {"reason", "winner"}
+    looked_at = None if look is None else look[1]
     seen = {} if look is None else {name: value for name, value in look[0].items() if name != "waits_for"}
-    return {**seen, **last.evidence}, look[1] if look is not None and by_hand else last.decided_at
+    return {**seen, **last.evidence}, looked_at if by_hand else last.decided_at
 
 
 def percent_now(tx: Transaction, rollout: Rollout) -> float:

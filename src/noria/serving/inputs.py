@@ -215,7 +215,8 @@ def parse_instant(text: str) -> int:
         millis = -1
     if not 0 <= millis <= _LAST_MILLI:
         raise InvalidInput(
-            f"{text!r} is not an instant", remedy="Write RFC 3339 with a zone, such as 2013-03-01T12:00:00Z."
+            f"{text!r} is not an instant",
+            remedy="Write RFC 3339 with a zone, from 1970 to 9999, such as 2013-03-01T12:00:00Z.",
         )
     return millis
 

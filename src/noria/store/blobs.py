@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -215,6 +216,7 @@ class FolderBlobs:
 
 
 _STAGING = ".staging-"
+_STALE_SECONDS = 3600
 
 
 def open_blobs(url: str, *, folder: Path, cache: Path) -> BlobStore:
@@ -275,6 +277,14 @@ def write_atomically(target: Path, content: bytes) -> None:
         staged.commit()
     finally:
         staged.discard()
+
+
+def discard_stale(folder: Path) -> None:
+    """Remove what writers left in ``folder`` that were killed: staged files that nobody has written to for an hour."""
+    for staged in folder.glob(f"{_STAGING}*"):
+        with contextlib.suppress(OSError):  # its writer may be about to rename it
+            if time.time() - staged.stat().st_mtime > _STALE_SECONDS:
+                staged.unlink()
 
 
 class _Staged:

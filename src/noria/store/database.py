@@ -69,9 +69,14 @@ class Database:
         self._engine = _open_engine(url)
 
     def migrate(self) -> None:
-        """Bring the schema to the newest revision; a fresh database is made in one go."""
+        """Bring the schema to the newest revision; a fresh database is made in one go.
+
+        Raises Conflict, and changes nothing, when a newer Noria made it.
+        """
         with self._connect() as connection:
             revision = _current_revision(connection)
+        if revision is not None and revision > HEAD_REVISION:
+            raise _too_new(revision, self._engine.url)
         if revision != HEAD_REVISION:
             self._upgrade()
 
@@ -178,6 +183,14 @@ def _clear(error: DBAPIError, url: URL) -> NoriaError:
     return Unavailable(
         f"the database {name} cannot be used: {cause}",
         remedy="Check store.database in noria.toml, the free space, and that the folder or server accepts writes.",
+    )
+
+
+def _too_new(revision: str, url: URL) -> Conflict:
+    return Conflict(
+        f"the database {url.render_as_string(hide_password=True)} was brought to revision {revision} by a newer Noria; "
+        f"this one knows revisions up to {HEAD_REVISION}",
+        remedy="Run the newer Noria here too, or restore the copy that was made before it was installed.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -182,14 +182,22 @@ def open_backend(uri: str) -> Backend:
 
     Raises InvalidInput for a scheme nobody serves.
     """
+    return cast(Backend, find_backend(uri)()(uri))
+
+
+def find_backend(uri: str) -> Callable[[], Callable[[str], object]]:
+    """What loads the opener of a tracking URI's backends; nothing is loaded yet.
+
+    Raises InvalidInput for a scheme nobody serves.
+    """
     scheme = uri.partition(":")[0] if "://" in uri or uri.startswith("file:") else ""
     if (name := _BUILT_IN.get(scheme)) is not None:
         module, _, function = name.partition(":")
-        return cast(Backend, getattr(import_module(module), function)(uri))
+        return lambda: cast(Callable[[str], object], getattr(import_module(module), function))
     from importlib.metadata import entry_points  # loads the email package: not for every import of the client
 
     for point in entry_points(group=GROUP, name=scheme):
-        return cast(Backend, point.load()(uri))
+        return point.load
     raise InvalidInput(
         f"nothing serves tracking URIs such as {uri!r}",
         remedy=f"Use http://, https://, a project's folder, or install what offers the scheme {scheme!r} to {GROUP}.",

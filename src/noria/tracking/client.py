@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, SupportsFloat
+from typing import TYPE_CHECKING, SupportsFloat, TypeVar
 
 from noria.errors import InvalidInput, MissingExtra, NotFound
 from noria.tracking import frames, signature
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from noria.tracking.entities import Metric, Run
+
+V = TypeVar("V")
 
 
 class Runs(list["Run"]):
@@ -47,8 +49,9 @@ def log_param(key: str, value: object, *, run_id: str | None = None) -> None:
 
 def log_params(params: Mapping[str, object], *, run_id: str | None = None) -> None:
     """Log params as texts, all or none."""
+    texts = _texts(params)
     used, run = target(run_id)
-    used.log(run, params=_texts(params))
+    used.log(run, params=texts)
 
 
 def log_metric(
@@ -65,10 +68,11 @@ def log_metrics(
     timestamp: int | None = None,
     run_id: str | None = None,
 ) -> None:
-    """Log values of several metrics at one step in one batch."""
+    """Log values of several metrics at one step in one batch. Raises InvalidInput for what is none."""
+    numbers = {key: _number(key, value) for key, value in _named(metrics).items()}
     used, run = target(run_id)
     at = round(time.time() * 1000) if timestamp is None else timestamp
-    used.log(run, metrics={key: _number(key, value) for key, value in metrics.items()}, step=step or 0, at_millis=at)
+    used.log(run, metrics=numbers, step=step or 0, at_millis=at)
 
 
 def set_tag(key: str, value: object, *, run_id: str | None = None) -> None:
@@ -77,9 +81,10 @@ def set_tag(key: str, value: object, *, run_id: str | None = None) -> None:
 
 
 def set_tags(tags: Mapping[str, object], *, run_id: str | None = None) -> None:
-    """Add or replace tags, as texts."""
+    """Add or replace tags, as texts. Raises InvalidInput for what names none."""
+    texts = _texts(tags)
     used, run = target(run_id)
-    used.log(run, tags=_texts(tags))
+    used.log(run, tags=texts)
 
 
 def log_input(
@@ -234,7 +239,16 @@ def _root(run_id: str | None) -> tuple[Backend, str]:
 
 
 def _texts(values: Mapping[str, object]) -> dict[str, str]:
-    return {key: str(value) for key, value in values.items()}
+    return {key: str(value) for key, value in _named(values).items()}
+
+
+def _named(values: Mapping[str, V]) -> Mapping[str, V]:
+    if not isinstance(values, Mapping):
+        raise InvalidInput(
+            f"{values!r:.80} names nothing to log",
+            remedy="Give a dictionary of names and values, such as {'team': 'a'}.",
+        )
+    return values
 
 
 def _number(key: str, value: SupportsFloat) -> float:

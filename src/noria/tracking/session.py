@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from noria.errors import Conflict, NoriaError
 from noria.ids import process_user
-from noria.tracking.backend import Backend, open_backend
+from noria.tracking.backend import Backend, find_backend, open_backend
 from noria.tracking.source import source_tags
 
 if TYPE_CHECKING:
@@ -70,9 +70,11 @@ def set_tracking_uri(uri: str | os.PathLike[str] | None) -> None:
     """Choose where runs are kept: ``http(s)://`` of a Noria or MLflow server, or a project's folder.
 
     None goes back to the environment (``NORIA_TRACKING_URI``, then ``MLFLOW_TRACKING_URI``), then to the project around
-    the working directory. Active runs stay where they were started; the experiment is the default one again.
+    the working directory. Active runs stay where they were started; the experiment is the default one again. Raises
+    InvalidInput for a scheme that nothing serves, and leaves all as it was.
     """
     text = None if uri is None else os.fspath(uri)
+    find_backend(text or "")
     is_path = text is not None and "://" not in text and not text.startswith("file:")
     _chosen.update(uri=str(Path(text or "").expanduser().absolute()) if is_path else text, experiment_id=None)
     _close_all()

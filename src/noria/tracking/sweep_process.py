@@ -26,6 +26,9 @@ from noria.tracking.sweep_storage import open_storage, sampler_of
 
 _LONGEST_ERROR = 5000
 _RUN = "noria.run_id"
+ERROR = "noria.error"
+"""Of a failed trial what it ended by; the tag of its run has the whole traceback."""
+_LONGEST_CAUSE = 300
 _COMMAND = (  # Ctrl-C reaches every process of the terminal: the leader tells of it, so a worker just leaves
     "import os, signal; signal.signal(signal.SIGINT, lambda *_: os._exit(130)); "
     "from noria.tracking.sweep_process import main; main()"
@@ -151,7 +154,8 @@ class _Trials:
             self._end(trial, states.PRUNED, "KILLED", {"noria.pruned": "true"})
         except Exception as error:
             told = "".join(traceback.format_exception(error))[-_LONGEST_ERROR:]
-            self._end(trial, states.FAIL, "FAILED", {"noria.error": told})
+            trial.set_user_attr(ERROR, told.strip().splitlines()[-1][:_LONGEST_CAUSE])
+            self._end(trial, states.FAIL, "FAILED", {ERROR: told})
         else:
             log_metric(self._task["metric"], value, step=max(trial.reported, default=-1) + 1)
             self._end(trial, states.COMPLETE, "FINISHED", {}, value)

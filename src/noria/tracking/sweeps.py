@@ -18,7 +18,7 @@ from noria.errors import Conflict, InvalidInput, NoriaError
 from noria.ids import process_user
 from noria.tracking.session import active_run, backend, current_experiment, set_experiment
 from noria.tracking.source import source_tags
-from noria.tracking.sweep_process import Worker
+from noria.tracking.sweep_process import ERROR, Worker
 from noria.tracking.sweep_space import distributions_of
 from noria.tracking.sweep_storage import open_storage, sampler_of, used_here
 
@@ -312,12 +312,18 @@ class _Leader:
                 counts["lost" if trial.user_attrs.get(_LOST) else state] += 1
         return counts
 
+    def _cause(self) -> str:
+        """What the newest failed trial ended by, if one failed."""
+        kept = [trial.user_attrs for trial in self._study.get_trials(deepcopy=False)]
+        told = [attributes[ERROR] for attributes in kept if ERROR in attributes]
+        return f"; the last one ended by {told[-1]}" if told else ""
+
     def _result(self) -> SweepResult:
         counts = self._counts()
         if not counts["complete"]:
             raise NoriaError(
-                f"no trial of the sweep {self._plan.name!r} had a value: {counts}",
-                remedy="Look at the tag noria.error of its failed runs.",
+                f"no trial of the sweep {self._plan.name!r} had a value: {counts}{self._cause()}",
+                remedy=f"Look at the tag {ERROR} of its failed runs.",
             )
         best = self._study.best_trial
         assert best.value is not None

@@ -92,6 +92,9 @@ def test_the_bill_of_materials_is_cyclonedx_and_names_all_that_is_installed(pack
     components = {(one["name"], one["version"]) for one in json.loads(text)["components"]}
     locked = {(one.name, one.version) for one in parse((package / "requirements.lock").read_text().split("\n./")[0])}
     assert locked < components and ("hourly-demand", "1") in components
+    addresses = {one["name"]: one.get("purl", "") for one in json.loads(text)["components"]}
+    assert addresses["noria"].startswith("pkg:generic/noria@")  # PyPI has another project of that name
+    assert addresses["numpy"].startswith("pkg:pypi/numpy@")
     licensed = [one for one in json.loads(text)["components"] if one.get("licenses")]
     assert len(licensed) > len(locked) / 2
 

@@ -299,15 +299,19 @@ def test_a_nats_consumer_that_reads_something_else_is_not_joined(nats_broker):
         for name in ("FIRST", "SECOND"):
             await client.jetstream().add_stream(name=name, subjects=[f"{name.lower()}.>"])
         await client.jetstream().add_consumer("FIRST", durable_name="forgets", ack_policy="none")
+        await client.jetstream().add_consumer("FIRST", durable_name="all", ack_policy="explicit")
         await client.close()
 
     asyncio.run(make())
     asyncio.run(joined("first.a", "group"))
     asyncio.run(joined("first.a", "group"))
+    asyncio.run(joined("first.>", "all"))
     with pytest.raises(InvalidInput, match=r"the consumer group reads first\.a"):
         asyncio.run(joined("first.b", "group"))
+    with pytest.raises(InvalidInput, match=r"the consumer all reads first\.>"):
+        asyncio.run(joined("first.a", "all"))
     with pytest.raises(InvalidInput, match=r"the consumer forgets reads .*none"):
-        asyncio.run(joined("first.a", "forgets"))
+        asyncio.run(joined("first.>", "forgets"))
     with pytest.raises(InvalidInput, match="in several JetStream streams: FIRST, SECOND"):
         asyncio.run(joined("*.a", "other"))
     with pytest.raises(InvalidInput, match=r"'a\.b' is no name of a JetStream consumer"):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cyclonedx.model.component import Component
 
 _LONGEST_LICENCE = 80
+_OURS = "noria"
+"""PyPI has another project of that name, whose faults would be told of this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ def _component(environment: str, name: str, version: str) -> Component:
     from cyclonedx.model.component import Component, ComponentType
     from packageurl import PackageURL
 
-    purl = PackageURL("pypi", name=name.lower(), version=version)
+    kind = "generic" if name.lower() == _OURS else "pypi"
+    purl = PackageURL(kind, name=name.lower(), version=version)
     reference = f"{environment}:{purl}" if environment else str(purl)
     return Component(
         name=name, version=version, type=ComponentType.LIBRARY, purl=purl, bom_ref=reference,

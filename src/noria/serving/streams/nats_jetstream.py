@@ -122,7 +122,9 @@ class NatsReader:
         config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=self._ack_seconds)
         found = await context.pull_subscribe(subject, durable=group, config=config)
         about = (await found.consumer_info()).config
-        read = about.filter_subjects or [about.filter_subject or subject]
+        read = about.filter_subjects or ([about.filter_subject] if about.filter_subject else [])
+        if not read:  # all that its stream holds
+            read = (await context.stream_info(streams[0])).config.subjects or []
         if read != [subject] or about.ack_policy != AckPolicy.EXPLICIT:
             raise InvalidInput(
                 f"{self._stream.shown}: the consumer {group} reads {', '.join(read)} (ack policy {about.ack_policy})",

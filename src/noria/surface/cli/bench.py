@@ -50,8 +50,9 @@ def serve(
 ) -> None:
     """Put load on a gateway and print throughput and percentiles; exit 1 when a request failed."""
     from noria.client import PredictionClient
+    from noria.client.address import Address
     from noria.client.load import Load, measure
-    from noria.client.predictions import Address, key_header
+    from noria.client.predictions import key_header
 
     usual = f"/models/{quote(deployment, safe='')}" * bool(deployment) + "/predict" + "/batch" * (rows > 1)
     target = f"/{path.lstrip('/')}" if path else usual

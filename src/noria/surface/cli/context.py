@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -95,13 +96,27 @@ def actor() -> str:
 
 
 def by_default(command: str) -> type[TyperGroup]:
-    """A group that takes what names none of its commands as words of ``command``: `noria deploy models:/m/3`."""
+    """A group that takes what names none of its commands as words of ``command``: `noria deploy models:/m/3`.
+
+    Where that fails, and the word resembles a command, that is told: `noria deploy lst` may mean `list`.
+    """
 
     class Group(TyperGroup):
+        meant: str | None = None
+
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             if args and args[0] not in ("--help", "-h", *self.commands):
+                self.meant = next(iter(get_close_matches(args[0], self.commands, n=1)), None)
                 args = [command, *args]
             return super().parse_args(ctx, args)
+
+        def invoke(self, ctx: Any) -> Any:
+            try:
+                return super().invoke(ctx)
+            except typer.Exit as end:
+                if end.exit_code and self.meant:
+                    talk.print(f"Did you mean `noria {ctx.info_name} {self.meant}`?", markup=False, highlight=False)
+                raise
 
     return Group
 

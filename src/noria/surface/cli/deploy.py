@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from noria.clock import SystemClock
-from noria.registry import Policies
-from noria.rollout import Variant
+from noria.registry import Policies, Stage, version_in_stage
+from noria.rollout import RouteTable, Variant
 from noria.rollout.deployments import (
     Deployment,
     add_key,
@@ -19,6 +19,7 @@ from noria.rollout.deployments import (
     list_keys,
     revoke_key,
     routes_now,
+    serves_production,
     tell_gateways,
     withdraw,
 )
@@ -102,21 +103,37 @@ def list_(project: ProjectOption = None, as_json: JsonOption = False) -> None:
         for one in all_deployments(tx):
             routes = routes_now(tx, one.deployment)
             shares = [] if routes is None else [_share(variant) for variant in routes.variants]
+            beside = _production_beside(tx, one, routes)
             rows.append(
                 {
                     "deployment": one.deployment,
                     "model": one.model,
-                    "follows": _follows(tx, one),
+                    "follows": _follows(tx, one, None if as_json else beside),
                     "serves": ", ".join(shares),
                     "revision": 0 if routes is None else routes.revision,
                     "withdrawn_at": one.withdrawn_at,
+                    **({"production_beside": beside} if as_json else {}),
                 }
             )
     show(rows, as_json=as_json, title="Deployments")
 
 
-def _follows(tx: Transaction, one: Deployment) -> str:
-    """What it follows; of an alias that was deleted, or a stage that was left, that the last version serves on."""
+def _production_beside(tx: Transaction, one: Deployment, routes: RouteTable | None) -> int | None:
+    """The version in Production, where a deployment that follows nothing is the model's own and serves another."""
+    if one.follows or one.withdrawn_at is not None or not serves_production(tx, one.deployment, one.model):
+        return None
+    production = version_in_stage(tx, one.model, Stage.PRODUCTION)
+    serves = None if routes is None else routes.variants[0].version
+    return None if production is None or production.version == serves else production.version
+
+
+def _follows(tx: Transaction, one: Deployment, beside: int | None) -> str:
+    """What it follows; of an alias that was deleted, or a stage that was left, that the last version serves on.
+
+    Nothing moves one that follows nothing: where another version is in Production ``beside``, that is told.
+    """
+    if beside is not None:
+        return f"nothing, though version {beside} is in Production"
     gone = one.follows and one.follows.removeprefix("@") not in addresses_of(tx, one.model)
     return f"{one.follows}, which is gone" if gone else one.follows
 

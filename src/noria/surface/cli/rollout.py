@@ -40,6 +40,7 @@ from noria.surface.cli.context import (
     show_sections,
     talk,
 )
+from noria.surface.cli.rollout_words import flat, in_words, narrow, readable, rollout_row, shares_told
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="How new versions earn their traffic.")
 WhichArgument = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Name of the deployment, or a rollout's id.")]
@@ -113,11 +114,11 @@ def start(
         with workspace.database.read() as tx:
             name = deployment or own_name(tx, model)
         rollout = rollouts.start(name, numbers, plan, actor=actor(), reason=reason)
-    row = _row(rollout, rollout.percent)
+    row = rollout_row(rollout, rollout.percent)
     if as_json:
         show([row], as_json=True, title="Started")
     else:
-        show_sections({"started": _without_nothing(row)}, as_json=False)
+        show_sections({"started": in_words(row)}, as_json=False)
 
 
 @app.command(name="list")
@@ -129,10 +130,10 @@ def list_(
 ) -> None:
     """List the rollouts, newest first."""
     with open_records(project).database.read() as tx:
-        rows = [_row(rollout, percent_now(tx, rollout)) for rollout in reversed(list_rollouts(tx, deployment))]
+        rows = [rollout_row(rollout, percent_now(tx, rollout)) for rollout in reversed(list_rollouts(tx, deployment))]
         if deployment is not None and not rows:
             get_deployment(tx, deployment)  # tells of a name that is none
-    show(rows if as_json else [_narrow(row) for row in rows], as_json=as_json, title="Rollouts")
+    show(rows if as_json else [narrow(row) for row in rows], as_json=as_json, title="Rollouts")
 
 
 @app.command()
@@ -141,15 +142,16 @@ def status(which: WhichArgument, project: ProjectOption = None, as_json: JsonOpt
     """Show how a rollout stands: its step, what the newest look saw, what it waits for."""
     with open_records(project).database.read() as tx:
         rollout = _find(tx, which)
-        look, row = seen_last(tx, rollout), _row(rollout, percent_now(tx, rollout))
+        look, row = seen_last(tx, rollout), rollout_row(rollout, percent_now(tx, rollout))
         shares = latest_shares(tx, rollout.rollout_id)
-    document: dict[str, object] = {"rollout": row if as_json else _without_nothing(row)}
+    document: dict[str, object] = {"rollout": row if as_json else in_words(row)}
     if shares is not None and rollout.is_open:
-        document["traffic"] = shares[0] if as_json else _shares(shares[0])
+        document["traffic"] = shares[0] if as_json else shares_told(shares[0])
     if look is not None:
-        document["looked_at"] = look[1]
+        if as_json or look[1] is not None:
+            document["looked_at"] = look[1]
         reason = "waits_because" if rollout.is_open else "ended_because"
-        document |= _renamed(look[0], reason) if as_json else _readable(look[0], reason)
+        document |= _renamed(look[0], reason) if as_json else readable(look[0], reason)
     show_sections(document, as_json=as_json)
 
 
@@ -161,14 +163,14 @@ def explain(which: WhichArgument, project: ProjectOption = None, as_json: JsonOp
         rollout = _find(tx, which)
         decisions = list_decisions(tx, rollout.rollout_id)
         steps = list_steps(tx, rollout.rollout_id)
-        look, row = seen_last(tx, rollout), _row(rollout, percent_now(tx, rollout))
+        look, row = seen_last(tx, rollout), rollout_row(rollout, percent_now(tx, rollout))
         shares = share_history(tx, rollout.rollout_id)
     if as_json:
         show_sections({"rollout": row} | _story(rollout, steps, decisions, shares, look), as_json=True)
         return
     document: dict[str, object] = {
-        "rollout": _without_nothing(row),
-        "plan": _flat(rollout.plan.told()),
+        "rollout": in_words(row),
+        "plan": flat(rollout.plan.told()),
         "steps": [
             f"{one.started_at:%Y-%m-%d %H:%M:%S} UTC  step {one.step + 1}: {rollout.steps[one.step]:g}%, "
             f"route revision {one.revision}"
@@ -181,9 +183,9 @@ def explain(which: WhichArgument, project: ProjectOption = None, as_json: JsonOp
         ],
     }
     if shares:
-        document["shares"] = [f"{at:%Y-%m-%d %H:%M:%S} UTC  {_shares(each)}" for at, each in shares[-20:]]
+        document["shares"] = [f"{at:%Y-%m-%d %H:%M:%S} UTC  {shares_told(each)}" for at, each in shares[-20:]]
     if look is not None and rollout.is_open:
-        document["now"] = _readable(look[0], "waits_because")
+        document["now"] = readable(look[0], "waits_because")
     show_sections(document, as_json=False)
 
 
@@ -192,7 +194,7 @@ def _story(
     steps: Sequence[RolloutStep],
     decisions: Sequence[RolloutDecision],
     shares: Sequence[tuple[datetime, Mapping[str, float]]],
-    look: tuple[Mapping[str, object], datetime] | None,
+    look: tuple[Mapping[str, object], datetime | None] | None,
 ) -> dict[str, object]:
     """What ``explain`` tells, as numbers and names for programs."""
     story: dict[str, object] = {
@@ -318,81 +320,3 @@ def _percents(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise InvalidInput(f"{text!r} are no percents", remedy="Write them as 5,10,25,50,100.") from None
-
-
-def _row(rollout: Rollout, percent: float) -> dict[str, object]:
-    """One rollout; ``percent`` is the challengers' of now."""
-    return {
-        "rollout": rollout.rollout_id[:8],
-        "deployment": rollout.deployment,
-        "strategy": rollout.plan.strategy.value,
-        "champion": rollout.champion,
-        "challengers": ", ".join(map(str, rollout.challengers)),
-        "status": rollout.status,
-        "step": f"{rollout.step + 1} of {len(rollout.steps)}",
-        "percent": percent,
-        "started_at": rollout.started_at,
-        "ended_at": rollout.ended_at,
-    }
-
-
-def _narrow(row: Mapping[str, object]) -> dict[str, object]:
-    """What of a row has room on 80 columns."""
-    started, status = row["started_at"], str(row["status"]).replace("_", " ")
-    return {
-        "rollout": row["rollout"],
-        "deployment": row["deployment"],
-        "strategy": row["strategy"],
-        "versions": f"{row['challengers']} vs {row['champion']}",
-        "status": f"{status} {row['percent']:.3g}%" if row["ended_at"] is None else status,
-        "started (UTC)": f"{started:%d %b %H:%M}",
-    }
-
-
-def _without_nothing(row: Mapping[str, object]) -> dict[str, object]:
-    """The row without what is not yet, such as an end."""
-    return {name: value for name, value in row.items() if value is not None}
-
-
-def _readable(look: Mapping[str, object], reason: str) -> dict[str, object]:
-    """What a look saw, one line a guard; ``reason`` names what its reason is one for."""
-    found: dict[str, object] = {reason: look.get("reason")}
-    guards = look.get("guards")
-    if isinstance(guards, list):
-        found["guards"] = [f"{one['guard']}: {one['state']}: {one['reason']}" for one in guards]
-    for name, value in look.items():
-        if name not in ("reason", "guards"):
-            found[name] = _flat(_each_pair_once(value)) if isinstance(value, Mapping) else value
-    return found
-
-
-def _each_pair_once(measure: Mapping[str, object]) -> Mapping[str, object]:
-    """An experiment's comparisons are kept both ways round; to read, one is enough."""
-    comparisons = measure.get("comparisons")
-    if not isinstance(comparisons, list):
-        return measure
-    pairs = {frozenset((one["arm"], one["other"])): one for one in reversed(comparisons)}
-    return {**measure, "comparisons": list(pairs.values())[::-1]}
-
-
-def _flat(document: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, value in document.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list | tuple):
-            plain = not any(isinstance(item, Mapping) for item in value)
-            found[prefix + name] = ", ".join(map(str, value)) if plain else [_line(item) for item in value]
-        elif value is not None:
-            found[prefix + name] = value
-    return found
-
-
-def _line(document: Mapping[str, object]) -> str:
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in document.items()
-    )
-
-
-def _shares(shares: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {100 * share:.1f}%" for name, share in shares.items())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,8 +24,15 @@ if TYPE_CHECKING:
 
 _FOLLOW_SECONDS = 2.0
 _TURN_SECONDS = 60.0
-_NAMES = ("aliases and stages", "rollouts", "wheel")
-"""Of the jobs, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is done again and again, each so many ``seconds``."""
+
+    name: str
+    seconds: float
+    do: Callable[[], None]
 
 
 @clear_errors
@@ -49,45 +57,45 @@ def worker(
     policies = Policies.from_settings(settings.policies)
     rollouts = Rollouts(workspace, policies, clock, talk.print)
     lost = Troubles("deployment_cannot_follow", "deployment")
-    jobs: list[tuple[float, Callable[[], None]]] = [
-        (_FOLLOW_SECONDS, lambda: follow(workspace, policies, clock, actor=ACTOR, troubles=lost)),
-        (settings.rollout.look_seconds, rollouts.step),
+    jobs = [
+        _Job("follow", _FOLLOW_SECONDS, lambda: follow(workspace, policies, clock, actor=ACTOR, troubles=lost)),
+        _Job("rollouts", settings.rollout.look_seconds, rollouts.step),
     ]
     if (folder / CONFIG_FILE).is_file() and (wheel := _wheel(folder, workspace)) is not None:
-        jobs.append((_TURN_SECONDS, _Turns(wheel)))
+        jobs.append(_Job("wheel", _TURN_SECONDS, _Turns(wheel)))
     if once:
-        for _, job in jobs:
-            job()
+        for job in jobs:
+            job.do()
         return
     print("{}", flush=True) if announce else talk.print("worker ready", highlight=False)
     _run(jobs, Troubles("worker_job_failed", "job"))
 
 
-def _run(jobs: list[tuple[float, Callable[[], None]]], troubles: Troubles) -> None:
+def _run(jobs: Sequence[_Job], troubles: Troubles) -> None:
     """Do each job in its rhythm until a signal ends the process; one that fails is logged and done again."""
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     due = [0.0] * len(jobs)
-    tick = min(seconds for seconds, _ in jobs)
+    tick = min(job.seconds for job in jobs)
     elapsed = 0.0
     while not ended.is_set():
-        for place, (seconds, job) in enumerate(jobs):
+        for place, job in enumerate(jobs):
             if elapsed >= due[place]:
-                due[place] = elapsed + seconds
-                _try(job, _NAMES[place], troubles)
+                due[place] = elapsed + job.seconds
+                _try(job, troubles)
         ended.wait(tick)
         elapsed += tick
 
 
-def _try(job: Callable[[], None], name: str, troubles: Troubles) -> None:
+def _try(job: _Job, troubles: Troubles) -> None:
     try:
-        job()
-        troubles.end(name)
+        job.do()
+        troubles.end(job.name)
     except NoriaError as error:
-        troubles.begin(name, error.message)
+        troubles.begin(job.name, error.message)
     except Exception as error:
-        troubles.begin(name, repr(error), traceback=True)
+        troubles.begin(job.name, repr(error), traceback=True)
 
 
 def _wheel(folder: Path, workspace: Workspace) -> Wheel | None:

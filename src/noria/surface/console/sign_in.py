@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from datetime import timedelta
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote, unquote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -25,6 +25,8 @@ from noria.surface.http.guard import COOKIE, PAGES
 _FLOW_COOKIE = "noria_sign_in"
 _FLOW_SECONDS = 600
 _LARGEST_FORM_BYTES = 10_000
+_LONGEST_PATH = 500
+"""Of the page that was asked for: it waits in a cookie."""
 
 
 def sign_in_routes(
@@ -120,7 +122,7 @@ class _OidcFlow:
         secure = request.url.scheme == "https"
         answer.set_cookie(
             _FLOW_COOKIE,
-            f"{state}.{nonce}.{verifier}",
+            f"{state}.{nonce}.{verifier}.{quote(request.query_params.get('next', '')[:_LONGEST_PATH])}",
             max_age=_FLOW_SECONDS,
             httponly=True,
             samesite="lax",
@@ -131,7 +133,8 @@ class _OidcFlow:
     async def end(self, request: Request) -> Response:
         """Take what the issuer says of the user."""
         try:
-            state, nonce, verifier = [*request.cookies.get(_FLOW_COOKIE, "").split("."), "", "", ""][:3]
+            begun = request.cookies.get(_FLOW_COOKIE, "").split(".", 3)
+            state, nonce, verifier, wanted = [*begun, "", "", "", ""][:4]
             if not state or not hmac.compare_digest(state, request.query_params.get("state", "")):
                 raise Unauthenticated("this sign-in was not begun here", remedy="Begin again.")
             if refused := request.query_params.get("error"):
@@ -141,7 +144,7 @@ class _OidcFlow:
             identity = await run_in_threadpool(self._admit, claims)
         except NoriaError as error:
             return self._desk.page(error)
-        answer = await self._desk.welcome(request, identity)
+        answer = await self._desk.welcome(request, identity, unquote(wanted))
         answer.delete_cookie(_FLOW_COOKIE)
         return answer
 

@@ -11,6 +11,8 @@ PREFLIGHT_KEPT = (b"access-control-max-age", b"600")
 """Else a browser asks before nearly every request: it keeps what it was told for five seconds."""
 _SITE = b"sec-fetch-site"
 _OWN = (b"same-origin", b"none")
+_UNASKED = (b"", b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data")
+"""Kinds of bodies that a browser sends anywhere, without asking first if its page may."""
 _ANY = "*"
 _PORTS: Mapping[str, int] = {"http": 80, "https": 443}
 
@@ -27,7 +29,7 @@ def is_preflight(method: str, sent: Mapping[bytes, bytes]) -> bool:
 
 def names_a_page(sent: Mapping[bytes, bytes]) -> bool:
     """Whether a browser says where the request comes from."""
-    return _SITE in sent
+    return _SITE in sent or b"origin" in sent
 
 
 def check_page(origins: frozenset[str], method: str, sent: Mapping[bytes, bytes]) -> None:
@@ -35,8 +37,10 @@ def check_page(origins: frozenset[str], method: str, sent: Mapping[bytes, bytes]
 
     It cannot read the answer, but rewards and labels would be taken, from whoever's machine reaches the gateway.
     """
+    if method != "POST" or _is_own(sent):
+        return
     origin = sent.get(b"origin", b"").decode("latin-1")
-    if method != "POST" or sent.get(_SITE, b"none") in _OWN or origins.intersection((origin, _ANY)):
+    if origins.intersection((origin, _ANY)):
         return
     raise Forbidden(
         f"a web page of {origin[:200] or 'another site'} asks, and it is none that may",
@@ -59,6 +63,17 @@ def answer_headers(origins: frozenset[str], sent: Mapping[bytes, bytes]) -> list
     ]
 
 
+def _is_own(sent: Mapping[bytes, bytes]) -> bool:
+    """Whether no page of another site sends this, as far as the browser tells: over plain HTTP only the page's origin.
+
+    A proxy may have changed the host since then, so that alone makes no page another's.
+    """
+    if (site := sent.get(_SITE)) is not None:
+        return site in _OWN
+    kind, host = sent.get(b"content-type", b"").partition(b";")[0].strip().lower(), sent.get(b"host")
+    return kind not in _UNASKED or b"origin" not in sent or sent[b"origin"].partition(b"://")[2] == host
+
+
 def _origin(page: str) -> str:
     if page in (_ANY, "null"):  # any page; one that was opened as a file
         return page
@@ -67,7 +82,7 @@ def _origin(page: str) -> str:
         port, host = parts.port, parts.hostname
     except ValueError:
         port = host = None
-    if not host or not parts.scheme:
+    if not host or not parts.scheme or _ANY in host:
         raise InvalidConfig(
             f"gateway.cors_origins has {page!r}, which is no origin of a web page",
             remedy="Write its scheme and host, such as https://shop.example.com; or '*' for any.",

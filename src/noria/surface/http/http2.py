@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -136,11 +137,14 @@ class Http2(asyncio.Protocol, Unread):
     def end_unread(self, now: float, seconds: float) -> None:
         """End each stream of whose answer nothing was taken for so long, as far as the looks so far tell."""
         from h2.errors import ErrorCodes
+        from h2.exceptions import ProtocolError
 
         for stream in self._streams.values():
-            if stream.seconds_without_progress(now) > seconds:
+            if stream.lost or stream.seconds_without_progress(now) <= seconds:
+                continue
+            with suppress(ProtocolError):  # after its client's farewell nothing but one of ours may be sent
                 self._frames.reset_stream(stream.number, ErrorCodes.CANCEL)
-                stream.lose()
+            stream.lose()
         self._flush()
 
     def is_half_asked(self) -> bool:

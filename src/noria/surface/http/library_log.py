@@ -13,14 +13,12 @@ class LibraryLog(logging.Handler):
     """Passes on what is logged by Python's own means."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Called by the logger."""
-        _log.log(
-            record.levelno,
-            "library_said",
-            logger=record.name,
-            message=record.getMessage().strip(),
-            exc_info=record.exc_info,
-        )
+        """Called by the logger; what does not go into the log is no fault of whoever logs it."""
+        try:
+            message = record.getMessage().strip()
+            _log.log(record.levelno, "library_said", logger=record.name, message=message, exc_info=record.exc_info)
+        except Exception:
+            self.handleError(record)
 
 
 def take_over() -> None:

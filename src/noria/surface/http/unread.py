@@ -54,7 +54,7 @@ def _left_in_system(transport: asyncio.Transport) -> int:
     found, connection = array.array("i", [0]), transport.get_extra_info("socket")
     try:
         fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, found)
-    except (OSError, AttributeError):  # not every system tells, nor of a connection that is lost
+    except (OSError, AttributeError, ValueError):  # not every system tells, nor of a connection that is lost
         return 0
     return found[0]
 
@@ -65,5 +65,5 @@ def seconds_silent(transport: asyncio.Transport) -> float:
     try:
         found = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
         return float(struct.unpack_from("I", found, _LAST_RECEIVED)[0]) / 1000
-    except (OSError, AttributeError, struct.error):  # not every system tells, nor of a Unix socket
+    except (OSError, AttributeError, ValueError, struct.error):  # nor of a Unix socket
         return 0.0

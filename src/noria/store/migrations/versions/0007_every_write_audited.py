@@ -11,6 +11,7 @@ from alembic import op
 revision = "0007"
 down_revision = "0006"
 _AT_ONCE = 500
+_DEPLOYMENT = ("deployment", "model", "created_at", "created_by")
 _NOTE = ("recorded_at", "actor", "action", "subject", "changed", "tally")
 
 
@@ -47,6 +48,7 @@ def upgrade() -> None:
     if op.get_bind().dialect.name != "sqlite":  # which minds no length
         op.alter_column("experiments", "name", type_=sa.String(length=500), existing_nullable=False)
     _take_stock()
+    _adopt_deployments()
 
 
 def _take_stock() -> None:
@@ -64,6 +66,25 @@ def _take_stock() -> None:
             tally = json.dumps(_tally(bind, some) if table == "runs" else {})
             subject = f"{table}:{len(some)} of before revision {revision}"
             bind.execute(sa.insert(pending).values(**note, subject=subject, changed=changed, tally=tally))
+
+
+def _adopt_deployments() -> None:
+    """Record what is served by routes that are older than the records of deployments, which revision 0006 made."""
+    bind = op.get_bind()
+    unknown = sa.text(
+        "SELECT deployment, variants, actor, created_at FROM route_tables "
+        "WHERE deployment NOT IN (SELECT deployment FROM deployments) ORDER BY deployment, revision"
+    )
+    deployments = sa.table("deployments", *(sa.column(name) for name in _DEPLOYMENT))
+    pending = sa.table("audit_pending", *(sa.column(name) for name in _NOTE))
+    for name, of_one in groupby(bind.execute(unknown).all(), key=lambda row: str(row.deployment)):
+        first = next(of_one)
+        served = {"deployment": name, "model": json.loads(first.variants)[0]["model"]}
+        made = {"created_at": first.created_at, "created_by": first.actor}
+        bind.execute(sa.insert(deployments).values(**served, **made))
+        note = {"recorded_at": first.created_at, "actor": "noria/migration", "action": "deployment.adopt"}
+        changed = json.dumps([["deployments", name]])
+        bind.execute(sa.insert(pending).values(**note, subject=f"deployment:{name}", changed=changed, tally="{}"))
 
 
 def _tally(bind: sa.Connection, runs: list[str]) -> dict[str, dict[str, list[object]]]:
