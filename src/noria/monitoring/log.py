@@ -37,9 +37,9 @@ class PredictionBatch(msgspec.Struct, array_like=True, frozen=True):
 
     ``prediction_ids`` has one id a row, or a single one that the rows number from 0. ``numbers`` is float64 of shape
     (rows, numeric inputs), ``strings`` a list a row; ``string_places`` says where those stand among the inputs.
-    ``scores`` is float64 (rows,), ``latencies`` float32 (rows,) in seconds, empty where none were logged (by a Noria of
-    before batches). ``predictions`` is float64 (rows,), or the
-    labels themselves where they are no numbers. ``entities``, ``units`` and ``beside`` are empty, or one a row.
+    ``scores`` is float64 (rows,), ``latencies`` float32 (rows,) in seconds, empty where an older Noria logged none.
+    ``predictions`` is float64 (rows,), or the labels themselves where they are no numbers. ``entities``, ``units`` and
+    ``beside`` are empty, or one a row.
     """
 
     received_at: int

@@ -40,11 +40,14 @@ WRITTEN: Sequence[Format] = ("parquet", "csv", "jsonl")
 READ: Sequence[Format] = (*WRITTEN, "arrow", "orc", "avro")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _WILD = re.compile(r"[*?\[]")
-_REMEDIES = {
+_UNREAD_PACKINGS = {
     ".zip": "Unzip it.",
     ".7z": "Unpack it.",
     ".br": "Compress it as .zst or .gz.",
     ".snappy": "Compress it as .zst or .gz.",
+}
+_REMEDIES = {
+    **_UNREAD_PACKINGS,
     ".xlsx": "Save its sheet as CSV.",
     ".xls": "Save its sheet as CSV.",
     ".ods": "Save its sheet as CSV.",
@@ -54,7 +57,7 @@ _REMEDIES = {
     ".sqlite3": "Name a table of it: sqlite:///PATH#TABLE.",
 }
 """What holds tables and is not read as a file, and what to do with it."""
-_UNREAD_PACKED = re.compile(rf"(?:{'|'.join(map(re.escape, ENDINGS))})\.(?:zip|7z|br|snappy)")
+_UNREAD_PACKED = re.compile("|".join(re.escape(ending + packing) for ending in ENDINGS for packing in _UNREAD_PACKINGS))
 """Tables that are compressed in ways that are not read."""
 _PLACES = ("s3", "gs", "az")
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import typer
 
 from noria.errors import InvalidInput
-from noria.surface.cli.context import JsonOption, clear_errors, out, talk
+from noria.surface.cli.context import JsonOption, bars, clear_errors, out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,10 +116,10 @@ def _value(kind: str, chance: random.Random) -> object:
 
 @contextmanager
 def _bar(load: Load) -> Iterator[Callable[[float, int], None]]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[answers]}"))
-    with Progress(*columns, console=talk, disable=not talk.is_terminal, transient=True) as bar:
+    with bars(*columns) as bar:
         task = bar.add_task("asking", total=load.warmup_seconds + load.seconds, answers="")
 
         def told(seconds: float, answers: int) -> None:

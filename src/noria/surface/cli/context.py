@@ -9,7 +9,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
@@ -24,6 +24,9 @@ from noria.project_files import CONFIG_FILE, FEAST_FILE
 from noria.store.workspace import Workspace
 from noria.surface.errors import outside, problem
 
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -34,6 +37,20 @@ STORE_VARIABLE = "NORIA_STORE__DATABASE"
 
 ProjectOption = Annotated[Path | None, typer.Option("--project", "-p", help="Folder with noria.toml.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def bars(*columns: ProgressColumn, transient: bool = True) -> Progress:
+    """Bars on stderr, where that is a terminal; nothing elsewhere. ``transient`` ones are gone when they are done."""
+    from rich.progress import Progress
+
+    return Progress(*columns, console=talk, disable=not talk.is_terminal, transient=transient)
+
+
+def spinner() -> Progress:
+    """What is being done, and for how long, of work whose end nobody knows."""
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return bars(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=False)
 
 
 def find_project(given: Path | None) -> Path:

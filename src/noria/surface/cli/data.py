@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from noria.data import dvc
 from noria.data.dvc.checkout import CheckedOut
@@ -21,7 +21,7 @@ from noria.data.dvc.diff import Change, Side
 from noria.data.dvc.listing import Tracked
 from noria.data.dvc.transfer import Transfer
 from noria.errors import InvalidInput
-from noria.surface.cli.context import JsonOption, clear_errors, show, talk
+from noria.surface.cli.context import JsonOption, bars, clear_errors, show, talk
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Files and folders under version, as DVC keeps them."
@@ -133,9 +133,9 @@ def pull(
 def _bar() -> Iterator[dvc.Progress]:
     """Moves a bar on a terminal; says nothing elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=talk, disable=not talk.is_terminal, transient=True) as bars:
-        task = bars.add_task("looking", total=None)
-        yield lambda text, done, of: bars.update(task, description=escape(text), completed=done, total=of)
+    with bars(*columns) as shown:
+        task = shown.add_task("looking", total=None)
+        yield lambda text, done, of: shown.update(task, description=escape(text), completed=done, total=of)
 
 
 def _tracked(repository: dvc.Repository, row: Tracked) -> dict[str, object]:

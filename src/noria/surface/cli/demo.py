@@ -15,7 +15,7 @@ import typer
 from noria.errors import Conflict, NotFound
 from noria.project_files import CONFIG_FILE
 from noria.store.workspace import Workspace
-from noria.surface.cli.context import DEMO_PREFIX, actor, clear_errors, talk
+from noria.surface.cli.context import DEMO_PREFIX, actor, bars, clear_errors, talk
 from noria.surface.cli.processes import Child
 
 if TYPE_CHECKING:
@@ -121,17 +121,16 @@ def _lock(target: Path) -> IO[str]:
 
 
 def _progress() -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    return Progress(
+    columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=talk,
-        disable=not talk.is_terminal,
     )
+    return bars(*columns, transient=False)
 
 
 def _print_timeline(events: list[Event], summary: dict[str, object], folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from noria.clock import SystemClock, as_utc
 from noria.errors import AlreadyExists, InvalidConfig, InvalidInput, NotFound
@@ -19,12 +19,14 @@ from noria.surface.cli.context import (
     JsonOption,
     ProjectOption,
     actor,
+    bars,
     clear_errors,
     find_repo,
     open_workspace,
     out,
     show,
     show_sections,
+    spinner,
     talk,
 )
 
@@ -167,11 +169,11 @@ def materialize(
     if incremental and since:
         raise InvalidInput("--incremental and --since both say where to begin", remedy="Give one of them.")
     store, end = open_store(project), _instant(until) if until else SystemClock().now()
-    with Progress(*_COLUMNS, console=talk, disable=not talk.is_terminal, transient=True) as bars:
-        tasks = {view.name: bars.add_task(view.name, total=None) for view in store.list_feature_views() if view.online}
+    with bars(*_COLUMNS) as shown:
+        tasks = {view.name: shown.add_task(view.name, total=None) for view in store.list_feature_views() if view.online}
 
         def progress(one: Materialized) -> None:
-            bars.update(tasks[one.view], completed=one.written)
+            shown.update(tasks[one.view], completed=one.written)
 
         if incremental:
             done = store.materialize_incremental(end, views or None, progress=progress)
@@ -220,12 +222,11 @@ def parity(
     folder, _, workspace = open_workspace(project)
     loaded = load_project(folder)
     begin, end = (_instant(since) if since else None), (_instant(until) if until else None)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=talk, disable=not talk.is_terminal) as bars:
-        task = bars.add_task("reading the log", total=None)
+    with spinner() as shown:
+        task = shown.add_task("reading the log", total=None)
 
         def progress(view: str) -> None:
-            bars.update(task, description=f"replaying {view}")
+            shown.update(task, description=f"replaying {view}")
 
         found = measure_parity(loaded, workspace, model, version, since=begin, until=end, progress=progress)
     record(workspace, found, at=SystemClock().now(), actor=actor())

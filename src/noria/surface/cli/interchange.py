@@ -13,7 +13,7 @@ import typer
 
 from noria.clock import SystemClock
 from noria.errors import InvalidInput
-from noria.surface.cli.context import JsonOption, ProjectOption, actor, clear_errors, open_workspace, out, talk
+from noria.surface.cli.context import JsonOption, ProjectOption, actor, bars, clear_errors, open_workspace, out
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -93,11 +93,11 @@ class _Tell:
 
 @contextmanager
 def _progress() -> Iterator[_Tell]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=talk, disable=not talk.is_terminal, transient=True) as bars:
-        yield _Tell(bars)
+    with bars(*columns) as shown:
+        yield _Tell(shown)
 
 
 def _finish(report: Report, *, as_json: bool) -> None:

@@ -20,12 +20,12 @@ from noria.surface.cli.context import (
     JsonOption,
     ProjectOption,
     actor,
+    bars,
     clear_errors,
     find_project,
     open_governed,
     out,
     show,
-    talk,
 )
 
 if TYPE_CHECKING:
@@ -240,8 +240,7 @@ def _bar() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]
     text = rich.TextColumn("{task.fields[rows]:,} rows  {task.fields[speed]:,.0f} rows/s  {task.fields[parts]}")
     shown = (rich.TextColumn("{task.description}"), rich.BarColumn(), text)
     times = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
-    bar = rich.Progress(*shown, *times, console=talk, disable=not talk.is_terminal, transient=True)
-    with bar:
+    with bars(*shown, *times) as bar:
         task = bar.add_task("planning", total=None, rows=0, speed=0.0, parts="")
 
         def told(now: Progress) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from noria.errors import AlreadyExists
 from noria.store.workspace import Workspace
-from noria.surface.cli.context import JsonOption, ProjectOption, actor, clear_errors, find_project, out, talk
+from noria.surface.cli.context import JsonOption, ProjectOption, actor, clear_errors, find_project, out, spinner, talk
 
 _TEMPLATE = Path(__file__).parent / "template"
 
@@ -35,18 +35,15 @@ def init(
 @clear_errors
 def run(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     """Train a version of the project's model, register it, and deploy it when the policy allows."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     from noria.lifecycle.operations import train_now
     from noria.pipelines import load_project
 
     loaded = load_project(find_project(project))
     workspace = Workspace(loaded.folder, loaded.settings)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=talk, disable=not talk.is_terminal) as bars:
-        task = bars.add_task("starting", total=None)
+    with spinner() as bar:
+        task = bar.add_task("starting", total=None)
         version, refusal = train_now(
-            loaded, workspace, actor=actor(), progress=lambda text: bars.update(task, description=text)
+            loaded, workspace, actor=actor(), progress=lambda text: bar.update(task, description=text)
         )
     document = {
         "version": version.version,
